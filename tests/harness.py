@@ -1,0 +1,321 @@
+"""One call that checks everything a public layer promises, on any backend.
+
+`check_layer` runs Keras's own `run_layer_test` (private to Keras, so it is used
+here only) and then what that test leaves out: complete configs, `.keras` files,
+gradients, dynamic batches, both mixed precisions, XLA and the SavedModel export.
+"""
+
+import inspect
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops, tree
+from keras.src.testing import TestCase
+
+PACKAGE = "keras_attn"
+
+
+def check_layer(
+    layer_class,
+    init_kwargs,
+    input_shape,
+    *,
+    other_shapes=(),
+    keeps_default=(),
+    float32_outputs=(),
+    stochastic=False,
+    differentiable=True,
+    exportable=True,
+    compilable=True,
+    tolerance=1e-5,
+    **run_layer_test_kwargs,
+):
+    """Check a layer class; fails with an AssertionError that names the promise.
+
+    Args:
+        layer_class: The public layer class.
+        init_kwargs: Arguments, with a value other than the default for every
+            parameter of `__init__` but those named in `keeps_default`.
+        input_shape: Shape with its batch size, or a list of shapes for a layer
+            that takes a list. Distinct primes find swapped axes.
+        other_shapes: More input shapes for `compute_output_shape`.
+        keeps_default: Parameters that may keep their default in `init_kwargs`.
+        float32_outputs: Keys (or positions) of outputs that stay float32 under
+            mixed precision.
+        stochastic: The layer draws random numbers when called. Its generators
+            are reset before outputs are compared, and compiled or exported
+            outputs, which may draw other numbers, are compared by shape only.
+        differentiable, exportable, compilable: What to leave out.
+        tolerance: Absolute and relative tolerance on float32 outputs.
+        **run_layer_test_kwargs: For `run_layer_test`.
+    """
+    inputs = example(input_shape)
+    layer = layer_class(**init_kwargs)
+    output = layer(inputs)
+    # Keras's own training step takes a single input and a single output only.
+    single = not tree.is_nested(output) and not isinstance(input_shape, list)
+    run_layer_test_kwargs.setdefault("run_training_check", single)
+    TestCase().run_layer_test(
+        layer_class, init_kwargs, input_shape=input_shape, **run_layer_test_kwargs
+    )
+    check_configuration(layer_class, init_kwargs, keeps_default)
+    check_round_trip(layer, inputs, tolerance)
+    for shape in (input_shape, *other_shapes):
+        check_output_shape(layer_class(**init_kwargs), shape)
+    check_mixed_precision(layer_class, init_kwargs, input_shape, float32_outputs)
+    check_model(layer, input_shape, tolerance)
+    if differentiable:
+        check_gradients(layer, inputs)
+    if keras.backend.backend() == "tensorflow":
+        if compilable:
+            check_compiled(layer, inputs, tolerance, stochastic)
+        if exportable:
+            check_exported(layer, input_shape, tolerance, stochastic)
+
+
+# ---- the single promises -----------------------------------------------------
+
+
+def check_configuration(layer_class, init_kwargs, keeps_default=()):
+    """Every argument is tested, kept under its name, and in the config."""
+    registered = keras.saving.get_registered_name(layer_class)
+    assert registered == f"{PACKAGE}>{layer_class.__name__}", (
+        f"{layer_class.__name__} is registered as {registered!r}, not under "
+        f"the package {PACKAGE!r}."
+    )
+    layer = layer_class(**init_kwargs)
+    config = layer.get_config()
+    revived = layer_class.from_config(config)
+    for name, default in own_parameters(layer_class).items():
+        if name not in keeps_default:
+            assert name in init_kwargs and not same(init_kwargs[name], default), (
+                f"The test of {layer_class.__name__} gives `{name}` no value other "
+                f"than its default {default!r}."
+            )
+        assert name in config, f"`{name}` is missing from get_config()."
+        assert hasattr(layer, name), f"`{name}` is no attribute of the layer."
+        assert same(getattr(layer, name), getattr(revived, name)), (
+            f"`{name}` is {getattr(layer, name)!r} before and "
+            f"{getattr(revived, name)!r} after from_config."
+        )
+
+
+def check_round_trip(layer, inputs, tolerance=1e-5):
+    """A layer revived from its config computes the same with the same weights."""
+    revived = type(layer).from_config(layer.get_config())
+    run(revived, inputs)
+    randomize(layer)
+    revived.set_weights(layer.get_weights())
+    assert_same_output(run(revived, inputs), run(layer, inputs), tolerance)
+
+
+def check_output_shape(layer, input_shape):
+    """`compute_output_shape` tells the truth, before and after building."""
+    promised = layer.compute_output_shape(input_shape)
+    output = layer(example(input_shape))
+    actual = tree.map_structure(lambda x: tuple(x.shape), output)
+    assert shapes(promised) == shapes(actual), (
+        f"compute_output_shape({input_shape}) promises {promised}, the layer "
+        f"returns {actual}."
+    )
+    assert shapes(layer.compute_output_shape(input_shape)) == shapes(actual)
+
+
+def check_mixed_precision(layer_class, init_kwargs, input_shape, float32_outputs=()):
+    """Outputs have the compute dtype, weights stay float32."""
+    policies = ["mixed_bfloat16", "mixed_float16"]
+    if keras.backend.backend() == "torch":
+        policies.remove("mixed_float16")  # many float16 CPU kernels are missing
+    for policy in policies:
+        layer = layer_class(**{**init_kwargs, "dtype": policy})
+        output = layer(example(input_shape))
+        for path, tensor in tree.flatten_with_path(output):
+            wanted = layer.compute_dtype
+            if path and path[0] in float32_outputs:
+                wanted = "float32"
+            dtype = keras.backend.standardize_dtype(tensor.dtype)
+            assert dtype == wanted, (
+                f"Under {policy} the output {path} is {dtype}, not {wanted}."
+            )
+            assert np.all(np.isfinite(to_numpy(tensor))), f"{path} under {policy}"
+        for weight in layer.weights:
+            if keras.backend.is_float_dtype(weight.dtype):
+                assert weight.dtype == "float32", f"{weight.path} under {policy}"
+
+
+def check_model(layer, input_shape, tolerance=1e-5):
+    """In a functional model: any batch size, and the same after `.keras`."""
+    model = functional(layer, input_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        loaded = keras.saving.load_model(path)
+    for batch in (1, 3):
+        inputs = example(with_batch(input_shape, batch))
+        wanted = run(layer, inputs)
+        assert_same_output(run(model, inputs), wanted, tolerance)
+        assert_same_output(run(loaded, inputs), wanted, tolerance)
+
+
+def check_gradients(layer, inputs):
+    """Finite gradients reach every input and every trainable weight."""
+    flat = [to_numpy(x) for x in tree.flatten(inputs)]
+    weights = [to_numpy(weight) for weight in layer.trainable_variables]
+    state = [variable.value for variable in layer.non_trainable_variables]
+
+    def loss(*tensors):
+        given = tree.pack_sequence_as(inputs, list(tensors[: len(flat)]))
+        output, _ = layer.stateless_call(list(tensors[len(flat) :]), state, given)
+        return sum(ops.sum(ops.square(x)) for x in tree.flatten(output))
+
+    names = [f"input {i}" for i in range(len(flat))]
+    names += [variable.path for variable in layer.trainable_variables]
+    found = gradients(loss, *flat, *weights)
+    for name, gradient in zip(names, found, strict=True):
+        assert gradient is not None, f"No gradient reaches {name}."
+        assert np.all(np.isfinite(gradient)), f"The gradient of {name} is not finite."
+
+
+def check_compiled(layer, inputs, tolerance=1e-5, stochastic=False):
+    """XLA on the TensorFlow backend gives what eager execution gives."""
+    import tensorflow as tf
+
+    eager = run(layer, inputs)
+    reseed(layer)
+    compiled = tf.function(lambda x: layer(x), jit_compile=True)(inputs)
+    assert_same_output(compiled, eager, tolerance, shapes_only=stochastic)
+
+
+def check_exported(layer, input_shape, tolerance=1e-5, stochastic=False):
+    """The SavedModel gives, at any batch size, what the Keras model gives."""
+    import tensorflow as tf
+
+    model = functional(layer, input_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        served = tf.saved_model.load(folder)
+        for batch in (1, 3):
+            inputs = example(with_batch(input_shape, batch))
+            assert_same_output(
+                served.serve(inputs), run(model, inputs), tolerance, stochastic
+            )
+
+
+# ---- tools, also for tests of single operations --------------------------------
+
+
+def gradients(function, *arrays):
+    """Gradients (NumPy, or None where unconnected) of a scalar function."""
+    backend = keras.backend.backend()
+    tensors = [ops.convert_to_tensor(array) for array in arrays]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        found = tape.gradient(value, tensors)
+    elif backend == "jax":
+        import jax
+
+        found = jax.grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+    else:
+        import torch
+
+        leaves = [tensor.detach().requires_grad_(True) for tensor in tensors]
+        found = torch.autograd.grad(function(*leaves), leaves, allow_unused=True)
+    return [None if x is None else to_numpy(x) for x in found]
+
+
+def to_numpy(tensor):
+    """A float32 (or integer) array, also from half types."""
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+        tensor = ops.cast(tensor, "float32")
+    return ops.convert_to_numpy(tensor)
+
+
+def run(layer, inputs):
+    """Output for these inputs with all random generators at their start."""
+    reseed(layer)
+    return tree.map_structure(to_numpy, layer(inputs))
+
+
+def reseed(layer, seed=7):
+    for variable in layer.variables:
+        if "seed_generator_state" in variable.path:
+            variable.assign(ops.cast([seed, 0], variable.dtype))
+
+
+def randomize(layer, seed=3):
+    """Non-trivial weights, so that a dropped zero or one initial value shows."""
+    generator = np.random.default_rng(seed)
+    layer.set_weights(
+        [
+            (value + generator.uniform(0.05, 0.3, value.shape)).astype(value.dtype)
+            for value in layer.get_weights()
+        ]
+    )
+
+
+def example(input_shape, seed=11):
+    """Standard normal float32 tensors of this shape (or list of shapes)."""
+    generator = np.random.default_rng(seed)
+
+    def tensor(shape):
+        values = generator.standard_normal(tuple(shape)).astype("float32")
+        return ops.convert_to_tensor(values)
+
+    return tree.map_shape_structure(tensor, input_shape)
+
+
+def functional(layer, input_shape):
+    inputs = tree.map_shape_structure(
+        lambda shape: keras.Input(tuple(shape)[1:]), input_shape
+    )
+    return keras.Model(inputs, layer(inputs))
+
+
+def with_batch(input_shape, batch):
+    return tree.map_shape_structure(
+        lambda shape: (batch, *tuple(shape)[1:]), input_shape
+    )
+
+
+def shapes(structure):
+    return tree.map_shape_structure(tuple, structure)
+
+
+def own_parameters(layer_class):
+    """Name -> default of the parameters of `__init__`, without `**kwargs`."""
+    if layer_class.__init__ is keras.layers.Layer.__init__:
+        return {}
+    parameters = list(inspect.signature(layer_class.__init__).parameters.values())[1:]
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def same(first, second):
+    if isinstance(first, (int, float, str, tuple, list, dict, type(None))):
+        return first == second
+    if first is inspect.Parameter.empty or second is inspect.Parameter.empty:
+        return first is second
+    serialize = keras.saving.serialize_keras_object
+    return serialize(first) == serialize(second)
+
+
+def assert_same_output(actual, wanted, tolerance=1e-5, shapes_only=False):
+    tree.assert_same_structure(actual, wanted)
+    for (path, got), want in zip(
+        tree.flatten_with_path(actual), tree.flatten(wanted), strict=True
+    ):
+        got = np.asarray(got)
+        assert got.shape == want.shape, f"Output {path}: {got.shape}, {want.shape}"
+        if not shapes_only:
+            np.testing.assert_allclose(
+                got, want, tolerance, tolerance, err_msg=f"Output {path}"
+            )

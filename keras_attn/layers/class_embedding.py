@@ -1,0 +1,153 @@
+import keras
+from keras import ops
+
+from keras_attn.layers.patch_logits import PatchLogits
+
+MERGES = ("add", "concatenate")
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ClassEmbedding(keras.layers.Layer):
+    """Adds to every cell the embedding of the classes that its region matches.
+
+    Class embedding paper, section 3.3 and figure 2. With `f` the input:
+
+    1. `x_g`: average of `f` over a window centred at each cell (valid cells only),
+    2. `a = x_g W + b`: the region's class scores, `patch_logits`,
+    3. `f' = ReLU(BN(a)) V`: the matching classes' embedding vectors, the rows of
+       `V` (`values`), mixed by the scores,
+    4. `f_out = f S + f'`: the paper's shortcut, a per-cell linear map (`shortcut`).
+
+    With `merge="concatenate"` step 4 is `f_out = [f ; f']` and there is no shortcut
+    map. No activation follows; the next pre-activation block normalises.
+
+    The patch logits are to be trained with the image's label at every cell,
+    `keras_attn.losses.PatchCrossentropy`; gradients of the main loss reach them too.
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        filters: Width of the class vectors. `None`: the input's width. With
+            `merge="add"` it is also the output's width.
+        window: `(rows, columns)` of the window, an integer for both, or `None` for
+            half of the map, whatever its size.
+        merge: `"add"` or `"concatenate"`.
+        use_bias: Whether the value and shortcut maps carry biases. Without, a cell
+            that matches no class receives the zero vector. The classifier always has
+            a bias.
+        return_patch_logits: If `False`, only the features are returned.
+        kernel_initializer: Initializer of the three kernels.
+        kernel_regularizer: Regularizer of the three kernels.
+
+    Input shape: `(batch, height, width, channels)`; height and width may be unknown.
+
+    Output shape: a dict `{"features": (batch, height, width, width_out),
+        "patch_logits": (batch, height, width, num_classes)}` with `width_out` equal
+        to `filters`, or `channels + filters` when concatenating; or the features
+        alone. Both have the layer's compute dtype.
+
+    Example:
+
+    >>> features = keras.random.normal((2, 8, 8, 128))
+    >>> outputs = ClassEmbedding(num_classes=10)(features)
+    >>> outputs["features"].shape, outputs["patch_logits"].shape
+    ((2, 8, 8, 128), (2, 8, 8, 10))
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        filters=None,
+        window=None,
+        merge="add",
+        use_bias=False,
+        return_patch_logits=True,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        if filters is not None and (not isinstance(filters, int) or filters < 1):
+            raise ValueError(
+                "Expected `filters` to be None or a positive integer. "
+                f"Received: filters={filters}"
+            )
+        if merge not in MERGES:
+            raise ValueError(
+                f"Expected `merge` to be one of {MERGES}. Received: merge={merge!r}"
+            )
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.filters = filters
+        self.merge = merge
+        self.use_bias = use_bias
+        self.return_patch_logits = return_patch_logits
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self.patch_logits = PatchLogits(
+            num_classes,
+            window,
+            kernel_initializer=self.kernel_initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name="patch_logits",
+        )
+        self.window = self.patch_logits.window
+        self.normalization = keras.layers.BatchNormalization(
+            dtype=self.dtype_policy, name="normalization"
+        )
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.patch_logits.build(input_shape)
+        scores_shape = self.patch_logits.compute_output_shape(input_shape)
+        self.normalization.build(scores_shape)
+        self.values = self._linear(self.filters or channels, "values")
+        self.values.build(scores_shape)
+        if self.merge == "add":
+            self.shortcut = self._linear(self.filters or channels, "shortcut")
+            self.shortcut.build(input_shape)
+
+    def _linear(self, units, name):
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(self, inputs, training=None):
+        patch_logits = self.patch_logits(inputs)
+        matches = ops.relu(self.normalization(patch_logits, training=training))
+        embedding = self.values(matches)
+        if self.merge == "add":
+            features = self.shortcut(inputs) + embedding
+        else:
+            features = ops.concatenate([inputs, embedding], axis=-1)
+        if not self.return_patch_logits:
+            return features
+        return {"features": features, "patch_logits": patch_logits}
+
+    def compute_output_shape(self, input_shape):
+        channels = input_shape[-1]
+        filters = self.filters or channels
+        width = filters if self.merge == "add" else channels + filters
+        features = (*input_shape[:-1], width)
+        if not self.return_patch_logits:
+            return features
+        patch_logits = self.patch_logits.compute_output_shape(input_shape)
+        return {"features": features, "patch_logits": patch_logits}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "filters": self.filters,
+            "window": self.window,
+            "merge": self.merge,
+            "use_bias": self.use_bias,
+            "return_patch_logits": self.return_patch_logits,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }

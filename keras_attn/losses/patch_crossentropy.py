@@ -1,0 +1,102 @@
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class PatchCrossentropy(keras.losses.Loss):
+    """Cross-entropy of every region's class scores with the label of its image.
+
+    Class embedding paper, equation 3.1, second term: the mean over the cells of
+    `-log softmax(a)_y`. One value an image, so sample weights weight images and the
+    reduction is Keras's own; under a strategy it averages as any Keras loss does.
+
+    Args:
+        label_smoothing: Share of the label's mass, in [0, 1), that is spread evenly
+            over the classes.
+        reduction: As in `keras.losses.Loss`.
+        name: Name of the loss.
+        dtype: Dtype of the computation, float32 by default also under mixed
+            precision.
+
+    Call arguments:
+        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
+        y_pred: Scores (not probabilities) of shape `(batch, ..., num_classes)`.
+
+    Example:
+
+    >>> loss = PatchCrossentropy()
+    >>> float(loss(np.array([3]), np.zeros((1, 8, 8, 10))))  # log(10)
+    2.302585
+    """
+
+    def __init__(
+        self,
+        label_smoothing=0.0,
+        reduction="sum_over_batch_size",
+        name="patch_crossentropy",
+        dtype="float32",
+    ):
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(
+                "Expected `label_smoothing` in [0, 1). "
+                f"Received: label_smoothing={label_smoothing}"
+            )
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        log_probabilities = ops.log_softmax(y_pred, axis=-1)
+        cells = tuple(range(1, len(y_pred.shape) - 1))
+        if cells:
+            # The label is the image's, so averaging before the lookup is the same.
+            log_probabilities = ops.mean(log_probabilities, axis=cells)
+        labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
+        true_class = ops.squeeze(
+            ops.take_along_axis(log_probabilities, labels, axis=-1), axis=-1
+        )
+        smooth = ops.mean(log_probabilities, axis=-1)
+        return -(
+            (1.0 - self.label_smoothing) * true_class + self.label_smoothing * smooth
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def mixed_patch_loss(patch_loss_weight=0.5):
+    """Arguments of `compile` for the class-embedding paper's mixed loss.
+
+    Equation 3.1: `(1 - lambda) CE(main) + lambda mean_cells CE(patch)`, per image.
+    Written as Keras's own losses and weights per named output, so `fit`, mixed
+    precision, strategies and reloading need nothing else. The data yields the label
+    for both outputs: `{"logits": labels, "patch_logits": labels}`.
+
+    Args:
+        patch_loss_weight: The paper's lambda, in [0, 1].
+
+    Returns:
+        A dict with `loss` and `loss_weights`, for a model with the outputs
+        `logits` and `patch_logits`.
+
+    Example:
+
+    >>> model.compile("adam", **mixed_patch_loss(0.5))
+    >>> model.fit(images, {"logits": labels, "patch_logits": labels})
+    """
+    if not 0.0 <= patch_loss_weight <= 1.0:
+        raise ValueError(
+            "Expected `patch_loss_weight` in [0, 1]. "
+            f"Received: patch_loss_weight={patch_loss_weight}"
+        )
+    return {
+        "loss": {
+            "logits": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, name="crossentropy"
+            ),
+            "patch_logits": PatchCrossentropy(),
+        },
+        "loss_weights": {
+            "logits": 1.0 - patch_loss_weight,
+            "patch_logits": patch_loss_weight,
+        },
+    }

@@ -1,0 +1,70 @@
+"""Window averages over the valid cells of a feature map."""
+
+from keras import ops
+
+
+def window_average(inputs, window=None):
+    """Stride-1 average over a window centred at each cell, valid cells only.
+
+    Class embedding paper, section 3.3: `x_g = (1 / |x_box|) sum_{x in x_box} x`,
+    where `x_box` is the part of the window that lies inside the map, so that a
+    constant map stays constant up to its borders. The window's sum is separable;
+    each axis is one small banded matrix whose rows sum to one. That form needs no
+    padding, so all backends agree on borders, and no static size.
+
+    Convention: an even window of `k` cells reaches `(k - 1) // 2` cells before the
+    centre and `k // 2` after it ("same" padding).
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`. Any range.
+        window: `(rows, columns)` of the window, an integer for both, or `None` for
+            half of the map, `(height // 2, width // 2)`, at least one cell.
+
+    Returns:
+        Tensor of the shape and dtype of `inputs`.
+
+    Raises:
+        ValueError: If `inputs` is not 4-dimensional or `window` is not positive.
+
+    Example:
+
+    >>> x = keras.ops.reshape(keras.ops.arange(4.0), (1, 1, 4, 1))
+    >>> keras.ops.reshape(window_average(x, (1, 3)), (-1,))
+    array([0.5, 1. , 2. , 2.5], dtype=float32)
+    """
+    if len(inputs.shape) != 4:
+        raise ValueError(
+            "Expected inputs of shape (batch, height, width, channels). "
+            f"Received: inputs.shape={tuple(inputs.shape)}"
+        )
+    rows, columns = standardize_window(window)
+    height, width = ops.shape(inputs)[1:3]
+    row_means = _averaging_matrix(height, rows, inputs.dtype)
+    column_means = _averaging_matrix(width, columns, inputs.dtype)
+    averaged = ops.einsum("ij,bjwc->biwc", row_means, inputs)
+    return ops.einsum("ij,bhjc->bhic", column_means, averaged)
+
+
+def standardize_window(window):
+    """`window` as a pair `(rows, columns)`; each may be `None` (half of the map)."""
+    pair = (window, window) if window is None or isinstance(window, int) else window
+    pair = tuple(pair)
+    if len(pair) != 2 or any(
+        size is not None and (not isinstance(size, int) or size < 1) for size in pair
+    ):
+        raise ValueError(
+            "Expected `window` to be None, a positive integer or a pair of them. "
+            f"Received: window={window}"
+        )
+    return pair
+
+
+def _averaging_matrix(size, window, dtype):
+    """`(size, size)` matrix whose row i averages the valid cells around i."""
+    if window is None:
+        window = ops.maximum(size // 2, 1)
+    cells = ops.arange(size)
+    offset = ops.expand_dims(cells, 0) - ops.expand_dims(cells, 1)
+    inside = ops.logical_and(offset >= -((window - 1) // 2), offset <= window // 2)
+    inside = ops.cast(inside, "float32")
+    return ops.cast(inside / ops.sum(inside, axis=1, keepdims=True), dtype)

@@ -1,0 +1,157 @@
+"""What is done to an image before a network sees it: one implementation for all."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """The images that a network expects; it travels inside the saved model.
+
+    Args:
+        height, width: Size in pixels.
+        mean, std: Per channel, on the scale 0..1.
+        interpolation: Filter of the resize, applied with antialiasing.
+        crop_fraction: Side of the central crop relative to the resized image; 0.875
+            is the usual "resize to 256, crop 224".
+        class_names: Names of the classes, in the order of the logits.
+        licence, source: Of the data that the weights were learned from.
+    """
+
+    height: int
+    width: int
+    mean: tuple = (0.0, 0.0, 0.0)
+    std: tuple = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
+    crop_fraction: float = 1.0
+    class_names: tuple = ()
+    licence: str = ""
+    source: str = ""
+
+    def __post_init__(self):
+        for field in ("mean", "std", "class_names"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if min(self.height, self.width) < 1:
+            raise ValueError(
+                "Expected a positive size. "
+                f"Received: height={self.height}, width={self.width}"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                "Expected three means and three positive standard deviations. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"Expected `interpolation` to be one of {INTERPOLATIONS}. "
+                f"Received: interpolation={self.interpolation!r}"
+            )
+        if not 0.0 < self.crop_fraction <= 1.0:
+            raise ValueError(
+                "Expected `crop_fraction` in (0, 1]. "
+                f"Received: crop_fraction={self.crop_fraction}"
+            )
+
+    def to_dict(self):
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ImagePreprocessing(keras.layers.Layer):
+    """Fits raw images to the size that the network expects and normalises them.
+
+    The first layer of every model that training builds, so that a saved model takes
+    raw pixels and carries its `ImageSpec`.
+
+    Args:
+        spec: `ImageSpec`, or its dict.
+
+    Input shape: `(batch, height, width, 3)`, any height and width, values 0..255 of
+        any dtype.
+
+    Output shape: `(batch, spec.height, spec.width, 3)`,
+        `(images / 255 - mean) / std` in the layer's compute dtype.
+
+    Example:
+
+    >>> layer = ImagePreprocessing(ImageSpec(height=32, width=32))
+    >>> layer(np.zeros((1, 48, 64, 3), "uint8")).shape
+    (1, 32, 32, 3)
+    """
+
+    def __init__(self, spec, **kwargs):
+        # Raw pixels up to 255 do not survive a cast to half precision unharmed.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.spec = ImageSpec.from_dict(spec) if isinstance(spec, dict) else spec
+        if not isinstance(self.spec, ImageSpec):
+            raise ValueError(f"Expected an ImageSpec or its dict. Received: {spec}")
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: 3})
+        fraction = self.spec.crop_fraction
+        # These layers of Keras also run inside tf.data on every backend.
+        self.resizing = keras.layers.Resizing(
+            round(self.spec.height / fraction),
+            round(self.spec.width / fraction),
+            interpolation=self.spec.interpolation,
+            crop_to_aspect_ratio=True,
+            antialias=True,
+            dtype="uint8",
+        )
+        self.crop = keras.layers.CenterCrop(
+            self.spec.height, self.spec.width, dtype="uint8"
+        )
+
+    def fit_size(self, images):
+        """Resizes to cover the size and crops the centre: 8-bit in, 8-bit out.
+
+        What is kept as pixels for training and what is served thus agree to the last
+        bit. Takes one image or a batch; works inside `tf.data` on every backend.
+        """
+        if tuple(images.shape[-3:-1]) == (self.spec.height, self.spec.width):
+            return images
+        return self.crop(self.resizing(images))
+
+    def normalize(self, images):
+        """`(images / 255 - mean) / std` in the layer's compute dtype."""
+        images = ops.cast(images, "float32") / 255.0
+        mean = ops.convert_to_tensor(self.spec.mean, "float32")
+        std = ops.convert_to_tensor(self.spec.std, "float32")
+        return ops.cast((images - mean) / std, self.compute_dtype)
+
+    def call(self, images):
+        if tuple(images.shape[1:3]) != (self.spec.height, self.spec.width):
+            images = ops.cast(ops.round(ops.clip(images, 0, 255)), "uint8")
+            images = self.fit_size(images)
+        return self.normalize(images)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-3], self.spec.height, self.spec.width, 3)
+
+    def get_config(self):
+        return {**super().get_config(), "spec": self.spec.to_dict()}
+
+
+def spec_of(model):
+    """The `ImageSpec` that a model carries.
+
+    Raises:
+        ValueError: If the model has no `ImagePreprocessing` layer.
+    """
+    for layer in model.layers:
+        if isinstance(layer, ImagePreprocessing):
+            return layer.spec
+    raise ValueError(
+        f"Expected a model that carries its image spec. Received: {model.name!r}, "
+        "without an ImagePreprocessing layer"
+    )

@@ -1,0 +1,75 @@
+"""What is known of each data set before any of it is read."""
+
+from dataclasses import dataclass
+
+# Channel statistics of ImageNet, used where a data set has none of its own.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CIFAR10_CLASSES = tuple(
+    "airplane automobile bird cat deer dog frog horse ship truck".split()
+)
+# The fine classes in the order of their numbers.
+CIFAR100_CLASSES = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge
+    bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud
+    cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox
+    girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+    maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+    pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+    road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel
+    streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
+    trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Facts about a data set.
+
+    Attributes:
+        class_names: In the order of the labels; empty when the files decide.
+        mean, std: Channel statistics of the training images, in 0..1.
+        licence, url: Terms of use and home.
+        examples: Images in all; 0 when the files decide.
+        archive: File name of the official archive that can be read, or "".
+    """
+
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    licence: str = "unknown"
+    url: str = ""
+    examples: int = 0
+    archive: str = ""
+
+
+KNOWN = {
+    "generated": Known(),
+    "cifar10": Known(
+        class_names=CIFAR10_CLASSES,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        licence="CIFAR-10, Krizhevsky 2009, research use",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        examples=60_000,
+        archive="cifar-10-binary.tar.gz",
+    ),
+    "cifar100": Known(
+        class_names=CIFAR100_CLASSES,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        licence="CIFAR-100, Krizhevsky 2009, research use",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        examples=60_000,
+        archive="cifar-100-binary.tar.gz",
+    ),
+    "miniimagenet": Known(
+        licence="ImageNet terms of access, non-commercial research",
+        url="https://github.com/twitter-research/meta-learning-lstm",
+        examples=60_000,
+    ),
+    "folder": Known(),
+}

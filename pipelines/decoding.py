@@ -1,0 +1,188 @@
+"""Turning encoded image files into arrays, and saying which file is at fault."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+
+# Files per round of `decode_files`: their encoded bytes are held at the same time.
+CHUNK = 4096
+
+
+class CorruptImageError(ValueError):
+    """An image that cannot be decoded; the message begins with where it is.
+
+    Args:
+        where: The path, or any other name, of the image.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, where, reason):
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """Decode a JPEG, PNG, GIF (first frame) or BMP image to RGB.
+
+    The decoder is `tf.io.decode_image`, the one that an exported model uses, so that
+    training and serving see the same numbers. Grey images are repeated over the three
+    channels, transparency is dropped (not blended), 16-bit samples keep their upper
+    eight bits, and an EXIF orientation is *not* applied.
+
+    Args:
+        data: The encoded file.
+        where: The name of the image in error messages, usually its path.
+
+    Returns:
+        A uint8 array of shape (height, width, 3), values 0..255.
+
+    Raises:
+        CorruptImageError: The data is empty, not an image of these formats,
+            truncated or damaged, or larger than 100 megapixels (seen in its header,
+            before it is decoded).
+
+    Example:
+
+    >>> pixels = decode_image(open("cat.jpg", "rb").read(), "cat.jpg")
+    """
+    reason = header_problem(data)
+    if reason is None:
+        try:
+            return _decode(data).numpy()
+        except tf.errors.OpError as error:
+            reason = _first_sentence(error)
+    raise CorruptImageError(where, reason)
+
+
+def header_problem(data: bytes) -> str | None:
+    """What the header alone shows to be wrong with an encoded image, or None."""
+    if not data:
+        return "the file is empty"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        return f"larger than {MAX_PIXELS // 10**6} megapixels"
+    except Exception:  # Pillow's parsers raise many types on damaged headers.
+        return f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
+    if width * height > MAX_PIXELS:
+        return (
+            f"{width} x {height} pixels, larger than {MAX_PIXELS // 10**6} megapixels"
+        )
+    return None
+
+
+def decode_files(
+    read: Callable[[int], bytes],
+    where: Sequence[str],
+    size: tuple[int, int],
+    fit: Callable | None = None,
+    progress: Callable[[int, int], None] | None = None,
+):
+    """Decode many files to one array, in parallel, and list those that are corrupt.
+
+    Args:
+        read: Gives the encoded bytes of the i-th file; an `OSError` from it counts
+            as a corrupt file.
+        where: The name of every file in messages.
+        size: (height, width) of the result.
+        fit: Brings one (H, W, 3) uint8 tensor to `size`, inside `Dataset.map`. It is
+            not called for an image that has that size already.
+        progress: Called with (files done, files in all) now and then.
+
+    Returns:
+        images: uint8, (number of readable files, height, width, 3).
+        kept: int64 indices of the readable files, ascending.
+        problems: A tuple of `CorruptImageError`, one for each other file.
+    """
+    total = len(where)
+    images = np.empty((total, *size, 3), np.uint8)
+    good = np.zeros(total, bool)
+    problems = []
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for start in range(0, total, CHUNK):
+            indices = range(start, min(start + CHUNK, total))
+            chunk = {}
+            results = pool.map(lambda i: _read_checked(read, i), indices)
+            for index, (data, reason) in zip(indices, results, strict=True):
+                if reason is None:
+                    chunk[index] = data
+                else:
+                    problems.append(CorruptImageError(where[index], reason))
+            for index, image in _decode_chunk(chunk, size, fit):
+                images[index] = image
+                good[index] = True
+            for index in chunk:
+                if not good[index]:
+                    problems.append(_problem_of(chunk[index], where[index], size, fit))
+            if progress is not None:
+                progress(indices[-1] + 1, total)
+    kept = np.flatnonzero(good)
+    return (images if good.all() else images[kept]), kept, tuple(problems)
+
+
+def _read_checked(read, index):
+    try:
+        data = read(index)
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror or error})"
+    return data, header_problem(data)
+
+
+def _decode(data):
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    image.set_shape((None, None, 3))
+    return image
+
+
+def _decode_and_fit(data, size, fit):
+    image = _decode(data)
+    if fit is not None:
+        image = tf.cond(
+            tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
+            lambda: image,
+            lambda: tf.cast(fit(image), tf.uint8),
+        )
+    return tf.ensure_shape(image, (*size, 3))
+
+
+def _decode_chunk(chunk, size, fit):
+    """Yield (index, image) of those files of a chunk that can be decoded."""
+    if not chunk:
+        return
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (np.fromiter(chunk, np.int64), tf.constant(list(chunk.values()), tf.string))
+    )
+    dataset = dataset.map(
+        lambda index, data: (index, _decode_and_fit(data, size, fit)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    # A failing file drops out here; the caller sees the gap and asks for the reason.
+    dataset = dataset.ignore_errors().batch(64).prefetch(2)
+    for indices, images in dataset.as_numpy_iterator():
+        yield from zip(indices, images, strict=True)
+
+
+def _problem_of(data, where, size, fit):
+    """Why one file failed; errors that are not the file's fault are raised."""
+    try:
+        decode_image(data, where)
+    except CorruptImageError as error:
+        return error
+    _decode_and_fit(data, size, fit)
+    raise RuntimeError(f"{where} failed in a batch but not alone.")
+
+
+def _first_sentence(error):
+    text = str(error.message).split("[Op:")[0]
+    text = text.rsplit("}} ", 1)[-1].strip()
+    return f"truncated or damaged ({text.splitlines()[0] if text else 'unknown'})"

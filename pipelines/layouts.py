@@ -1,0 +1,220 @@
+"""How images are laid out under a folder or in a tar archive."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+UNREADABLE_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2")
+PARTS = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+CSV_FILES = ("train.csv", "val.csv", "test.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Image files with their classes.
+
+    Attributes:
+        names: File names in the tree, sorted within a part and a class.
+        labels: (N,) int32.
+        class_names: Sorted.
+        official: Index arrays of the parts; empty without such a division.
+        problems: Pairs (name, reason) of files that cannot be images.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    official: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+def list_class_folders(tree) -> Listing:
+    """Read the layout CLASS/image, or train/CLASS/image beside val/ and test/.
+
+    One folder, or several nested ones, around all of this is looked through. Hidden
+    files, files that are not images, and images beside the class folders are ignored.
+
+    Args:
+        tree: A `FileTree`.
+
+    Raises:
+        ValueError: No images, no class folders, a class folder without images, images
+            deeper than the layout has them, or a class of another part that `train`
+            lacks.
+    """
+    wrapper = _wrapper(tree)
+    inside = [
+        (name, tuple(name.removeprefix(wrapper).split("/")))
+        for name in tree.sizes
+        if name.startswith(wrapper)
+        and name.lower().endswith(SUFFIXES + UNREADABLE_SUFFIXES)
+    ]
+    if not inside:
+        raise ValueError(
+            f"Expected images ({', '.join(SUFFIXES)}) in a folder for each class. "
+            f"Received: {tree.root}, which has none."
+        )
+    files = [(name, parts) for name, parts in inside if len(parts) > 1]
+    if not files:
+        raise ValueError(
+            "Expected a folder for each class (CLASS/image or train/CLASS/image). "
+            f"Received: {tree.root}, whose images are in no class folder."
+        )
+    depth = 2 if any(_part(parts) is None for _, parts in files) else 3
+    for name, parts in files:
+        if len(parts) != depth:
+            raise ValueError(
+                "Expected the layout CLASS/image or train/CLASS/image throughout. "
+                f"Received: {name} in {tree.root}."
+            )
+    return _labelled(tree, wrapper, files, depth)
+
+
+def _wrapper(tree):
+    """The folders around the layout, as a prefix of names."""
+    wrapper = ""
+    while True:
+        tops = {
+            name.removeprefix(wrapper).split("/")[0]
+            for name in (*tree.folders, *tree.sizes)
+            if name.startswith(wrapper)
+        }
+        top = tops.pop() if len(tops) == 1 else ""
+        below = f"{wrapper}{top}/"
+        grandchildren = any(name.startswith(below) for name in tree.folders)
+        if not top or top in PARTS or not grandchildren:
+            return wrapper
+        wrapper = below
+
+
+def _part(parts):
+    return PARTS.get(parts[0]) if len(parts) > 2 else None
+
+
+def _labelled(tree, wrapper, files, depth):
+    # Training images come first, whatever the folders' names sort like.
+    order = list(dict.fromkeys(PARTS.values()))
+    if depth == 3:
+        files.sort(key=lambda item: order.index(_part(item[1])))
+    folders = [
+        tuple(name.removeprefix(wrapper).split("/"))
+        for name in tree.folders
+        if name.startswith(wrapper)
+    ]
+    if depth == 3:
+        folders = [parts for parts in folders if parts[0] in PARTS]
+    expected = {parts[-1] for parts in folders if len(parts) == depth - 1}
+    names, labels, problems, divisions = [], [], [], []
+    class_names = tuple(sorted({parts[-2] for _, parts in files}))
+    for missing in sorted(expected - set(class_names)):
+        raise ValueError(
+            f"Expected images in every class folder. Received: {missing!r} in "
+            f"{tree.root}, which has none. Remove the folder or fill it."
+        )
+    number = {name: i for i, name in enumerate(class_names)}
+    for name, parts in files:
+        if name.lower().endswith(UNREADABLE_SUFFIXES):
+            problems.append((name, f"Expected one of {', '.join(SUFFIXES)}"))
+        elif tree.sizes[name] == 0:
+            problems.append((name, "the file is empty"))
+        else:
+            names.append(name)
+            labels.append(number[parts[-2]])
+            divisions.append(_part(parts))
+    labels = np.asarray(labels, np.int32)
+    official = {
+        part: np.flatnonzero([division == part for division in divisions])
+        for part in order
+        if depth == 3 and part in divisions
+    }
+    # A folder `train` alone says nothing of a division.
+    official = official if len(official) > 1 and "train" in official else {}
+    return Listing(tuple(names), labels, class_names, official, tuple(problems))
+
+
+def check_parts_share_classes(listing, root):
+    """Raise a ValueError when `train` lacks a class that another part has."""
+    if not listing.official:
+        return
+    trained = set(listing.labels[listing.official["train"]])
+    for part, indices in listing.official.items():
+        for label in sorted(set(listing.labels[indices]) - trained):
+            raise ValueError(
+                f"Expected every class to be in train/. Received: {root}, where "
+                f"{listing.class_names[label]!r} is in {part} alone."
+            )
+
+
+def has_csv_splits(tree) -> bool:
+    """Whether the usual csv files of Mini-ImageNet are there."""
+    return any(name.rsplit("/", 1)[-1] in CSV_FILES for name in tree.sizes)
+
+
+def list_csv_splits(tree) -> Listing:
+    """Read the usual csv splits of Mini-ImageNet, pooled.
+
+    train.csv, val.csv and test.csv have the columns `filename` and `label`; their
+    64, 16 and 20 classes are disjoint, made for few-shot learning, so classification
+    pools them. The images are in `images/`, or beside the csv files.
+
+    Args:
+        tree: A `FileTree`.
+
+    Raises:
+        ValueError: A csv file or column is missing, or an image that is named there.
+    """
+    found = {name.rsplit("/", 1)[-1]: name for name in tree.sizes}
+    rows, seen = [], {}
+    for csv_file in CSV_FILES:
+        if csv_file not in found:
+            raise ValueError(
+                f"Expected {', '.join(CSV_FILES)}. Received: {tree.root}, which lacks "
+                f"{csv_file}."
+            )
+        name = found[csv_file]
+        folder = name[: -len(csv_file)]
+        table = csv.DictReader(io.StringIO(tree.read(name).decode("utf-8-sig")))
+        if not {"filename", "label"} <= set(table.fieldnames or ()):
+            raise ValueError(
+                "Expected the columns filename and label. Received: "
+                f"{table.fieldnames} in {tree.label(name)}."
+            )
+        for row in table:
+            image = _image_of_row(tree, folder, row["filename"], name)
+            if image in seen:
+                raise ValueError(
+                    f"Expected every image once. Received: {image} in {seen[image]} "
+                    f"and in {csv_file} of {tree.root}."
+                )
+            seen[image] = csv_file
+            rows.append((row["label"], image))
+    rows.sort()
+    class_names = tuple(sorted({label for label, _ in rows}))
+    number = {name: i for i, name in enumerate(class_names)}
+    good = [(label, image) for label, image in rows if tree.sizes[image]]
+    return Listing(
+        names=tuple(image for _, image in good),
+        labels=np.asarray([number[label] for label, _ in good], np.int32),
+        class_names=class_names,
+        problems=tuple(
+            (image, "the file is empty") for _, image in rows if not tree.sizes[image]
+        ),
+    )
+
+
+def _image_of_row(tree, folder, filename, csv_name):
+    for candidate in (f"{folder}images/{filename}", f"{folder}{filename}"):
+        if candidate in tree.sizes:
+            return candidate
+    raise ValueError(
+        f"Expected the images of {csv_name} in {folder}images/. "
+        f"Received: {tree.root}, which lacks {filename}."
+    )

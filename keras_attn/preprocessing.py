@@ -112,6 +112,10 @@ class ImagePreprocessing(keras.layers.Layer):
             self.spec.height, self.spec.width, dtype="uint8"
         )
 
+    def build(self, input_shape):
+        self.resizing.build(input_shape)
+        self.crop.build(input_shape)
+
     def fit_size(self, images):
         """Resizes to cover the size and crops the centre: 8-bit in, 8-bit out.
 

@@ -92,4 +92,4 @@ def classifier(inputs, features, patch_logits, num_classes, name, decay=0.0):
         outputs["patch_logits"] = layers.Identity(dtype="float32", name="patch_logits")(
             patch_logits
         )
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(keras.utils.get_source_inputs(inputs), outputs, name=name)

@@ -1,0 +1,124 @@
+"""Arrays of images and labels -> batches for training and evaluation."""
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.augment import augment, check_augmentation
+
+
+def check_arrays(images, labels, num_classes):
+    """One clear error for what `fit` would otherwise fail on late, or not at all.
+
+    Args:
+        images: `(examples, height, width, 3)`, 8-bit.
+        labels: `(examples,)`, integers in `[0, num_classes)`.
+        num_classes: Number of classes.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(
+            "Expected 8-bit RGB images of shape (examples, height, width, 3). "
+            f"Received: shape {images.shape} of {images.dtype}"
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"Expected one label for each of {len(images)} images. "
+            f"Received: labels of shape {labels.shape}"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise ValueError(
+            f"Expected labels in [0, {num_classes}). Received: label "
+            f"{labels[wrong[0]]} at example {wrong[0]} ({wrong.size} such labels)"
+        )
+
+
+def steps_per_epoch(examples, batch_size):
+    """Full batches in one pass; an incomplete last batch is left out."""
+    steps = examples // batch_size
+    if not steps:
+        raise ValueError(
+            "Expected a batch size of at most the number of training examples. "
+            f"Received: batch_size={batch_size} for {examples} examples"
+        )
+    return steps
+
+
+def training_batches(
+    images,
+    labels,
+    batch_size,
+    seed,
+    epochs,
+    initial_epoch=0,
+    augmentation="translate_flip",
+):
+    """Shuffled and augmented batches of the epochs `[initial_epoch, epochs)`.
+
+    Order and augmentation depend on `(seed, epoch, step)` alone, so a run that
+    resumes at an epoch sees what an uninterrupted one would have seen.
+
+    Args:
+        images: `(examples, height, width, 3)`, 8-bit; kept in memory once.
+        labels: `(examples,)` integers.
+        batch_size: Images in a batch; an incomplete last batch is left out.
+        seed: Seed of the order and of the augmentation.
+        epochs: End of the epochs.
+        initial_epoch: First epoch.
+        augmentation: Name in `pipelines.augment.AUGMENTATIONS`.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)` with all epochs in a row, each of
+        `steps_per_epoch(len(labels), batch_size)` batches.
+    """
+    check_augmentation(augmentation)
+    steps = steps_per_epoch(len(labels), batch_size)
+    with tf.device("CPU:0"):
+        images = tf.convert_to_tensor(images)
+        labels = tf.convert_to_tensor(labels)
+
+    def batches_of_epoch(epoch):
+        epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int32), epoch)
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(labels)), epoch_seed
+        )
+        order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        step_seeds = tf.map_fn(
+            lambda step: tf.random.fold_in(epoch_seed, step),
+            tf.range(1, steps + 1),
+            fn_output_signature=epoch_seed.dtype,
+        )
+        return tf.data.Dataset.from_tensor_slices((order, step_seeds))
+
+    def load(indices, step_seed):
+        batch = augment(tf.gather(images, indices), step_seed, augmentation)
+        batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
+        return batch, tf.gather(labels, indices)
+
+    dataset = tf.data.Dataset.range(initial_epoch, epochs, output_type=tf.int32)
+    dataset = dataset.flat_map(batches_of_epoch)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _finish(dataset)
+
+
+def evaluation_batches(images, labels, batch_size):
+    """All examples in order, the last batch as large as what is left."""
+    with tf.device("CPU:0"):
+        dataset = tf.data.Dataset.from_tensor_slices((images, labels))
+    return _finish(dataset.batch(batch_size))
+
+
+def label_outputs(dataset, outputs):
+    """The image's label for every named output of the model that learns from it."""
+    return dataset.map(
+        lambda images, labels: (images, {name: labels for name in outputs}),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+
+def _finish(dataset):
+    options = tf.data.Options()
+    # All workers hold all data; batches are split over the devices of one machine.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,214 @@
+"""Recipe and data -> trained model in a run folder."""
+
+import sys
+
+import keras
+
+from keras_attn.losses import mixed_patch_loss
+from keras_attn.models import build_model
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from pipelines import build
+from pipelines.sources import load_source
+from pipelines.splits import split_indices
+from training import callbacks, resume, strategy
+from training.run import Run
+
+
+def image_spec(recipe, source):
+    """The spec of the images that a recipe's network sees."""
+    return ImageSpec(
+        height=recipe.image_size,
+        width=recipe.image_size,
+        mean=source.mean,
+        std=source.std,
+        class_names=source.class_names,
+        licence=source.licence,
+        source=source.url,
+    )
+
+
+def load_data(recipe, data=None, source=None, on_corrupt="error"):
+    """The recipe's data in memory, split.
+
+    Args:
+        recipe: `Recipe`.
+        data: Path of the data, where the data set is not made or fetched by name.
+        source: A loaded `Source` instead.
+        on_corrupt: `"error"` or `"skip"`.
+
+    Returns:
+        `(spec, splits)`: the `ImageSpec`, and a dict from `train`, `validation` and
+        `test` to `(images, labels)`.
+    """
+    if source is None:
+        options = {}
+        if recipe.dataset == "generated":
+            options = {
+                "examples": recipe.examples,
+                "image_size": recipe.image_size,
+                "difficulty": recipe.difficulty,
+            }
+        source = load_source(
+            recipe.dataset, path=data, on_corrupt=on_corrupt, **options
+        )
+    spec = image_spec(recipe, source)
+    source = source.decoded(spec)
+    indices = split_indices(source, recipe.split, recipe.split_seed)
+    build.check_arrays(source.images, source.labels, len(source.class_names))
+    return spec, {
+        name: (source.images[chosen], source.labels[chosen])
+        for name, chosen in indices.items()
+    }
+
+
+def make_model(recipe, spec):
+    """The recipe's network, un-trained: raw 8-bit pixels in, named outputs out."""
+    images = keras.Input((spec.height, spec.width, 3), name="images")
+    decay = recipe.weight_decay if recipe.weight_decay_mode == "l2" else 0.0
+    options = {}
+    if recipe.activation != "bn_relu":
+        options["activation"] = recipe.activation
+    return build_model(
+        recipe.backbone,
+        row=recipe.row,
+        num_classes=len(spec.class_names),
+        input_tensor=ImagePreprocessing(spec, name="preprocessing")(images),
+        weight_decay=decay,
+        **options,
+    )
+
+
+def make_optimizer(recipe, steps):
+    """The recipe's optimizer; `steps` are those of the whole training."""
+    boundaries = [round(fraction * steps) for fraction in recipe.decay_at]
+    rates = [
+        recipe.learning_rate * recipe.decay_factor**drop
+        for drop in range(len(boundaries) + 1)
+    ]
+    rate = rates[0]
+    if boundaries:
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    decay = recipe.weight_decay if recipe.weight_decay_mode == "decoupled" else None
+    options = {"weight_decay": decay or None}
+    if recipe.optimizer == "sgd":
+        options["momentum"] = 0.9
+    classes = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }
+    if recipe.optimizer == "adamw":
+        options["weight_decay"] = decay or 0.0
+    optimizer = classes[recipe.optimizer](rate, **options)
+    if decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+def compile_model(model, recipe, steps):
+    """Compiles with the recipe's loss and optimizer, and accuracy on the logits."""
+    if "patch_logits" in model.output:
+        losses = mixed_patch_loss(recipe.patch_loss_weight)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        losses = {"loss": {"logits": loss}}
+    model.compile(
+        make_optimizer(recipe, steps),
+        **losses,
+        metrics={"logits": keras.metrics.SparseCategoricalAccuracy(name="accuracy")},
+        jit_compile=recipe.jit_compile,
+    )
+
+
+def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=None):
+    """Trains a recipe in a run folder, or goes on where that run stopped.
+
+    Args:
+        recipe: `Recipe`.
+        workdir: Folder of the run; made if it does not exist.
+        data, source, on_corrupt: As in `load_data`.
+        verbose: As in `fit`; `None`: a bar on a terminal, else a line an epoch.
+
+    Returns:
+        The `Run`.
+
+    Raises:
+        ValueError: If the folder belongs to another recipe, or the data is unfit.
+        NotFiniteError: If the loss becomes NaN or infinite.
+        SaveError: If a checkpoint cannot be written.
+    """
+    run = Run.create(workdir, recipe)
+    state = run.checkpoints / "last.npz"
+    progress = resume.load_progress(state)
+    if progress.epochs >= recipe.epochs:
+        print(f"{run.workdir} is finished: {progress.epochs} epochs.")
+        return run
+    spec, splits = load_data(recipe, data, source, on_corrupt)
+    start = progress.epochs
+    keras.utils.set_random_seed(recipe.seed)
+    if recipe.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    images, labels = splits["train"]
+    steps = build.steps_per_epoch(len(labels), recipe.batch_size)
+    devices = strategy.device_count()
+    if recipe.batch_size % devices:
+        raise ValueError(
+            f"Expected a batch size that {devices} devices can share. "
+            f"Received: batch_size={recipe.batch_size}"
+        )
+    with strategy.scope(), _dtype_policy(recipe.dtype_policy):
+        model = make_model(recipe, spec)
+        compile_model(model, recipe, steps * recipe.epochs)
+        model.optimizer.build(model.trainable_variables)
+    if start:
+        resume.restore_state(state, model)
+        print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
+    batches = build.training_batches(
+        images,
+        labels,
+        recipe.batch_size,
+        recipe.seed,
+        recipe.epochs,
+        start,
+        recipe.augmentation,
+    )
+    outputs = list(model.output)
+    validation = None
+    if len(splits["validation"][1]):
+        # Large batches: nothing in evaluation depends on their size.
+        size = max(recipe.batch_size, 128 * devices)
+        validation = build.evaluation_batches(*splits["validation"], size)
+        validation = build.label_outputs(validation, outputs)
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    model.fit(
+        build.label_outputs(batches, outputs),
+        validation_data=validation,
+        initial_epoch=start,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=verbose,
+        callbacks=[
+            callbacks.StopAtNotFinite(run, progress),
+            keras.callbacks.TensorBoard(str(run.workdir / "tensorboard")),
+            callbacks.Checkpoint(run, progress),
+        ],
+    )
+    return run
+
+
+class _dtype_policy:
+    """Context in which layers are made with a dtype policy."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        self.previous = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.name)
+
+    def __exit__(self, *error):
+        keras.config.set_dtype_policy(self.previous)

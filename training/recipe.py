@@ -1,0 +1,145 @@
+"""A recipe: everything that decides the outcome of a training run, as plain data."""
+
+import dataclasses
+import difflib
+import json
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run. Every field can be set with `--set field=value`.
+
+    Args:
+        name: `DATASET_BACKBONE_ROW`.
+        method: Method of the paper that it belongs to.
+        dataset: Name of the data set, see `pipelines.sources`.
+        split: Name of the split, see `pipelines.splits`.
+        image_size: Height and width in pixels.
+        backbone: Name of the backbone, see `keras_attn.models.BACKBONES`.
+        row: Row of the paper's table: what is added to the backbone.
+        activation: What follows the 3x3 convolutions of bottleneck blocks.
+        patch_loss_weight: The paper's lambda; unused without patch logits.
+        batch_size: Images in a step, over all devices.
+        epochs: Passes over the training set.
+        optimizer: `adam`, `adamw` or `sgd` (momentum 0.9).
+        learning_rate: Initial learning rate.
+        decay_factor: Factor on the learning rate at each of `decay_at`.
+        decay_at: Fractions of the training at which the learning rate drops.
+        weight_decay: Coefficient of the decay.
+        weight_decay_mode: `l2`, a penalty on kernels, or `decoupled`.
+        augmentation: Name of the augmentation, see `pipelines.augment`.
+        seed: Seed of the weights, the order and the augmentation.
+        split_seed: Seed of the split, the same for all seeds of a comparison.
+        dtype_policy: `float32`, `mixed_bfloat16` or `mixed_float16`.
+        deterministic: Whether to use deterministic operations only.
+        jit_compile: Whether to compile the step with XLA.
+        examples: Size of the generated data set; unused by others.
+        difficulty: Of the generated data set, in [0, 1]; unused by others.
+    """
+
+    name: str
+    method: str = "class_embedding"
+    dataset: str = "generated"
+    split: str = "official"
+    image_size: int = 32
+    backbone: str = "rn26"
+    row: str = "baseline"
+    activation: str = "bn_relu"
+    patch_loss_weight: float = 0.5
+    batch_size: int = 32
+    epochs: int = 200
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    decay_factor: float = 0.1
+    decay_at: tuple[float, ...] = (0.5, 0.75)
+    weight_decay: float = 1e-4
+    weight_decay_mode: str = "l2"
+    augmentation: str = "translate_flip"
+    seed: int = 0
+    split_seed: int = 0
+    dtype_policy: str = "float32"
+    deterministic: bool = True
+    jit_compile: bool = False
+    examples: int = 6000
+    difficulty: float = 0.5
+
+    def __post_init__(self):
+        for field in ("batch_size", "epochs", "image_size", "learning_rate"):
+            if not getattr(self, field) > 0:
+                self._fail(field, "a positive number")
+        for field in ("weight_decay", "seed", "split_seed"):
+            if not getattr(self, field) >= 0:
+                self._fail(field, "zero or a positive number")
+        for field in ("patch_loss_weight", "difficulty"):
+            if not 0 <= getattr(self, field) <= 1:
+                self._fail(field, "a number in [0, 1]")
+        if any(not 0 < fraction < 1 for fraction in self.decay_at):
+            self._fail("decay_at", "fractions in (0, 1)")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                self._fail(field, f"one of {', '.join(choices)}")
+
+    def _fail(self, field, expected):
+        raise ValueError(
+            f"Expected {field} of recipe {self.name!r} to be {expected}. "
+            f"Received: {field}={getattr(self, field)!r}"
+        )
+
+    def to_json(self):
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        values = json.loads(text)
+        values["decay_at"] = tuple(values["decay_at"])
+        return cls(**values)
+
+
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "weight_decay_mode": ("l2", "decoupled"),
+    "dtype_policy": ("float32", "mixed_bfloat16", "mixed_float16"),
+}
+
+
+def apply_overrides(recipe, assignments):
+    """The recipe with `key=value` texts applied, each checked against its type.
+
+    Raises:
+        ValueError: For an unknown key (naming the nearest), a missing `=`, or a value
+            of another type.
+    """
+    types = typing.get_type_hints(type(recipe))
+    types.pop("name")
+    changes = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(
+                f"Expected --set key=value. Received: --set {assignment!r}"
+            )
+        if key not in types:
+            nearest = difflib.get_close_matches(key, types, 1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(
+                f"Expected a key of the recipe: {', '.join(types)}. "
+                f"Received: {key!r}.{hint}"
+            )
+        changes[key] = _parse(key, text, types[key])
+    return dataclasses.replace(recipe, **changes)
+
+
+def _parse(key, text, kind):
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind in (int, float, str):
+            return kind(text)
+        return tuple(float(part) for part in text.split(",") if part)
+    except (KeyError, ValueError):
+        words = {bool: "true or false", int: "an integer", float: "a number"}
+        expected = words.get(kind, "numbers separated by commas")
+        raise ValueError(
+            f"Expected {key} to be {expected}. Received: {key}={text!r}"
+        ) from None

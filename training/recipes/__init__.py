@@ -1,0 +1,41 @@
+"""Recipes by name: one file for each claimed result or family of rows."""
+
+import difflib
+
+from training.recipes import (
+    class_embedding_figure3,
+    class_embedding_figure4,
+    class_embedding_table1,
+    generated,
+)
+
+DEFAULT = "generated_rn26_class_embedding"
+
+FAMILIES = (
+    generated,
+    class_embedding_table1,
+    class_embedding_figure3,
+    class_embedding_figure4,
+)
+
+RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}
+
+
+def get_recipe(name):
+    """The recipe of that name.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest.
+    """
+    if name not in RECIPES:
+        nearest = difflib.get_close_matches(str(name), RECIPES, 3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        raise ValueError(
+            f"Expected the name of a recipe. Received: {name!r}.{hint} "
+            "`keras-attn recipes` lists them all."
+        )
+    return RECIPES[name]
+
+
+def recipe_names():
+    return tuple(RECIPES)

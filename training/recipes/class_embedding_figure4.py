@@ -1,0 +1,22 @@
+"""Figure 4 of the class-embedding paper: the weight lambda of the patch loss.
+
+Command: `keras-attn reproduce class_embedding_figure4_cifar10 --data PATH`
+Cost: 200 epochs of 32,500 images a row and seed, eleven rows.
+Expected: small weights degrade, 0.5 is best; the paper prints no numbers.
+"""
+
+from training.recipe import Recipe
+
+WEIGHTS = tuple(tenth / 10 for tenth in range(11))
+
+RECIPES = tuple(
+    Recipe(
+        name=f"cifar10_rn26_patch_loss_weight_{weight:.1f}",
+        dataset="cifar10",
+        split="pooled_65_15_20",
+        backbone="rn26",
+        row="class_embedding",
+        patch_loss_weight=weight,
+    )
+    for weight in WEIGHTS
+)

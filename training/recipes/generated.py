@@ -1,0 +1,20 @@
+"""The generated data set, the default of `keras-attn train` and of `make demo`.
+
+Command: `keras-attn train generated_rn26_class_embedding`
+"""
+
+from training.recipe import Recipe
+
+RECIPES = tuple(
+    Recipe(
+        name=f"generated_rn26_{row}",
+        dataset="generated",
+        split="official",
+        backbone="rn26",
+        row=row,
+        epochs=8,
+        learning_rate=2e-3,
+        augmentation="none",
+    )
+    for row in ("class_embedding", "baseline", "aux")
+)

@@ -1,0 +1,87 @@
+"""The complete state of a training run in one file, replaced atomically."""
+
+import dataclasses
+import io
+import json
+
+import keras
+import numpy as np
+
+from training.run import write_then_rename
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run has done so far.
+
+    Args:
+        history: One dict of logs for every epoch that ended.
+        best: The best value of the watched metric.
+        best_epoch: Its epoch, 0-based.
+        seconds: Time spent in training, over all starts.
+    """
+
+    history: list = dataclasses.field(default_factory=list)
+    best: float = float("-inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+    @property
+    def epochs(self):
+        return len(self.history)
+
+
+def _variables(model):
+    """Every variable that training changes: weights, seeds, optimizer.
+
+    `model.variables` holds the states of seed generators, which neither
+    `save_weights` nor a saved model keep.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    return {
+        f"{number}:{variable.path}": variable
+        for number, variable in enumerate([*own, *model.optimizer.variables])
+    }
+
+
+def save_state(path, model, progress):
+    """Writes the state of a compiled model and its progress to one file."""
+    arrays = {
+        key: keras.ops.convert_to_numpy(variable.value)
+        for key, variable in _variables(model).items()
+    }
+    text = json.dumps(dataclasses.asdict(progress))
+    with write_then_rename(path) as file:
+        np.savez(file, progress=np.array(text), **arrays)
+
+
+def load_progress(path):
+    """The progress stored at `path`; a new one if there is no such file."""
+    if not path.exists():
+        return Progress()
+    with _open_state(path) as state:
+        return Progress(**json.loads(str(state["progress"])))
+
+
+def restore_state(path, model):
+    """Puts the state stored at `path` into a compiled model of the same recipe."""
+    variables = _variables(model)
+    with _open_state(path) as state:
+        stored = set(state.files) - {"progress"}
+        if stored != set(variables):
+            strange = sorted(stored ^ set(variables))
+            raise ValueError(
+                f"The training state {path} belongs to another model: "
+                f"{len(strange)} variables differ, first {strange[0]!r}. Train "
+                "with another --workdir."
+            )
+        for key, variable in variables.items():
+            variable.assign(state[key])
+
+
+def _open_state(path):
+    try:
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"Cannot read the training state {path}: {error}") from error

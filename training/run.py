@@ -1,0 +1,129 @@
+"""The folder of a training run: create, check, open."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import keras
+
+from keras_attn.preprocessing import spec_of
+from training.recipe import Recipe
+
+# Fields that may differ when a run is continued: they do not change its outcome.
+FREE_FIELDS = ("jit_compile",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run's folder.
+
+    `recipe.json` names what was trained, `history.csv` holds one line an epoch,
+    `checkpoints/` the training state (`last.npz`) and the models `last.keras` and
+    `best.keras`, `tensorboard/` the event files.
+    """
+
+    workdir: pathlib.Path
+    recipe: Recipe
+
+    @classmethod
+    def create(cls, workdir, recipe):
+        """Makes the folder, or continues in it if it belongs to the same recipe.
+
+        Raises:
+            ValueError: If the folder belongs to another recipe, or holds other files.
+        """
+        workdir = pathlib.Path(workdir)
+        path = workdir / "recipe.json"
+        if path.exists():
+            run = cls.open(workdir)
+            _check_same(run.recipe, recipe, workdir)
+            return cls(workdir, recipe)
+        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+            raise ValueError(
+                f"Expected a new folder or the folder of a run. Received: {workdir}, "
+                "which holds something else. Choose another --workdir."
+            )
+        (workdir / "checkpoints").mkdir(parents=True)
+        with write_then_rename(path) as file:
+            file.write(recipe.to_json().encode())
+        return cls(workdir, recipe)
+
+    @classmethod
+    def open(cls, workdir):
+        """The run of an existing folder."""
+        workdir = pathlib.Path(workdir)
+        path = workdir / "recipe.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected the folder of a training run. Received: {workdir}, "
+                "without a recipe.json. `keras-attn train` makes one."
+            )
+        try:
+            return cls(workdir, Recipe.from_json(path.read_text()))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
+
+    @property
+    def checkpoints(self):
+        return self.workdir / "checkpoints"
+
+    def model_path(self, which="best"):
+        path = self.checkpoints / f"{which}.keras"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"No {which} model in {self.workdir} yet: no epoch has ended. "
+                "`keras-attn train` with the same --workdir goes on."
+            )
+        return path
+
+    def load_model(self, which="best"):
+        """The model of the `best` (validation accuracy) or the `last` epoch."""
+        return keras.saving.load_model(self.model_path(which), compile=False)
+
+    def spec(self, which="best"):
+        return spec_of(self.load_model(which))
+
+
+def _check_same(found, wanted, workdir):
+    differences = [
+        f"{field.name}={getattr(found, field.name)!r} there, "
+        f"{getattr(wanted, field.name)!r} now"
+        for field in dataclasses.fields(Recipe)
+        if field.name not in FREE_FIELDS
+        and getattr(found, field.name) != getattr(wanted, field.name)
+    ]
+    if differences:
+        raise ValueError(
+            f"The folder {workdir} belongs to another recipe: "
+            f"{'; '.join(differences)}. Choose another --workdir."
+        )
+
+
+class write_then_rename:
+    """Context of a binary file that appears under its name only when complete.
+
+    Written beside the target, flushed to the disk, then renamed over it: whatever
+    happens, the target is the old file or the new one.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.partial")
+
+    def __enter__(self):
+        self.file = open(self.temporary, "wb")
+        return self.file
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+        finally:
+            self.file.close()
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+        return False

@@ -36,7 +36,8 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     The decoder is `tf.io.decode_image`, the one that an exported model uses, so that
     training and serving see the same numbers. Grey images are repeated over the three
     channels, transparency is dropped (not blended), 16-bit samples keep their upper
-    eight bits, and an EXIF orientation is *not* applied.
+    eight bits, and an EXIF orientation is *not* applied. JPEG has no checksum: damage
+    inside one that leaves its length and structure alone is not noticed.
 
     Args:
         data: The encoded file.
@@ -70,6 +71,7 @@ def header_problem(data: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            palette = image.format == "BMP" and image.mode in ("1", "P")
     except Image.DecompressionBombError:
         return f"larger than {MAX_PIXELS // 10**6} megapixels"
     except Exception:  # Pillow's parsers raise many types on damaged headers.
@@ -78,6 +80,9 @@ def header_problem(data: bytes) -> str | None:
         return (
             f"{width} x {height} pixels, larger than {MAX_PIXELS // 10**6} megapixels"
         )
+    if palette:
+        # TensorFlow would take the numbers of the colours for grey values.
+        return "a BMP with a palette. Save it as PNG"
     return None
 
 
@@ -107,35 +112,40 @@ def decode_files(
     total = len(where)
     images = np.empty((total, *size, 3), np.uint8)
     good = np.zeros(total, bool)
-    problems = []
+    problems = {}
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         for start in range(0, total, CHUNK):
             indices = range(start, min(start + CHUNK, total))
             chunk = {}
-            results = pool.map(lambda i: _read_checked(read, i), indices)
-            for index, (data, reason) in zip(indices, results, strict=True):
-                if reason is None:
-                    chunk[index] = data
-                else:
-                    problems.append(CorruptImageError(where[index], reason))
-            for index, image in _decode_chunk(chunk, size, fit):
-                images[index] = image
-                good[index] = True
+            blocks = [indices[i : i + 64] for i in range(0, len(indices), 64)]
+            for block in pool.map(lambda block: _read_checked(read, block), blocks):
+                for index, data, reason in block:
+                    if reason is None:
+                        chunk[index] = data
+                    else:
+                        problems[index] = CorruptImageError(where[index], reason)
+            for decoded, batch in _decode_chunk(chunk, size, fit):
+                images[decoded] = batch
+                good[decoded] = True
             for index in chunk:
                 if not good[index]:
-                    problems.append(_problem_of(chunk[index], where[index], size, fit))
+                    problems[index] = _problem_of(chunk[index], where[index], size, fit)
             if progress is not None:
                 progress(indices[-1] + 1, total)
     kept = np.flatnonzero(good)
-    return (images if good.all() else images[kept]), kept, tuple(problems)
+    problems = tuple(problems[index] for index in sorted(problems))
+    return (images if good.all() else images[kept]), kept, problems
 
 
-def _read_checked(read, index):
-    try:
-        data = read(index)
-    except OSError as error:
-        return b"", f"cannot be read ({error.strerror or error})"
-    return data, header_problem(data)
+def _read_checked(read, indices):
+    results = []
+    for index in indices:
+        try:
+            data = read(index)
+            results.append((index, data, header_problem(data)))
+        except OSError as error:
+            results.append((index, b"", f"cannot be read ({error.strerror or error})"))
+    return results
 
 
 def _decode(data):
@@ -156,7 +166,7 @@ def _decode_and_fit(data, size, fit):
 
 
 def _decode_chunk(chunk, size, fit):
-    """Yield (index, image) of those files of a chunk that can be decoded."""
+    """Yield batches (indices, images) of those files that can be decoded."""
     if not chunk:
         return
     dataset = tf.data.Dataset.from_tensor_slices(
@@ -168,8 +178,7 @@ def _decode_chunk(chunk, size, fit):
     )
     # A failing file drops out here; the caller sees the gap and asks for the reason.
     dataset = dataset.ignore_errors().batch(64).prefetch(2)
-    for indices, images in dataset.as_numpy_iterator():
-        yield from zip(indices, images, strict=True)
+    yield from dataset.as_numpy_iterator()
 
 
 def _problem_of(data, where, size, fit):

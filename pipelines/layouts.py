@@ -14,6 +14,7 @@ PARTS = {
     "validation": "validation",
     "test": "test",
 }
+EMPTY = "the file is empty, or a broken link"
 CSV_FILES = ("train.csv", "val.csv", "test.csv")
 
 
@@ -50,52 +51,50 @@ def list_class_folders(tree) -> Listing:
             deeper than the layout has them, or a class of another part that `train`
             lacks.
     """
-    wrapper = _wrapper(tree)
-    inside = [
-        (name, tuple(name.removeprefix(wrapper).split("/")))
-        for name in tree.sizes
-        if name.startswith(wrapper)
-        and name.lower().endswith(SUFFIXES + UNREADABLE_SUFFIXES)
-    ]
-    if not inside:
+    suffixes = SUFFIXES + UNREADABLE_SUFFIXES
+    images = [name for name in tree.sizes if name.lower().endswith(suffixes)]
+    if not images:
         raise ValueError(
             f"Expected images ({', '.join(SUFFIXES)}) in a folder for each class. "
             f"Received: {tree.root}, which has none."
         )
-    files = [(name, parts) for name, parts in inside if len(parts) > 1]
+    wrapper = _wrapper(images)
+    inside = [name for name in images if name.startswith(wrapper)]
+    files = [(name, _parts(name, wrapper)) for name in inside]
+    files = [(name, parts) for name, parts in files if len(parts) > 1]
     if not files:
         raise ValueError(
             "Expected a folder for each class (CLASS/image or train/CLASS/image). "
             f"Received: {tree.root}, whose images are in no class folder."
         )
-    depth = 2 if any(_part(parts) is None for _, parts in files) else 3
+    depth = 3 if any(_division(parts) for _, parts in files) else 2
     for name, parts in files:
-        if len(parts) != depth:
+        if len(parts) != depth or (depth == 3 and _division(parts) is None):
+            layout = "CLASS/image" if depth == 2 else "train|val|test/CLASS/image"
             raise ValueError(
-                "Expected the layout CLASS/image or train/CLASS/image throughout. "
+                f"Expected the layout {layout} throughout. "
                 f"Received: {name} in {tree.root}."
             )
     return _labelled(tree, wrapper, files, depth)
 
 
-def _wrapper(tree):
+def _parts(name, wrapper):
+    return tuple(name.removeprefix(wrapper).split("/"))
+
+
+def _wrapper(images):
     """The folders around the layout, as a prefix of names."""
     wrapper = ""
     while True:
-        tops = {
-            name.removeprefix(wrapper).split("/")[0]
-            for name in (*tree.folders, *tree.sizes)
-            if name.startswith(wrapper)
-        }
-        top = tops.pop() if len(tops) == 1 else ""
-        below = f"{wrapper}{top}/"
-        grandchildren = any(name.startswith(below) for name in tree.folders)
-        if not top or top in PARTS or not grandchildren:
+        inside = [_parts(name, wrapper) for name in images if name.startswith(wrapper)]
+        inside = [parts for parts in inside if len(parts) > 1]
+        tops = {parts[0] for parts in inside}
+        if len(tops) != 1 or tops & set(PARTS) or min(map(len, inside)) < 3:
             return wrapper
-        wrapper = below
+        wrapper += f"{tops.pop()}/"
 
 
-def _part(parts):
+def _division(parts):
     return PARTS.get(parts[0]) if len(parts) > 2 else None
 
 
@@ -103,12 +102,8 @@ def _labelled(tree, wrapper, files, depth):
     # Training images come first, whatever the folders' names sort like.
     order = list(dict.fromkeys(PARTS.values()))
     if depth == 3:
-        files.sort(key=lambda item: order.index(_part(item[1])))
-    folders = [
-        tuple(name.removeprefix(wrapper).split("/"))
-        for name in tree.folders
-        if name.startswith(wrapper)
-    ]
+        files.sort(key=lambda item: order.index(_division(item[1])))
+    folders = [_parts(n, wrapper) for n in tree.folders if n.startswith(wrapper)]
     if depth == 3:
         folders = [parts for parts in folders if parts[0] in PARTS]
     expected = {parts[-1] for parts in folders if len(parts) == depth - 1}
@@ -124,11 +119,11 @@ def _labelled(tree, wrapper, files, depth):
         if name.lower().endswith(UNREADABLE_SUFFIXES):
             problems.append((name, f"Expected one of {', '.join(SUFFIXES)}"))
         elif tree.sizes[name] == 0:
-            problems.append((name, "the file is empty"))
+            problems.append((name, EMPTY))
         else:
             names.append(name)
             labels.append(number[parts[-2]])
-            divisions.append(_part(parts))
+            divisions.append(_division(parts))
     labels = np.asarray(labels, np.int32)
     official = {
         part: np.flatnonzero([division == part for division in divisions])
@@ -204,9 +199,7 @@ def list_csv_splits(tree) -> Listing:
         names=tuple(image for _, image in good),
         labels=np.asarray([number[label] for label, _ in good], np.int32),
         class_names=class_names,
-        problems=tuple(
-            (image, "the file is empty") for _, image in rows if not tree.sizes[image]
-        ),
+        problems=tuple((image, EMPTY) for _, image in rows if not tree.sizes[image]),
     )
 
 

@@ -109,8 +109,9 @@ class Source:
             return self
         if self.annotations:
             raise ValueError(
-                f"Expected {self.name} in the size {size[0]} x {size[1]}, since its "
-                f"annotations are in pixels. Received: {self.images.shape[1:3]}."
+                f"Expected the images of {self.name} in the size {size[0]} x "
+                f"{size[1]}, since their annotations are in pixels. Received: "
+                f"{'files' if self.images is None else self.images.shape[1:3]}"
             )
         if self.images is not None:
             return replace(self, images=self._fitted(spec, progress))
@@ -119,14 +120,13 @@ class Source:
             self.read, where, size, _fit(spec), progress
         )
         _raise_or_list([(p.where, p.reason) for p in problems], self.on_corrupt)
-        skipped = tuple((p.where, p.reason) for p in problems)
-        return replace(self._subset(kept), images=images, read=None).with_skipped(
-            skipped
-        )
-
-    def with_skipped(self, skipped):
-        """This source with more (file, reason) pairs in `skipped`."""
-        return replace(self, skipped=(*self.skipped, *skipped))
+        if not len(kept):
+            raise ValueError(
+                f"Expected readable images in {self.name}. Received: {len(self)} "
+                f"files, of which none is ({where[0]}: {problems[0].reason})."
+            )
+        skipped = (*self.skipped, *((p.where, p.reason) for p in problems))
+        return replace(self._subset(kept), images=images, read=None, skipped=skipped)
 
     def _fitted(self, spec, progress):
         fit = _fit(spec)
@@ -173,7 +173,8 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     Raises:
         ValueError: Unknown name or option, content that does not fit the name, fewer
             than two classes, unreadable files with on_corrupt="error".
-        FileNotFoundError: The path does not exist.
+        FileNotFoundError: The path does not exist, or TensorFlow Datasets could not
+            get the data set.
         ImportError: TensorFlow Datasets is needed and not installed.
 
     Example:

@@ -27,6 +27,18 @@ def image_spec(recipe, source):
     )
 
 
+def load_source_of(recipe, data=None, on_corrupt="error"):
+    """The `Source` of a recipe's data set; arguments as in `load_data`."""
+    options = {}
+    if recipe.dataset == "generated":
+        options = {
+            "examples": recipe.examples,
+            "image_size": recipe.image_size,
+            "difficulty": recipe.difficulty,
+        }
+    return load_source(recipe.dataset, path=data, on_corrupt=on_corrupt, **options)
+
+
 def load_data(recipe, data=None, source=None, on_corrupt="error"):
     """The recipe's data in memory, split.
 
@@ -41,16 +53,7 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
         `test` to `(images, labels)`.
     """
     if source is None:
-        options = {}
-        if recipe.dataset == "generated":
-            options = {
-                "examples": recipe.examples,
-                "image_size": recipe.image_size,
-                "difficulty": recipe.difficulty,
-            }
-        source = load_source(
-            recipe.dataset, path=data, on_corrupt=on_corrupt, **options
-        )
+        source = load_source_of(recipe, data, on_corrupt)
     spec = image_spec(recipe, source)
     source = source.decoded(spec)
     indices = split_indices(source, recipe.split, recipe.split_seed)
@@ -175,6 +178,8 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         recipe.augmentation,
     )
     outputs = list(model.output)
+    # Keras leaves the output's name out where there is but one.
+    watch = "val_logits_accuracy" if len(outputs) > 1 else "val_accuracy"
     validation = None
     if len(splits["validation"][1]):
         # Large batches: nothing in evaluation depends on their size.
@@ -194,7 +199,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         callbacks=[
             callbacks.StopAtNotFinite(run, progress),
             keras.callbacks.TensorBoard(str(run.workdir / "tensorboard")),
-            callbacks.Checkpoint(run, progress),
+            callbacks.Checkpoint(run, progress, watch),
         ],
     )
     return run

@@ -35,12 +35,13 @@ def _variables(model):
     """Every variable that training changes: weights, seeds, optimizer.
 
     `model.variables` holds the states of seed generators, which neither
-    `save_weights` nor a saved model keep.
+    `save_weights` nor a saved model keep. Numbers, not paths, are the keys: the
+    paths of seed generators count the layers made earlier in the process.
     """
     metrics = {id(variable) for variable in model.metrics_variables}
     own = [variable for variable in model.variables if id(variable) not in metrics]
     return {
-        f"{number}:{variable.path}": variable
+        f"variable_{number:04d}": variable
         for number, variable in enumerate([*own, *model.optimizer.variables])
     }
 
@@ -68,16 +69,16 @@ def restore_state(path, model):
     """Puts the state stored at `path` into a compiled model of the same recipe."""
     variables = _variables(model)
     with _open_state(path) as state:
-        stored = set(state.files) - {"progress"}
-        if stored != set(variables):
-            strange = sorted(stored ^ set(variables))
-            raise ValueError(
-                f"The training state {path} belongs to another model: "
-                f"{len(strange)} variables differ, first {strange[0]!r}. Train "
-                "with another --workdir."
-            )
-        for key, variable in variables.items():
-            variable.assign(state[key])
+        stored = {name: state[name] for name in state.files if name != "progress"}
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if {name: array.shape for name, array in stored.items()} != wanted:
+        raise ValueError(
+            f"The training state {path} belongs to another model: it holds "
+            f"{len(stored)} variables, the model {len(variables)}, or their shapes "
+            "differ. Train with another --workdir."
+        )
+    for name, variable in variables.items():
+        variable.assign(stored[name])
 
 
 def _open_state(path):

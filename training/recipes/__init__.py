@@ -39,3 +39,25 @@ def get_recipe(name):
 
 def recipe_names():
     return tuple(RECIPES)
+
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for family in FAMILIES
+    for experiment in family.EXPERIMENTS
+}
+
+
+def get_experiment(name):
+    """The experiment of that name, `METHOD_TABLE_DATASET`.
+
+    Raises:
+        ValueError: If there is none; the message lists them.
+    """
+    if name not in EXPERIMENTS:
+        nearest = difflib.get_close_matches(str(name), EXPERIMENTS, 1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"Expected one of {', '.join(EXPERIMENTS)}. Received: {name!r}.{hint}"
+        )
+    return EXPERIMENTS[name]

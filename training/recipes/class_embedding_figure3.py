@@ -7,6 +7,7 @@ Expected: the three on par; the paper prints no numbers. As in the paper, the
 perturbed maximiser is run at batch 8 only.
 """
 
+from training.experiment import Experiment, Row
 from training.recipe import Recipe
 
 VARIANTS = (
@@ -27,4 +28,17 @@ RECIPES = tuple(
         batch_size=batch_size,
     )
     for activation, batch_size in VARIANTS
+)
+
+EXPERIMENTS = (
+    Experiment(
+        method="class_embedding",
+        table="figure3",
+        dataset="cifar10",
+        title="Class embedding, figure 3: BN-ReLU and soft maximisers",
+        rows=tuple(
+            Row(f"{recipe.activation}_batch{recipe.batch_size}", recipe)
+            for recipe in RECIPES
+        ),
+    ),
 )

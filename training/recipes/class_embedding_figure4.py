@@ -5,6 +5,7 @@ Cost: 200 epochs of 32,500 images a row and seed, eleven rows.
 Expected: small weights degrade, 0.5 is best; the paper prints no numbers.
 """
 
+from training.experiment import Experiment, Row
 from training.recipe import Recipe
 
 WEIGHTS = tuple(tenth / 10 for tenth in range(11))
@@ -19,4 +20,16 @@ RECIPES = tuple(
         patch_loss_weight=weight,
     )
     for weight in WEIGHTS
+)
+
+EXPERIMENTS = (
+    Experiment(
+        method="class_embedding",
+        table="figure4",
+        dataset="cifar10",
+        title="Class embedding, figure 4: weight of the patch loss",
+        rows=tuple(
+            Row(f"{recipe.patch_loss_weight:.1f}", recipe) for recipe in RECIPES
+        ),
+    ),
 )

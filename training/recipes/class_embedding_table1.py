@@ -5,6 +5,7 @@ Cost: 200 epochs of 32,500 (CIFAR) to 45,000 images a row and seed; hours on a G
 Expected: `PAPER_VALUES`, top-1 accuracy in per cent.
 """
 
+from training.experiment import Experiment, Row
 from training.recipe import Recipe
 
 # Backbone and row -> accuracies on the data sets, in the order of DATASETS.
@@ -35,4 +36,23 @@ RECIPES = tuple(
     )
     for dataset, image_size in DATASETS.items()
     for backbone, row in PAPER_VALUES
+)
+
+EXPERIMENTS = tuple(
+    Experiment(
+        method="class_embedding",
+        table="table1",
+        dataset=dataset,
+        title="Class embedding, table 1: top-1 accuracy",
+        rows=tuple(
+            Row(
+                f"{recipe.backbone}_{recipe.row}",
+                recipe,
+                PAPER_VALUES[recipe.backbone, recipe.row][column],
+            )
+            for recipe in RECIPES
+            if recipe.dataset == dataset
+        ),
+    )
+    for column, dataset in enumerate(DATASETS)
 )

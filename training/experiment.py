@@ -1,0 +1,45 @@
+"""An experiment: the rows of one table or figure of a paper, on one data set."""
+
+import dataclasses
+
+from training.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row: its label, what is trained for it, and what the paper reports.
+
+    Args:
+        label: Name of the row in the results.
+        recipe: Recipe to train, once a seed.
+        paper_value: The paper's number, or `None` where it prints none.
+    """
+
+    label: str
+    recipe: Recipe
+    paper_value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Rows that are trained with identical recipes and seeds, and compared.
+
+    Args:
+        method: Method of the paper.
+        table: Its table or figure, such as `table1`.
+        dataset: Name of the data set.
+        title: What is compared.
+        rows: The rows.
+        measure: Name of a measure in `training.measures` in place of accuracy.
+    """
+
+    method: str
+    table: str
+    dataset: str
+    title: str
+    rows: tuple[Row, ...]
+    measure: str = "accuracy"
+
+    @property
+    def name(self):
+        return f"{self.method}_{self.table}_{self.dataset}"

@@ -1,0 +1,191 @@
+"""Results as data: one line for each trained run, checked against a schema."""
+
+import csv
+import io
+import math
+import pathlib
+import platform
+import subprocess
+
+import keras
+import numpy as np
+
+from training.run import write_then_rename
+
+METHODS = (
+    "class_embedding",
+    "anchornet",
+    "volumetric_transformer",
+    "attention_masked_residual",
+)
+
+# Column -> type; `paper_value` may be empty where the paper prints no number.
+COLUMNS = {
+    "method": str,
+    "table": str,
+    "dataset": str,
+    "row": str,
+    "metric": str,
+    "value": float,
+    "paper_value": float,
+    "seed": int,
+    "epochs": int,
+    "commit": str,
+    "versions": str,
+    "hardware": str,
+    "seconds": float,
+}
+OPTIONAL = ("paper_value",)
+
+# A line is the result of one run: this part of it is unique in a file.
+KEY = ("row", "metric", "seed", "epochs")
+
+
+def results_path(folder, method, table, dataset):
+    """`FOLDER/METHOD_TABLE_DATASET.csv`."""
+    return pathlib.Path(folder) / f"{method}_{table}_{dataset}.csv"
+
+
+def check_row(row):
+    """The row with values of the schema's types.
+
+    Raises:
+        ValueError: For a missing or unknown column, a value of another type, a value
+            that is not finite, or an unknown method.
+    """
+    if set(row) != set(COLUMNS):
+        strange = sorted(set(row) ^ set(COLUMNS))
+        raise ValueError(
+            f"Expected the columns {', '.join(COLUMNS)}. Differing: {strange}"
+        )
+    checked = {}
+    for name, kind in COLUMNS.items():
+        value = row[name]
+        if value in (None, "") and name in OPTIONAL:
+            checked[name] = None
+            continue
+        try:
+            checked[name] = kind(value)
+        except (TypeError, ValueError):
+            checked[name] = ""
+        if checked[name] == "" or (kind is float and not math.isfinite(checked[name])):
+            raise ValueError(
+                f"Expected {name} to be a {kind.__name__}. Received: {value!r}"
+            )
+    if checked["method"] not in METHODS:
+        raise ValueError(
+            f"Expected method to be one of {METHODS}. Received: {checked['method']!r}"
+        )
+    return checked
+
+
+def read_rows(path):
+    """The rows of a results file, checked; none if there is no file."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [check_row(row) for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{path} is not a results file: {error}") from error
+
+
+def write_rows(path, rows):
+    """Writes checked rows, complete or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(check_row(row) for row in rows)
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with write_then_rename(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def add_row(path, row):
+    """Adds a row, in place of one for the same run."""
+    row = check_row(row)
+    kept = [old for old in read_rows(path) if not same_run(old, row)]
+    write_rows(path, [*kept, row])
+
+
+def same_run(first, second):
+    return all(first[name] == second[name] for name in KEY)
+
+
+def summarize(rows):
+    """`(row, metric, epochs)` -> dict of `mean`, `spread`, `seeds`, `paper_value`.
+
+    The spread is the sample standard deviation, NaN for a single seed.
+    """
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["row"], row["metric"], row["epochs"]), []).append(row)
+    return {
+        key: {
+            "mean": float(np.mean([row["value"] for row in group])),
+            "spread": float(np.std([row["value"] for row in group], ddof=1))
+            if len(group) > 1
+            else math.nan,
+            "seeds": sorted(row["seed"] for row in group),
+            "seconds": float(np.mean([row["seconds"] for row in group])),
+            "paper_value": group[0]["paper_value"],
+        }
+        for key, group in groups.items()
+    }
+
+
+def commit():
+    """The commit of the code that runs, `-dirty` if it was changed since."""
+    folder = pathlib.Path(__file__).parent
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return revision + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def versions():
+    """Versions of what computes."""
+    backend = keras.backend.backend()
+    module = __import__(backend)
+    return (
+        f"python {platform.python_version()}; keras {keras.__version__}; "
+        f"{backend} {module.__version__}; numpy {np.__version__}"
+    )
+
+
+def hardware():
+    """Accelerators, or the processor and its cores."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus:
+            details = tf.config.experimental.get_device_details(gpus[0])
+            return f"{len(gpus)} x {details.get('device_name', 'GPU')}"
+    import os
+
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -107,9 +107,8 @@ def draw_scene(rng, size, table, label, ranges):
     for _ in range(ranges.shapes):
         pose = Pose.turned(rng.uniform(0, 360), 1.0, rng.random(2))
         canvas.paint(_random_shape(rng), pose, rng.random((2, 3), "float32"))
-    for _ in range(ranges.distractors):
-        part, pose = _distractor(rng, table, label, middle, scale)
-        canvas.paint(part, pose, _contrasting(rng, tone[None], 2))
+    for pair in _colour_pairs(rng, tone[None], ranges.distractors):
+        canvas.paint(*_distractor(rng, table, label, middle, scale), pair)
     colours = _object_colours(rng, tone, ranges)
     for name in _PAINT_ORDER:
         part, pose = object_parts[name]
@@ -215,27 +214,34 @@ def _occluder(rng, body):
 def _object_colours(rng, tone, ranges):
     """`{name: two colours}` for body and parts, told apart from what they lie on."""
     body = _contrasting(rng, tone[None], 1)
-    colours = {"body": np.repeat(body, 2, axis=0)}
-    around = np.stack([tone, body[0]])
-    for name in PART_NAMES:
-        colours[name] = _contrasting(rng, around, 2)
-    for number, name in enumerate(("body", *PART_NAMES)):
-        plain = np.stack([_PLAIN_COLOURS[number], 1 - _PLAIN_COLOURS[number]])
-        colours[name] = plain + np.float32(ranges.colour) * (colours[name] - plain)
-    return colours
+    colours = np.concatenate(
+        [
+            np.repeat(body[None], 2, axis=1),
+            _colour_pairs(rng, np.concatenate([tone[None], body]), len(PART_NAMES)),
+        ]
+    )
+    plain = np.stack([_PLAIN_COLOURS, 1 - _PLAIN_COLOURS], axis=1)
+    colours = plain + np.float32(ranges.colour) * (colours - plain)
+    return dict(zip(("body", *PART_NAMES), colours, strict=True))
+
+
+def _colour_pairs(rng, others, count):
+    """Random colours (count, 2, 3), each apart from its partner and from `others`."""
+    first = _contrasting(rng, others, count)
+    others = np.broadcast_to(others, (count, *others.shape))
+    second = _contrasting(rng, np.concatenate([others, first[:, None]], axis=1), count)
+    return np.stack([first, second], axis=1)
 
 
 def _contrasting(rng, others, count):
-    """`count` random colours, each apart from `others` (K, 3) and the one before."""
-    chosen = []
-    for _ in range(count):
-        candidates = rng.random((6, 3), "float32")
-        gaps = np.abs(candidates[:, None] - others).max(axis=2).min(axis=1)
-        enough = gaps > 0.5
-        pick = candidates[enough.argmax() if enough.any() else gaps.argmax()]
-        chosen.append(pick)
-        others = np.concatenate([others, pick[None]])
-    return np.stack(chosen)
+    """Random colours (count, 3), each apart from `others`, (K, 3) or (count, K, 3).
+
+    The first of six candidates that is far enough, or else the farthest.
+    """
+    candidates = rng.random((count, 6, 3), "float32")
+    others = others[..., None, :, :]
+    gaps = np.abs(candidates[:, :, None] - others).max(axis=-1).min(axis=-1)
+    return candidates[np.arange(count), np.minimum(gaps, 0.5).argmax(axis=1)]
 
 
 def _relight(rng, image, ranges):

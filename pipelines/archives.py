@@ -56,6 +56,18 @@ class FileTree:
         """What stands for a file in `Source.files`."""
         return (self.root, name) if self.archive else os.path.join(self.root, name)
 
+    def where(self, name):
+        """The name of a file in messages."""
+        return where_of(self.label(name))
+
+
+def where_of(label):
+    """An entry of `Source.files` as text."""
+    if isinstance(label, str):
+        return label
+    archive, member = label
+    return f"{member} in {archive}"
+
 
 def open_tree(path) -> FileTree:
     """List a folder or read a tar archive (plain, gz, bz2 or xz).

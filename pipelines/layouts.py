@@ -180,9 +180,14 @@ def list_csv_splits(tree) -> Listing:
         if not {"filename", "label"} <= set(table.fieldnames or ()):
             raise ValueError(
                 "Expected the columns filename and label. Received: "
-                f"{table.fieldnames} in {tree.label(name)}."
+                f"{table.fieldnames} in {tree.where(name)}."
             )
         for row in table:
+            if not row["filename"] or not row["label"]:
+                raise ValueError(
+                    "Expected a filename and a label in every row. Received: line "
+                    f"{table.line_num} of {tree.where(name)}."
+                )
             image = _image_of_row(tree, folder, row["filename"], name)
             if image in seen:
                 raise ValueError(

@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -69,7 +68,7 @@ class Source:
         """The name of an example in messages."""
         if self.files is None:
             return f"{self.name}[{index}]"
-        return _label_text(self.files[index])
+        return archives.where_of(self.files[index])
 
     def array(self, index, spec=None):
         """One image, uint8 (H, W, 3); with an `ImageSpec`, fitted to its size.
@@ -247,11 +246,11 @@ def _file_source(name, tree, on_corrupt):
         layouts.check_parts_share_classes(listing, tree.root)
     if len(listing.class_names) < 2:
         raise ValueError(
-            f"Expected at least 2 classes. Received: {tree.root} with the one class "
-            f"{listing.class_names[0]!r}."
+            f"Expected at least 2 classes. Received: {tree.root} with the classes "
+            f"{list(listing.class_names)}."
         )
     _check_class_names(name, listing.class_names, known.class_names, tree.root)
-    skipped = [(_label_text(tree.label(n)), why) for n, why in listing.problems]
+    skipped = [(tree.where(n), why) for n, why in listing.problems]
     _raise_or_list(skipped, on_corrupt)
     names = listing.names
     return Source(
@@ -282,13 +281,6 @@ def _check_class_names(name, received, expected, root):
                 f"class {position}. Received: {root} with {len(received)} classes and "
                 f"{got!r} there. For other classes use the data set 'folder'."
             )
-
-
-def _label_text(label):
-    if isinstance(label, str):
-        return label
-    archive, member = label
-    return f"{member} in {os.path.basename(archive)}"
 
 
 def _raise_or_list(problems, on_corrupt):

@@ -1,6 +1,7 @@
 """Where images come from: one `Source` for every data set."""
 
 import difflib
+import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -199,11 +200,13 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
             )
         from pipelines.generated import generated_source
 
+        _check_options(name, generated_source, options)
         return generated_source(**options)
     known = KNOWN[name]
     if path is None and known.archive:
         from pipelines.tensorflow_datasets_reader import read_tensorflow_datasets
 
+        _check_options(name, read_tensorflow_datasets, options, given=1)
         return _array_source(name, *read_tensorflow_datasets(name, **options))
     if options:
         raise ValueError(
@@ -215,6 +218,17 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     if known.archive and archives.has_cifar_files(tree):
         return _array_source(name, *archives.read_cifar(tree, name))
     return _file_source(name, tree, on_corrupt)
+
+
+def _check_options(name, function, options, given=0):
+    """Raise a ValueError for an option that is no argument of a function."""
+    allowed = list(inspect.signature(function).parameters)[given:]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"Expected options of {name} among {', '.join(allowed)}. "
+                f"Received: {option!r}"
+            )
 
 
 def _array_source(name, images, labels, official):

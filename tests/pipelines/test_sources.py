@@ -139,6 +139,8 @@ def test_unknown_names_and_options(tmp_path):
         load_source("folder", tmp_path, on_corrupt="ignore")
     with pytest.raises(ValueError, match="no further options .*'data_dir'"):
         load_source("cifar10", tmp_path, data_dir="x")
+    with pytest.raises(ValueError, match="cifar10 among data_dir. Received: 'seed'"):
+        load_source("cifar10", seed=1)
     with pytest.raises(ValueError, match="reads no files"):
         load_source("generated", tmp_path)
 
@@ -263,9 +265,11 @@ def test_sources_are_compared_by_identity():
 
 
 def test_generated_gets_the_options(monkeypatch):
-    made = SimpleNamespace(generated_source=lambda **options: options)
+    made = SimpleNamespace(generated_source=lambda examples=5, seed=0: (examples, seed))
     monkeypatch.setitem(sys.modules, "pipelines.generated", made)
-    assert load_source("generated", seed=3) == {"seed": 3}
+    assert load_source("generated", seed=3) == (5, 3)
+    with pytest.raises(ValueError, match="among examples, seed. Received: 'sead'"):
+        load_source("generated", sead=3)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -1,0 +1,219 @@
+"""How good a trained model is, in numbers."""
+
+import json
+
+import numpy as np
+
+from pipelines.build import check_arrays
+from pipelines.sources import load_source
+from training.fit import load_data
+from training.run import write_then_rename
+from training.trained import load_trained, log_softmax, outputs_of, softmax
+
+SPLITS = ("test", "validation", "train", "all")
+# Images whose outputs are in memory at a time; patch logits of a whole data set can
+# be large.
+CHUNK = 4096
+
+
+def evaluate_model(model, images, labels, batch_size=128):
+    """Accuracy and cross-entropy of a model on labelled images.
+
+    Args:
+        model: Model with the named output `logits`, perhaps `patch_logits`.
+        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
+        labels: `(examples,)` integers.
+        batch_size: Images at a time; the result does not depend on it.
+
+    Returns:
+        Dict of `examples`, `accuracy`, `top5_accuracy`, `cross_entropy` (nats) and
+        `per_class_accuracy` (one value a class, `None` for a class without images);
+        with patch logits also `patch_accuracy`, the accuracy of the softmax of the
+        patch logits averaged over the cells. Accuracies are in 0..1.
+
+    Raises:
+        ValueError: If images or labels do not fit, or there are none.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    num_classes = model.output["logits"].shape[-1]
+    check_arrays(images, labels, num_classes)
+    if not len(labels):
+        raise ValueError("Expected at least one image to evaluate on. Received: none")
+    logits, patches = [], []
+    for start in range(0, len(labels), CHUNK):
+        outputs = outputs_of(model, images[start : start + CHUNK], batch_size)
+        logits.append(outputs["logits"])
+        if "patch_logits" in outputs:
+            patches.append(_mean_over_cells(softmax(outputs["patch_logits"])))
+    logits = np.concatenate(logits)
+    result = score(logits, labels)
+    if patches:
+        correct = np.concatenate(patches).argmax(axis=-1) == labels
+        result["patch_accuracy"] = float(correct.mean())
+    return result
+
+
+def score(logits, labels):
+    """`evaluate_model`'s numbers from `(examples, classes)` logits."""
+    # Stable, so that of equal logits the first wins, here as in argmax.
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    correct = order[:, 0] == labels
+    log_likelihood = log_softmax(logits)[np.arange(len(labels)), labels]
+    return {
+        "examples": len(labels),
+        "accuracy": float(correct.mean()),
+        "top5_accuracy": float((order[:, :5] == labels[:, None]).any(axis=-1).mean()),
+        "cross_entropy": float(-log_likelihood.mean()),
+        "per_class_accuracy": [
+            float(correct[labels == label].mean()) if (labels == label).any() else None
+            for label in range(logits.shape[-1])
+        ],
+    }
+
+
+def evaluate(
+    path,
+    split=None,
+    data=None,
+    dataset=None,
+    checkpoint="best",
+    on_corrupt="error",
+    batch_size=128,
+):
+    """Evaluates a run's model on its recipe's data, or a model file on any data.
+
+    Evaluating a run on its own data set also writes `WORKDIR/evaluation.json`, by
+    split and checkpoint.
+
+    Args:
+        path: Folder of a run, or a `.keras` file.
+        split: `test`, `validation` or `train`; for data that is not the run's own
+            also `all`. By default the test images, or where there are none the
+            validation images (a run's own data) or all images (other data).
+        data: Path of the data.
+        dataset: Name of the data set: by default the run's own, or `folder`.
+        checkpoint: `best` or `last` model of a run.
+        on_corrupt: `"error"` or `"skip"`.
+        batch_size: Images at a time.
+
+    Returns:
+        The dict of `evaluate_model` with class names for `per_class_accuracy`, and
+        `model`, `checkpoint`, `epoch`, `dataset`, `split`.
+    """
+    if split not in (None, *SPLITS):
+        raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
+    trained = load_trained(path, checkpoint)
+    own = trained.run and dataset in (None, trained.run.recipe.dataset)
+    if own:
+        dataset = trained.run.recipe.dataset
+        spec, splits = load_data(trained.run.recipe, data, on_corrupt=on_corrupt)
+        names, otherwise = spec.class_names, "validation"
+    else:
+        dataset = dataset or "folder"
+        names, splits = _other_data(trained, dataset, data, on_corrupt)
+        otherwise = "all"
+    _check_class_names(trained, names, dataset)
+    split = split or ("test" if _has(splits, "test") else otherwise)
+    if not _has(splits, split):
+        there = ", ".join(name for name in splits if _has(splits, name))
+        raise ValueError(
+            f"Expected a split of {dataset} with images: {there}. Received: {split!r}"
+        )
+    result = evaluate_model(trained.model, *splits[split], batch_size)
+    result["per_class_accuracy"] = dict(
+        zip(trained.class_names, result["per_class_accuracy"], strict=True)
+    )
+    result = {
+        "model": str(trained.path),
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "dataset": dataset,
+        "split": split,
+        **result,
+    }
+    if own:
+        record(trained.run, result)
+    return result
+
+
+def record(run, result):
+    """Adds an evaluation to `WORKDIR/evaluation.json`, replacing the same one."""
+    path = run.workdir / "evaluation.json"
+    try:
+        evaluations = json.loads(path.read_text()) if path.exists() else {}
+        evaluations.setdefault(result["split"], {})[result["checkpoint"]] = result
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"Cannot read {path}: {error}. Delete it and evaluate again."
+        ) from error
+    with write_then_rename(path) as file:
+        file.write((json.dumps(evaluations, indent=2) + "\n").encode())
+
+
+def format_evaluation(result):
+    """The result of `evaluate` as lines for people."""
+    model = result["model"]
+    if result["epoch"]:
+        model += f" (after epoch {result['epoch']})"
+    lines = [
+        f"model           {model}",
+        f"data            {result['dataset']}, {result['split']} split, "
+        f"{result['examples']} images",
+        f"accuracy        {100 * result['accuracy']:.2f} %",
+        f"top-5 accuracy  {100 * result['top5_accuracy']:.2f} %",
+        f"cross-entropy   {result['cross_entropy']:.4f}",
+    ]
+    if "patch_accuracy" in result:
+        lines.append(f"patch accuracy  {100 * result['patch_accuracy']:.2f} %")
+    lines += ["", "accuracy by class"]
+    width = max(map(len, result["per_class_accuracy"]))
+    for name, value in result["per_class_accuracy"].items():
+        text = "no images" if value is None else f"{100 * value:6.2f} %"
+        lines.append(f"  {name:<{width}}  {text}")
+    return "\n".join(lines)
+
+
+def _mean_over_cells(maps):
+    return maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)
+
+
+def _other_data(trained, dataset, data, on_corrupt):
+    """Class names, and the splits of a data set that the model was not made for."""
+    if data is None and dataset == "folder":
+        raise ValueError(
+            f"Expected the data to evaluate {trained.path} on: --data PATH, or "
+            "--dataset NAME. Received: neither"
+        )
+    options = {}
+    if dataset == "generated":
+        # The one data set that is made in the size that is asked for.
+        spec = trained.spec
+        if spec.height != spec.width:
+            raise ValueError(
+                "Expected a model of square images for the generated data set. "
+                f"Received: {spec.height} x {spec.width}"
+            )
+        options = {"image_size": spec.height, "num_classes": len(trained.class_names)}
+    source = load_source(dataset, path=data, on_corrupt=on_corrupt, **options)
+    _check_class_names(trained, source.class_names, dataset)
+    source = source.decoded(trained.spec)
+    splits = {
+        name: (source.images[indices], source.labels[indices])
+        for name, indices in source.official.items()
+    }
+    return source.class_names, {**splits, "all": (source.images, source.labels)}
+
+
+def _check_class_names(trained, names, dataset):
+    if not trained.spec.class_names or tuple(names) == trained.spec.class_names:
+        return
+    expected = set(trained.spec.class_names)
+    strange = sorted(set(names) - expected) or sorted(expected - set(names))
+    raise ValueError(
+        f"Expected data with the {len(expected)} classes of {trained.path}. Received: "
+        f"{dataset} with {len(names)} classes, differing in {strange[:3] or 'order'}"
+    )
+
+
+def _has(splits, name):
+    return name in splits and len(splits[name][1]) > 0

@@ -1,0 +1,163 @@
+"""A trained model to use: from a run folder or from a `.keras` file."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+
+# Loading a model needs its layers registered.
+import keras_attn.models  # noqa: F401
+from keras_attn.preprocessing import spec_of
+from training.resume import load_progress
+from training.run import Run
+
+CHECKPOINTS = ("best", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model, where it is from, and what is known of it.
+
+    Args:
+        model: The Keras model: raw pixels in, a dict of named outputs out.
+        path: Its file.
+        run: The `Run` that it belongs to, or `None`.
+        checkpoint: `best` or `last`, or `None` outside a run.
+    """
+
+    model: keras.Model
+    path: pathlib.Path
+    run: Run | None = None
+    checkpoint: str | None = None
+
+    @property
+    def spec(self):
+        return spec_of(self.model)
+
+    @property
+    def name(self):
+        return self.run.recipe.name if self.run else self.path.stem
+
+    @property
+    def class_names(self):
+        """A name for every logit, its number where the model knows none."""
+        count = self.model.output["logits"].shape[-1]
+        return self.spec.class_names or tuple(str(label) for label in range(count))
+
+    @property
+    def epoch(self):
+        """The epoch after which the model was saved, or `None` outside a run."""
+        if self.run is None:
+            return None
+        progress = load_progress(self.run.checkpoints / "last.npz")
+        last = self.checkpoint == "last"
+        return progress.epochs if last else progress.best_epoch + 1
+
+
+def load_trained(path, checkpoint="best"):
+    """Loads the model of a run folder, or a `.keras` file.
+
+    Args:
+        path: Folder of a run, or a model file. A file in a run's `checkpoints` folder
+            counts as that run's.
+        checkpoint: Which model of a run folder: `best` (validation accuracy) or
+            `last`.
+
+    Raises:
+        FileNotFoundError: If there is nothing, or no model yet.
+        ValueError: If it is not a model of this project.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise ValueError(
+            f"Expected `checkpoint` to be one of {CHECKPOINTS}. "
+            f"Received: checkpoint={checkpoint!r}"
+        )
+    path = pathlib.Path(path)
+    run = None
+    if path.is_dir():
+        run = Run.open(path)
+        path = run.model_path(checkpoint)
+    elif not path.is_file():
+        raise FileNotFoundError(
+            "Expected the folder of a run or a .keras file. "
+            f"Received: {path}, which does not exist."
+        )
+    elif path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
+        run = Run.open(path.parent.parent)
+        checkpoint = path.stem
+    trained = Trained(_load(path), path, run, checkpoint if run else None)
+    _check(trained)
+    return trained
+
+
+def _load(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected a .keras file. Received: {path}, which is none or is damaged."
+        )
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
+
+
+def _check(trained):
+    output = trained.model.output
+    names = list(output) if isinstance(output, dict) else "without names"
+    if "logits" not in names:
+        raise ValueError(
+            "Expected a model with an output named 'logits'. "
+            f"Received: {trained.path} with outputs {names}"
+        )
+    count, known = output["logits"].shape[-1], len(trained.spec.class_names)
+    if known not in (0, count):
+        raise ValueError(
+            f"Expected a name for each of {count} classes. "
+            f"Received: {trained.path} with {known} class names"
+        )
+
+
+def outputs_of(model, images, batch_size=128):
+    """All named outputs of the model, in float32.
+
+    Args:
+        model: Model with a dict of outputs.
+        images: `(examples, height, width, 3)`, raw pixels of the model's size.
+        batch_size: Images at a time.
+
+    Returns:
+        Dict of NumPy arrays.
+
+    Raises:
+        ValueError: If the images do not fit the model, or an output is not finite.
+    """
+    shape = tuple(model.inputs[0].shape[1:])
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise ValueError(
+            f"Expected images of shape (examples, {', '.join(map(str, shape))}). "
+            f"Received: {images.shape}"
+        )
+    outputs = model.predict(images, batch_size=batch_size, verbose=0)
+    outputs = {name: np.asarray(value, "float32") for name, value in outputs.items()}
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"Expected finite outputs. Received: NaN or infinite {name} from "
+                f"{model.name!r}; its training diverged."
+            )
+    return outputs
+
+
+def softmax(logits):
+    """Softmax over the last axis, in float64."""
+    return np.exp(log_softmax(logits))
+
+
+def log_softmax(logits):
+    logits = np.asarray(logits, "float64")
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -47,8 +47,8 @@ def window_average(inputs, window=None):
 
 def standardize_window(window):
     """`window` as a pair `(rows, columns)`; each may be `None` (half of the map)."""
-    pair = (window, window) if window is None or isinstance(window, int) else window
-    pair = tuple(pair)
+    single = not isinstance(window, (tuple, list))
+    pair = (window, window) if single else tuple(window)
     if len(pair) != 2 or any(
         size is not None and (not isinstance(size, int) or size < 1) for size in pair
     ):

@@ -36,6 +36,8 @@ def contact_sheet(
 
     Example:
 
+    >>> import numpy as np
+    >>> from pipelines.contact_sheet import contact_sheet
     >>> images = np.zeros((4, 32, 32, 3), "uint8")
     >>> contact_sheet(images, [0, 1, 0, 1], ["cat", "dog"]).mode
     'RGB'
@@ -73,6 +75,7 @@ def counts_table(labels, class_names) -> str:
 
     Example:
 
+    >>> from pipelines.contact_sheet import counts_table
     >>> print(counts_table([0, 1, 0], ["cat", "dog"]))
     class  examples
     cat           2

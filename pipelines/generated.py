@@ -86,6 +86,7 @@ def generate(
 
     Example:
 
+    >>> from pipelines.generated import generate
     >>> data = generate(20, image_size=48)
     >>> data.images.shape, data.part_boxes.shape
     ((20, 48, 48, 3), (20, 5, 4))

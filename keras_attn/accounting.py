@@ -37,6 +37,8 @@ def multiply_adds(model):
     >>> multiply_adds(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)))
     3888
     """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs)
     counts = []
 
     def count_and_call(layer, *args, **kwargs):

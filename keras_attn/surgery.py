@@ -38,7 +38,7 @@ def insert(model, at, block, name=None):
     >>> sorted(model.output)
     ['logits', 'patch_logits']
     """
-    if not isinstance(model, keras.Model) or not model.inputs:
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(f"Expected a built functional model. Received: {model}")
     names = [layer.name for layer in model.layers]
     if at not in names:
@@ -59,9 +59,16 @@ def insert(model, at, block, name=None):
         maps.update(block_outputs)
         return maps.pop("features")
 
-    clone = keras.models.clone_model(model, call_function=call)
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+        ),
+        model.input,
+    )
+    clone = keras.models.clone_model(model, inputs, call_function=call)
     for original in model.layers:
-        clone.get_layer(original.name).set_weights(original.get_weights())
+        if original.weights:
+            clone.get_layer(original.name).set_weights(original.get_weights())
     outputs = clone.output
     if maps or isinstance(outputs, dict):
         outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}

@@ -92,4 +92,5 @@ def classifier(inputs, features, patch_logits, num_classes, name, decay=0.0):
         outputs["patch_logits"] = layers.Identity(dtype="float32", name="patch_logits")(
             patch_logits
         )
-    return keras.Model(keras.utils.get_source_inputs(inputs), outputs, name=name)
+    (source,) = keras.utils.get_source_inputs(inputs)
+    return keras.Model(source, outputs, name=name)

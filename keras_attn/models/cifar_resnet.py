@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from keras_attn.layers.margin_softmax import MarginSoftmax
+from keras_attn.layers.perturbed_argmax import PerturbedArgmax
 from keras_attn.models import building
 
 # The constants of the paper's ablation (section 4.1), estimated there from a trained
@@ -115,9 +117,6 @@ def _bottleneck_block(
 def _activate(inputs, activation, name):
     if activation == "bn_relu":
         return building.normalized_relu(inputs, name)
-    from keras_attn.layers.margin_softmax import MarginSoftmax
-    from keras_attn.layers.perturbed_argmax import PerturbedArgmax
-
     if activation == "margin_softmax":
         return MarginSoftmax(**ABLATION, name=f"{name}_margin_softmax")(inputs)
     if activation == "perturbed_argmax":

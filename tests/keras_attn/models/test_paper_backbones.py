@@ -64,14 +64,14 @@ def test_resnet20_has_three_stages_and_nine_n_plus_two_layers():
     assert depth == 9 * 2 + 2
 
 
-@pytest.mark.parametrize("backbone", ["rn26", "dn100"])
+@pytest.mark.parametrize("backbone", ["rn26", "wrn16"])
 def test_odd_and_rectangular_images(backbone):
     model = build_model(
         backbone, row="class_embedding", input_shape=(29, 43, 3), num_classes=3
     )
     outputs = model(np.zeros((2, 29, 43, 3), "float32"))
     assert outputs["logits"].shape == (2, 3)
-    assert outputs["patch_logits"].shape[0::3] == (2, 3)
+    assert outputs["patch_logits"].shape == (2, 8, 11, 3)
 
 
 def test_zero_values_and_identity_shortcut_give_the_baseline():

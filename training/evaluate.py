@@ -107,12 +107,12 @@ def evaluate(
     if own:
         dataset = trained.run.recipe.dataset
         spec, splits = load_data(trained.run.recipe, data, on_corrupt=on_corrupt)
-        names, otherwise = spec.class_names, "validation"
+        _check_own_classes(trained, spec.class_names)
+        otherwise = "validation"
     else:
         dataset = dataset or "folder"
-        names, splits = _other_data(trained, dataset, data, on_corrupt)
+        splits = _other_data(trained, dataset, data, on_corrupt)
         otherwise = "all"
-    _check_class_names(trained, names, dataset)
     split = split or ("test" if _has(splits, "test") else otherwise)
     if not _has(splits, split):
         there = ", ".join(name for name in splits if _has(splits, name))
@@ -178,7 +178,10 @@ def _mean_over_cells(maps):
 
 
 def _other_data(trained, dataset, data, on_corrupt):
-    """Class names, and the splits of a data set that the model was not made for."""
+    """The splits of a data set that the model was not made for.
+
+    Its classes are found by name; it need not have all of the model's.
+    """
     if data is None and dataset == "folder":
         raise ValueError(
             f"Expected the data to evaluate {trained.path} on: --data PATH, or "
@@ -195,24 +198,33 @@ def _other_data(trained, dataset, data, on_corrupt):
             )
         options = {"image_size": spec.height, "num_classes": len(trained.class_names)}
     source = load_source(dataset, path=data, on_corrupt=on_corrupt, **options)
-    _check_class_names(trained, source.class_names, dataset)
+    unknown = [name for name in source.class_names if name not in trained.class_names]
+    if unknown:
+        raise ValueError(
+            f"Expected data of the {len(trained.class_names)} classes of "
+            f"{trained.path}. Received: {dataset} with {unknown[:3]} among its "
+            f"{len(source.class_names)} classes"
+        )
     source = source.decoded(trained.spec)
-    splits = {
-        name: (source.images[indices], source.labels[indices])
-        for name, indices in source.official.items()
+    positions = [trained.class_names.index(name) for name in source.class_names]
+    labels = np.array(positions, "int32")[source.labels]
+    parts = {**source.official, "all": np.arange(len(labels))}
+    return {
+        name: (source.images[chosen], labels[chosen]) for name, chosen in parts.items()
     }
-    return source.class_names, {**splits, "all": (source.images, source.labels)}
 
 
-def _check_class_names(trained, names, dataset):
-    if not trained.spec.class_names or tuple(names) == trained.spec.class_names:
-        return
-    expected = set(trained.spec.class_names)
-    strange = sorted(set(names) - expected) or sorted(expected - set(names))
-    raise ValueError(
-        f"Expected data with the {len(expected)} classes of {trained.path}. Received: "
-        f"{dataset} with {len(names)} classes, differing in {strange[:3] or 'order'}"
-    )
+def _check_own_classes(trained, names):
+    if tuple(names) != trained.class_names:
+        raise ValueError(
+            f"Expected the data that {trained.path} was trained on, with the classes "
+            f"{_abridged(trained.class_names)}. Received: {_abridged(names)}"
+        )
+
+
+def _abridged(names):
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def _has(splits, name):

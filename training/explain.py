@@ -5,6 +5,7 @@ h x w map stands for the region centred at ((i + 0.5) H / h, (j + 0.5) W / w) of
 H x W image, in the frame whose origin is the outer corner of the top left pixel.
 """
 
+import collections
 import dataclasses
 import difflib
 import math
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from training.predict import image_files, read_images
 from training.trained import load_trained, outputs_of, softmax
@@ -155,15 +157,15 @@ def explain(
     trained = load_trained(path, checkpoint)
     labels = None if classes is None else labels_of(classes, trained.class_names)
     pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
-    titles = [file.name for file in kept]
+    titles = titles_of(kept)
     explanations = explain_images(trained.model, pixels, trained.class_names, titles)
     output = pathlib.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     written = []
-    taken = {"overview"}
-    for file, explanation in zip(kept, explanations, strict=True):
+    taken = set()
+    for explanation in explanations:
         chosen = labels or explanation.top(top)
-        target = output / f"{_free_name(file.stem, taken)}.png"
+        target = output / f"{_free_name(explanation.title, taken)}.png"
         save(picture(explanation, chosen), target)
         written.append(target)
     for page, start in enumerate(range(0, len(explanations), SHEET_ROWS), 1):
@@ -191,6 +193,15 @@ def labels_of(classes, class_names):
     return [class_names.index(name) for name in classes]
 
 
+def titles_of(files):
+    """What each file is called: its name, with its folder where names meet twice."""
+    names = collections.Counter(file.name for file in files)
+    return [
+        file.name if names[file.name] == 1 else f"{file.parent.name}/{file.name}"
+        for file in files
+    ]
+
+
 def picture(explanation, labels):
     """The image, one map a class, and the most probable class of every cell.
 
@@ -203,7 +214,7 @@ def picture(explanation, labels):
     """
     panel_width, panel_height = _panel_inches(explanation.image)
     panels = len(labels) + 2
-    figure = _figure((panels * panel_width + 1.6, panel_height + 1.9))
+    figure = _figure((panels * panel_width + 3.2, panel_height + 1.2))
     axes = figure.subplots(1, panels, squeeze=False)[0]
     best = explanation.top(1)[0]
     percent = 100 * explanation.probabilities[best]
@@ -217,7 +228,7 @@ def picture(explanation, labels):
     for axis, label in zip(axes[1:], labels, strict=False):
         drawn = _draw_map(axis, explanation, label, limit)
         axis.set_title(explanation.caption(label), fontsize=9)
-    _colour_bar(figure, drawn, list(axes[1:-1]))
+    _colour_bar(figure, drawn, axes[-2])
     _draw_cells(axes[-1], explanation)
     axes[-1].set_title("most probable class of each cell", fontsize=9)
     return figure
@@ -236,7 +247,7 @@ def sheet(explanations, rows):
     panel_width, panel_height = _panel_inches(explanations[0].image)
     columns = len(rows[0]) + 1
     figure = _figure(
-        (0.7 * columns * panel_width + 1.2, len(rows) * (0.7 * panel_height + 0.65))
+        (0.7 * columns * panel_width + 1.2, len(rows) * (0.7 * panel_height + 0.75))
     )
     axes = figure.subplots(len(rows), columns, squeeze=False)
     limit = max(
@@ -249,7 +260,7 @@ def sheet(explanations, rows):
         for axis, label in zip(line[1:], labels, strict=True):
             drawn = _draw_map(axis, explanation, label, limit)
             axis.set_title(explanation.caption(label), fontsize=8)
-    _colour_bar(figure, drawn, list(axes[:, -1]), aspect=20 * len(rows))
+        _colour_bar(figure, drawn, line[-1])
     return figure
 
 
@@ -259,9 +270,9 @@ def save(figure, path):
 
 
 def wrap(name, width=30):
-    """A long name on several lines, broken after '_', '-' or a space."""
+    """A long name on several lines, broken after underscores and spaces."""
     lines = [""]
-    for word in re.findall(r"[^_\- ]*[_\- ]?", name):
+    for word in re.findall(r"[^_ ]*[_ ]?", name):
         if lines[-1] and len(lines[-1] + word) > width:
             lines.append("")
         lines[-1] += word
@@ -291,8 +302,10 @@ def _draw_image(axis, image):
 
 def _draw_grey(axis, image):
     """The image in grey, so that all colour is the map's."""
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    _draw_image(axis, np.repeat(grey[..., None] / 255, 3, axis=-1))
+    grey = image @ np.array([0.299, 0.587, 0.114]) / 255
+    # Lightened, so that a dark image does not look like a low value of the map.
+    grey = 0.3 + 0.7 * grey
+    _draw_image(axis, np.repeat(grey[..., None], 3, axis=-1))
 
 
 def _draw_map(axis, explanation, label, limit):
@@ -314,8 +327,9 @@ def _draw_map(axis, explanation, label, limit):
     )
 
 
-def _colour_bar(figure, drawn, axes, **options):
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.02, **options)
+def _colour_bar(figure, drawn, axis):
+    """The map's scale beside a panel, as high as the panel."""
+    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0, 0.05, 1)))
     bar.set_label("probability in the cell's region", fontsize=8)
     bar.ax.tick_params(labelsize=8)
 
@@ -333,7 +347,7 @@ def _draw_cells(axis, explanation):
     cells = np.empty((*best.shape, 4))
     for label, colour in colours.items():
         cells[best == label, :3] = to_rgb(colour)
-    cells[..., 3] = 0.85 * confidence
+    cells[..., 3] = 0.2 + 0.7 * confidence
     _draw_grey(axis, explanation.image)
     axis.imshow(cells, extent=_frame(explanation.image), interpolation="nearest")
     height, width = explanation.image.shape[:2]
@@ -348,6 +362,7 @@ def _draw_cells(axis, explanation):
                 va="center",
                 fontsize=7,
                 color="white",
+                path_effects=[withStroke(linewidth=1.5, foreground="black")],
             )
     shown = list(colours.items())[: len(CELL_COLOURS)]
     handles = [
@@ -357,12 +372,14 @@ def _draw_cells(axis, explanation):
     if len(colours) > len(shown):
         others = len(colours) - len(shown)
         handles.append(Patch(color=OTHER_COLOUR, label=f"{others} more classes"))
-    axis.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8
-    )
+    axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 
 
-def _free_name(stem, taken):
+def _free_name(title, taken):
+    """A file name, without suffix, that no other picture has."""
+    stem = pathlib.PurePath(title.replace("/", "_")).stem
+    if stem.startswith("overview"):
+        stem = f"image_{stem}"
     name, number = stem, 1
     while name in taken:
         number += 1

@@ -272,11 +272,11 @@ def save(figure, path):
 def wrap(name, width=30):
     """A long name on several lines, broken after underscores and spaces."""
     lines = [""]
-    for word in re.findall(r"[^_ ]*[_ ]?", name):
+    for word in re.findall(r"[^_ ]*[_ ]|[^_ ]+", name):
         if lines[-1] and len(lines[-1] + word) > width:
             lines.append("")
         lines[-1] += word
-    return "\n".join(lines)
+    return "\n".join(line.rstrip(" ") for line in lines)
 
 
 def _figure(size):

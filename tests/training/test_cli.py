@@ -1,0 +1,361 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training import tiny_models as tiny
+from training import cli
+from training.recipes import recipe_names
+from training.resume import Progress
+from training.run import Run, write_then_rename
+
+
+def failing(capsys, *arguments):
+    """Runs a command that must fail; its one line on stderr."""
+    assert cli.main([str(each) for each in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def running(capsys, *arguments):
+    assert cli.main([str(each) for each in arguments]) == 0
+    return capsys.readouterr().out
+
+
+# ---- arguments -----------------------------------------------------------------------
+
+
+def test_help_and_recipes_import_nothing_heavy():
+    code = (
+        "import sys; from training import cli; "
+        "assert cli.main(['--help']) == 0; assert cli.main(['recipes']) == 0; "
+        "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    for name in recipe_names():
+        assert f"\n{name} " in done.stdout
+
+
+def test_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "training.cli", "summry"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Received: 'summry'. The nearest is 'summary'." in done.stderr
+
+
+def test_every_command_has_help(capsys):
+    commands = "recipes summary train evaluate predict explain export data reproduce"
+    for command in [*commands.split(), "demo"]:
+        assert f"keras-attn {command}" in running(capsys, command, "--help")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "required: COMMAND"),
+        (["train", "--data"], "expected one argument"),
+        (["evaluate", "x", "--split", "tests"], "nearest is 'test'"),
+        (["predict", "x", "y", "--top", "two"], "invalid int value: 'two'"),
+        (["explain", "x", "y"], "required: --output"),
+        (["explain", "x", "y", "--output", "z", "--top", "1", "--classes", "a"], "not"),
+        (["train", "--work", "x"], "unrecognized arguments: --work"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("command", ["summary", "train"])
+def test_unknown_recipes_and_keys_name_the_nearest(capsys, command):
+    message = failing(capsys, command, "generated_rn26_class_embeding")
+    assert "generated_rn26_class_embedding" in message
+    recipe = "generated_rn26_baseline"
+    message = failing(capsys, command, recipe, "--set", "epoch=2")
+    assert "Did you mean 'epochs'?" in message
+    message = failing(capsys, command, recipe, "--set", "epochs=two")
+    assert "an integer" in message
+    message = failing(capsys, command, recipe, "--set", "dataset=cifr10")
+    assert "cifar10" in message
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="name of a recipe"):
+        cli.main(["summary", "nothing", "--debug"])
+
+
+def test_defects_keep_their_traceback(monkeypatch):
+    def broken(*arguments):
+        raise KeyError("defect")
+
+    monkeypatch.setattr("training.summary.summarize", broken)
+    with pytest.raises(KeyError):
+        cli.main(["summary", "generated_rn26_baseline"])
+
+
+def test_missing_extra_is_an_error(capsys, monkeypatch):
+    def missing(*arguments):
+        raise ImportError("pip install 'keras-attn[datasets]'")
+
+    monkeypatch.setattr("training.summary.summarize", missing)
+    message = failing(capsys, "summary", "generated_rn26_baseline")
+    assert "keras-attn[datasets]" in message
+
+
+# ---- train ---------------------------------------------------------------------------
+
+
+def fake_training(monkeypatch, end=None, epochs=2):
+    """`fit.train` that writes a run folder with `epochs` epochs, then ends with `end`.
+
+    Returns the list of its arguments.
+    """
+    calls = []
+
+    def train(recipe, workdir, data=None, on_corrupt="error"):
+        calls.append((recipe, str(workdir), data, on_corrupt))
+        run = Run.create(workdir, recipe)
+        history = [
+            {"epoch": epoch, "val_logits_accuracy": epoch / 10}
+            for epoch in range(1, epochs + 1)
+        ]
+        progress = Progress(history, best=epochs / 10, best_epoch=epochs - 1)
+        state = {"progress": np.array(json.dumps(vars(progress)))}
+        with write_then_rename(run.checkpoints / "last.npz") as file:
+            np.savez(file, **state)
+        (run.checkpoints / "best.keras").touch()
+        if end is not None:
+            raise end
+        return run
+
+    monkeypatch.setattr("training.fit.train", train)
+    return calls
+
+
+def test_train_passes_everything_on(capsys, monkeypatch, tmp_path):
+    calls = fake_training(monkeypatch)
+    workdir = tmp_path / "run"
+    out = running(
+        capsys,
+        *("train", "cifar10_rn26_baseline", "--workdir", workdir),
+        *("--data", "images.tar", "--on-corrupt", "skip", "--mixed-precision"),
+        *("--set", "epochs=3", "seed=7", "--set", "batch_size=64"),
+    )
+    ((recipe, folder, data, on_corrupt),) = calls
+    assert (recipe.name, folder) == ("cifar10_rn26_baseline", str(workdir))
+    assert (recipe.epochs, recipe.seed, recipe.batch_size) == (3, 7, 64)
+    assert recipe.dtype_policy == "mixed_bfloat16"
+    assert (data, on_corrupt) == ("images.tar", "skip")
+    assert "Validation accuracy, best epoch (2): 20.00 %" in out
+    assert f"Model: {workdir}/checkpoints/best.keras" in out
+    assert f"keras-attn evaluate {workdir} --data images.tar" in out
+
+
+def test_train_has_a_default_recipe_and_folder(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    calls = fake_training(monkeypatch)
+    running(capsys, "train")
+    ((recipe, folder, data, on_corrupt),) = calls
+    assert recipe.name == "generated_rn26_class_embedding"
+    assert folder == "runs/generated_rn26_class_embedding"
+    assert (data, on_corrupt, recipe.dtype_policy) == (None, "error", "float32")
+
+
+def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    fake_training(monkeypatch, KeyboardInterrupt())
+    arguments = ["train", "--workdir", str(tmp_path / "run")]
+    assert cli.main(arguments) == 130
+    message = capsys.readouterr().err
+    assert "Interrupted after epoch 2; run the same command again to go on" in message
+
+
+def test_interrupted_before_it_began(capsys, monkeypatch, tmp_path):
+    def train(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.fit.train", train)
+    assert cli.main(["train", "--workdir", str(tmp_path / "run")]) == 130
+    assert "Interrupted after epoch 0" in capsys.readouterr().err
+
+
+def test_divergence_and_full_disks_are_errors(capsys, monkeypatch, tmp_path):
+    from training.callbacks import NotFiniteError, SaveError
+
+    for number, error in enumerate((NotFiniteError("NaN at 3"), SaveError("full"))):
+        fake_training(monkeypatch, error)
+        workdir = tmp_path / str(number)
+        assert str(error) in failing(capsys, "train", "--workdir", workdir)
+
+
+def test_folder_of_another_recipe(capsys, monkeypatch, tmp_path):
+    fake_training(monkeypatch)
+    workdir = tmp_path / "run"
+    running(capsys, "train", "--workdir", workdir)
+    message = failing(capsys, "train", "--workdir", workdir, "--set", "seed=3")
+    assert "belongs to another recipe: seed=0 there, 3 now" in message
+    message = failing(capsys, "train", "--workdir", tmp_path)
+    assert "holds something else" in message
+
+
+def test_bad_data_before_training(capsys, tmp_path):
+    train = ["train", "--workdir", tmp_path / "run", "--set", "dataset=folder"]
+    message = failing(capsys, *train, "--data", tmp_path / "nowhere")
+    assert "nowhere" in message
+    (tmp_path / "empty").mkdir()
+    message = failing(capsys, *train, "--data", tmp_path / "empty")
+    assert "Expected images" in message
+    tiny.save_image(tmp_path / "one" / "cat" / "1.png", tiny.plain_image())
+    message = failing(capsys, *train, "--data", tmp_path / "one")
+    assert "at least 2 classes" in message
+
+
+# ---- summary, evaluate, predict, explain, export, data -------------------------------
+
+
+def test_summary_as_json(capsys):
+    out = running(capsys, "summary", "cifar10_resnet20_bn_relu_batch8", "--json")
+    result = json.loads(out)
+    assert result["outputs"] == {"logits": [None, 10]}
+    assert list(result["maps"]) == ["stage1", "stage2", "stage3"]
+    assert {"trainable_params", "multiply_adds"} <= set(result)
+
+
+def test_evaluate(capsys, tmp_path):
+    run = tiny.generated_run(tmp_path / "run")
+    result = json.loads(running(capsys, "evaluate", run.workdir, "--json"))
+    assert (result["split"], result["examples"]) == ("test", 20)
+    assert (run.workdir / "evaluation.json").exists()
+    message = failing(capsys, "evaluate", run.workdir, "--data", tmp_path)
+    assert "generated data set reads no files" in message
+    message = failing(capsys, "evaluate", tmp_path / "nothing")
+    assert "nothing, which does not exist" in message
+
+
+def test_evaluate_says_when_there_is_no_test_set(capsys, tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    data = tiny.colour_folder(tmp_path / "images")
+    assert cli.main(["evaluate", str(path), "--data", str(data)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.strip() == "No test images; evaluated on split 'all'."
+    assert "accuracy        100.00 %" in captured.out
+
+
+def test_predict(capsys, tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    file = tiny.save_image(tmp_path / "in" / "x.png", tiny.plain_image(green=99))
+    result = json.loads(running(capsys, "predict", path, file, "--top", 2, "--json"))
+    assert [entry["image"] for entry in result] == [str(file)]
+    assert [each["class"] for each in result[0]["predictions"]] == ["green", "red"]
+    assert "%  green" in running(capsys, "predict", path, tmp_path / "in")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    message = failing(capsys, "predict", path, tmp_path / "in")
+    assert "bad.jpg: not an image" in message
+    arguments = ["predict", path, tmp_path / "in", "--on-corrupt", "skip"]
+    assert cli.main([str(each) for each in arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"skipped: {tmp_path}/in/bad.jpg")
+    assert "green" in captured.out
+
+
+def test_explain(capsys, tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    file = tiny.save_image(tmp_path / "x.png", tiny.plain_image(green=99))
+    arguments = ["explain", path, file, "--output", tmp_path / "out"]
+    out = running(capsys, *arguments, "--classes", "blue", "red")
+    assert out.split() == [f"{tmp_path}/out/x.png", f"{tmp_path}/out/overview.png"]
+    message = failing(capsys, *arguments, "--classes", "gren")
+    assert "nearest is 'green'" in message
+    tiny.save_colour_model(tmp_path, patch_logits=False)
+    assert "row class_embedding" in failing(capsys, *arguments)
+
+
+def test_export(capsys, tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    arguments = ["export", path, "--name", "shop", "--output", tmp_path / "saved"]
+    out = running(capsys, *arguments)
+    assert out.startswith(f"{tmp_path}/saved/shop/1\n")
+    message = failing(capsys, *arguments, "--version", 1)
+    assert "Expected a new version" in message
+
+
+def test_data_counts_and_draws(capsys, tmp_path):
+    picture = tmp_path / "sheets" / "generated.png"
+    out = running(
+        capsys,
+        *("data", "generated", "--set", "examples=120", "image_size=32"),
+        *("--split", "official", "--output", picture, "--examples-per-class", 3),
+    )
+    assert "generated: 120 images, 10 classes" in out
+    totals = [line.split()[1] for line in out.splitlines() if line.startswith("total")]
+    assert totals == ["90", "10", "20"]
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.size[0] > 3 * 64
+
+
+def test_data_of_a_folder_with_a_corrupt_image(capsys, tmp_path):
+    folder = tiny.colour_folder(tmp_path / "images")
+    (folder / "green" / "0.png").write_bytes(b"\x89PNG broken")
+    picture = tmp_path / "sheet.png"
+    arguments = ["data", "folder", "--data", folder, "--output", picture]
+    assert "green/0.png" in failing(capsys, *arguments)
+    assert not picture.exists()
+    out = running(capsys, *arguments, "--on-corrupt", "skip")
+    assert "green         2" in out
+    assert f"skipped: {folder}/green/0.png: not an image" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["cifar11"], "the nearest is 'cifar10'"),
+        (["folder"], "--data"),
+        (["generated", "--set", "size=32"], "with a key of examples, image_size"),
+        (["generated", "--set", "image_size=big"], "of type int"),
+        (["generated", "--set", "image_size=8"], "from 32 to 448"),
+        (["cifar10", "--set", "examples=9"], "only for generated"),
+        (["generated", "--output", "x.txt"], "a PNG file"),
+        (["generated", "--examples-per-class", "0"], "at least one example"),
+        (["generated", "--set", "examples=120", "--split", "offical"], "'official'"),
+    ],
+)
+def test_wrong_arguments_of_data(capsys, arguments, message):
+    assert message in failing(capsys, "data", *arguments)
+
+
+# ---- reproduce, demo -----------------------------------------------------------------
+
+
+def test_reproduce_and_demo_pass_everything_on(capsys, monkeypatch):
+    import types
+
+    calls = []
+    stand_in = types.SimpleNamespace(
+        reproduce=lambda *arguments: calls.append(arguments),
+        demo=lambda *arguments: calls.append(arguments),
+    )
+    monkeypatch.setitem(sys.modules, "training.reproduce", stand_in)
+    monkeypatch.setitem(sys.modules, "training.demo", stand_in)
+    running(capsys, "reproduce", "table")
+    running(
+        capsys,
+        *("reproduce", "table", "--data", "d", "--workdir", "w", "--results", "r"),
+        *("--seeds", 3, "--rows", "one", "two", "--set", "epochs=2"),
+    )
+    running(capsys, "demo", "--workdir", "here")
+    assert calls == [
+        ("table", None, "runs", "results", 1, None, []),
+        ("table", "d", "w", "r", 3, ["one", "two"], ["epochs=2"]),
+        ("here",),
+    ]

@@ -1,0 +1,204 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipelines.decoding import decode_image
+from tests.training import tiny_models as tiny
+from training.predict import read_images
+from training.serving import export
+from training.trained import load_trained, outputs_of
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModels need TensorFlow"
+)
+
+# Runs with TensorFlow alone: no import of this project, and none of Keras beyond what
+# TensorFlow itself imports.
+CLIENT = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("keras", "keras_attn", "pipelines", "training"):
+            raise ImportError(name)
+
+import numpy as np
+import tensorflow as tf
+
+sys.meta_path.insert(0, Refuse())
+
+folder, files, answers = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
+model = tf.saved_model.load(folder)
+data = tf.constant([open(file, "rb").read() for file in files])
+results = {}
+for size in (1, 7):
+    answer = model.signatures["serving_default"](image_bytes=data[:size])
+    results |= {f"bytes_{size}_{key}": value for key, value in answer.items()}
+    pixels = tf.stack([tf.io.decode_png(each) for each in data[:size]])
+    answer = model.signatures["images"](images=tf.cast(pixels, tf.float32))
+    results |= {f"images_{size}_{key}": value for key, value in answer.items()}
+assert "keras_attn" not in sys.modules
+np.savez(answers, **{key: value.numpy() for key, value in results.items()})
+"""
+
+
+def noise(seed, height=tiny.HEIGHT, width=tiny.WIDTH):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), "uint8")
+
+
+def served(folder, files):
+    """Outputs of the bytes signature, in this process."""
+    loaded = tf.saved_model.load(str(folder))
+    data = tf.constant([file.read_bytes() for file in files])
+    return loaded.signatures["serving_default"](image_bytes=data)
+
+
+def test_tensorflow_alone_gives_the_numbers_of_keras(tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    folder = export(path, output=tmp_path / "saved")
+    assert folder == tmp_path / "saved" / "colours" / "1"
+    files = [tiny.save_image(tmp_path / f"{i}.png", noise(i)) for i in range(7)]
+    answers = tmp_path / "answers.npz"
+    subprocess.run(
+        [sys.executable, "-I", "-c", CLIENT, folder, *files, answers],
+        cwd=tmp_path,
+        check=True,
+    )
+    images = np.stack([noise(i) for i in range(7)])
+    expected = outputs_of(load_trained(path).model, images)
+    exponents = np.exp(expected["logits"])
+    expected["probabilities"] = exponents / exponents.sum(-1, keepdims=True)
+    with np.load(answers) as received:
+        keys = {
+            f"{kind}_{size}_{name}"
+            for kind in ("bytes", "images")
+            for size in (1, 7)
+            for name in ("logits", "patch_logits", "probabilities")
+        }
+        assert set(received.files) == keys
+        for key in keys:
+            _, size, name = key.split("_", 2)
+            np.testing.assert_allclose(
+                received[key], expected[name][: int(size)], atol=1e-5, err_msg=key
+            )
+
+
+def test_bytes_of_any_size_and_format_are_fitted_as_in_training(tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    folder = export(path, output=tmp_path / "saved")
+    files = [
+        tiny.save_image(tmp_path / "small.png", noise(0, 11, 13)),
+        tiny.save_image(tmp_path / "tall.jpg", noise(1, 71, 29)),
+        tiny.save_image(tmp_path / "exact.bmp", noise(2)),
+        tiny.save_image(tmp_path / "grey.png", noise(3, 40, 30)[..., 0]),
+    ]
+    trained = load_trained(path)
+    pixels, _, _ = read_images(files, trained.spec)
+    expected = outputs_of(trained.model, pixels)
+    for name, value in served(folder, files).items():
+        if name != "probabilities":
+            np.testing.assert_allclose(value, expected[name], atol=1e-5)
+
+
+def test_central_crop_is_inside(tmp_path):
+    from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+
+    spec = ImageSpec(16, 24, crop_fraction=0.5, class_names=tiny.COLOURS)
+    inputs = keras.Input((16, 24, 3))
+    x = ImagePreprocessing(spec)(inputs)
+    logits = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, {"logits": logits}).save(tmp_path / "crop.keras")
+    folder = export(tmp_path / "crop.keras", output=tmp_path / "saved")
+    # Red only inside the central half of each side.
+    pixels = tiny.plain_image(blue=255, height=32, width=48)
+    pixels[8:24, 12:36] = (255, 0, 0)
+    files = [
+        tiny.save_image(tmp_path / "large.png", pixels),
+        # Of the model's own size: taken as it is.
+        tiny.save_image(tmp_path / "exact.png", pixels[::2, ::2]),
+    ]
+    logits = served(folder, files)["logits"].numpy()
+    np.testing.assert_allclose(logits, [[1, 0, 0], [0.25, 0, 0.75]], atol=1e-5)
+
+
+def test_the_image_spec_lies_beside_the_model(tmp_path):
+    folder = export(tiny.save_colour_model(tmp_path), output=tmp_path / "saved")
+    facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
+    assert facts["image_spec"]["class_names"] == list(tiny.COLOURS)
+    assert (facts["image_spec"]["height"], facts["image_spec"]["width"]) == (16, 24)
+    assert facts["outputs"] == {
+        "logits": [None, 3],
+        "patch_logits": [None, 2, 3, 3],
+    }
+
+
+def test_versions_count_up_and_are_never_overwritten(tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    parent = tmp_path / "saved" / "shop"
+    for version in ("2", "notes", "10"):
+        (parent / version).mkdir(parents=True)
+    assert export(path, "shop", output=tmp_path / "saved") == parent / "11"
+    assert export(path, "shop", 3, tmp_path / "saved") == parent / "3"
+    with pytest.raises(ValueError, match="version=3, and .* exists"):
+        export(path, "shop", 3, tmp_path / "saved")
+    for version in (0, -1):
+        with pytest.raises(ValueError, match="positive version"):
+            export(path, "shop", version, tmp_path / "saved")
+    with pytest.raises(ValueError, match="name='../out'"):
+        export(path, "../out", output=tmp_path / "saved")
+    left = sorted(each.name for each in parent.iterdir())
+    assert left == ["10", "11", "2", "3", "notes"]
+
+
+def test_an_export_that_disagrees_is_not_kept(tmp_path, monkeypatch):
+    path = tiny.save_colour_model(tmp_path)
+    module = sys.modules["training.serving.export"]
+    right = module._outputs
+
+    def wrong_in_graphs(model, images):
+        outputs = right(model, images)
+        if tf.is_symbolic_tensor(images):
+            outputs["logits"] = outputs["logits"] + 1e-2
+        return outputs
+
+    monkeypatch.setattr(module, "_outputs", wrong_in_graphs)
+    with pytest.raises(ValueError, match="disagrees .* 'serving_default' is off"):
+        export(path, output=tmp_path / "saved")
+    assert not list((tmp_path / "saved" / "colours").iterdir())
+
+
+def test_models_that_draw_random_numbers_can_be_exported(tmp_path):
+    from keras_attn.layers.perturbed_argmax import PerturbedArgmax
+    from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+
+    inputs = keras.Input((8, 8, 3))
+    x = ImagePreprocessing(ImageSpec(8, 8))(inputs)
+    x = PerturbedArgmax(margin=0.0, samples=3)(x)
+    logits = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, {"logits": logits}).save(tmp_path / "random.keras")
+    folder = export(tmp_path / "random.keras", output=tmp_path / "saved")
+    file = tiny.save_image(tmp_path / "x.png", noise(0, 8, 8))
+    assert served(folder, [file])["logits"].shape == (1, 3)
+
+
+def test_other_backends_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax"):
+        export(tmp_path / "any.keras")
+
+
+def test_decoder_is_that_of_training(tmp_path):
+    """JPEG decoders differ by a few levels; ours are one and the same."""
+    path = tiny.save_colour_model(tmp_path)
+    folder = export(path, output=tmp_path / "saved")
+    file = tmp_path / "x.jpg"
+    Image.fromarray(noise(5)).save(file, quality=60, subsampling=2)
+    pixels = decode_image(file.read_bytes(), "x.jpg")
+    expected = outputs_of(load_trained(path).model, pixels[None])["logits"]
+    np.testing.assert_allclose(served(folder, [file])["logits"], expected, atol=1e-5)

@@ -30,7 +30,7 @@ def main(argv=None):
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print(f"\n{_interrupted(arguments)}", file=sys.stderr)
+        print("\nInterrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe left; keep Python from failing on it again at exit.
@@ -381,18 +381,6 @@ def _workdir(arguments):
 def _report_skipped(problems):
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-
-
-def _interrupted(arguments):
-    if arguments.command == "train":
-        from training.resume import load_progress
-
-        state = _workdir(arguments) / "checkpoints" / "last.npz"
-        epochs = load_progress(state).epochs
-        return f"Interrupted after epoch {epochs}; run the same command again to go on."
-    if arguments.command == "reproduce":
-        return "Interrupted; run the same command again to go on."
-    return "Interrupted."
 
 
 def _is_expected(error):

@@ -47,7 +47,7 @@ def main(argv=None):
 
 
 def recipes(arguments):
-    from training.recipes import RECIPES
+    from training.recipes import EXPERIMENTS, RECIPES
 
     columns = ("name", "dataset", "backbone", "row", "epochs")
     lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
@@ -59,6 +59,8 @@ def recipes(arguments):
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip())
+    print("\nEXPERIMENT (keras-attn reproduce)")
+    print("\n".join(EXPERIMENTS))
 
 
 def summary(arguments):
@@ -191,6 +193,7 @@ def reproduce(arguments):
         arguments.seeds,
         arguments.rows,
         arguments.set,
+        arguments.on_corrupt,
     )
 
 
@@ -244,7 +247,7 @@ def parser():
         )
         return added
 
-    command(recipes, "list the recipes")
+    command(recipes, "list the recipes and the experiments")
 
     added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
     added.add_argument("recipe", metavar="RECIPE")
@@ -302,7 +305,7 @@ def parser():
 
     added = command(reproduce, "train the rows of a table or figure of a paper")
     added.add_argument("name", metavar="NAME")
-    _add_data(added)
+    _add_data(added, on_corrupt=True)
     added.add_argument("--workdir", default="runs", help="folder of the runs (runs)")
     added.add_argument("--results", default="results", help="folder (results)")
     added.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from training.predict import image_files, read_images
+from training.predict import check_readable, image_files, read_images
 from training.trained import load_trained, outputs_of, softmax
 
 # Colours of classes that differ for the colour-blind too (Okabe and Ito), then grey
@@ -157,6 +157,7 @@ def explain(
     trained = load_trained(path, checkpoint)
     labels = None if classes is None else labels_of(classes, trained.class_names)
     pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
+    check_readable(kept, problems)
     titles = titles_of(kept)
     explanations = explain_images(trained.model, pixels, trained.class_names, titles)
     output = pathlib.Path(output)

@@ -7,6 +7,9 @@ from pipelines.decoding import CorruptImageError, decode_files
 from pipelines.layouts import SUFFIXES
 from training.trained import load_trained, outputs_of, softmax
 
+# Images that are in memory at a time.
+CHUNK = 1024
+
 
 def image_files(paths):
     """Files as they are given, and all images below folders, sorted.
@@ -57,7 +60,6 @@ def read_images(files, spec, on_corrupt="error"):
 
     Raises:
         CorruptImageError: If a file cannot be decoded and is not to be skipped.
-        ValueError: If no file can be decoded.
     """
     if on_corrupt not in ("error", "skip"):
         raise ValueError(
@@ -76,9 +78,13 @@ def read_images(files, spec, on_corrupt="error"):
         raise CorruptImageError(
             first.where, f"{first.reason}{others}. --on-corrupt skip leaves such out."
         )
+    return images, [files[index] for index in kept], problems
+
+
+def check_readable(kept, problems):
+    """Raises if there was no image that could be decoded."""
     if not len(kept):
         raise ValueError(f"Expected a readable image. Received: {problems[0]}")
-    return images, [files[index] for index in kept], problems
 
 
 def top_classes(probabilities, class_names, top=5):
@@ -109,12 +115,20 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
-    pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
-    probabilities = softmax(outputs_of(trained.model, pixels)["logits"])
-    predictions = [
-        {"image": str(file), "predictions": top_classes(row, trained.class_names, top)}
-        for file, row in zip(kept, probabilities, strict=True)
-    ]
+    names = trained.class_names
+    predictions, problems = [], []
+    for start in range(0, len(files), CHUNK):
+        part = files[start : start + CHUNK]
+        pixels, kept, corrupt = read_images(part, trained.spec, on_corrupt)
+        problems += corrupt
+        if not kept:
+            continue
+        probabilities = softmax(outputs_of(trained.model, pixels)["logits"])
+        predictions += [
+            {"image": str(file), "predictions": top_classes(row, names, top)}
+            for file, row in zip(kept, probabilities, strict=True)
+        ]
+    check_readable(predictions, problems)
     return predictions, problems
 
 

@@ -43,6 +43,7 @@ def test_help_and_recipes_import_nothing_heavy():
     )
     for name in recipe_names():
         assert f"\n{name} " in done.stdout
+    assert "\nclass_embedding_table1_cifar10\n" in done.stdout
 
 
 def test_module_is_the_command():
@@ -345,7 +346,7 @@ def test_reproduce_and_demo_pass_everything_on(capsys, monkeypatch):
     )
     running(capsys, "demo", "--workdir", "here")
     assert calls == [
-        ("table", None, "runs", "results", 1, None, []),
-        ("table", "d", "w", "r", 3, ["one", "two"], ["epochs=2"]),
+        ("table", None, "runs", "results", 1, None, [], "error"),
+        ("table", "d", "w", "r", 3, ["one", "two"], ["epochs=2"], "error"),
         ("here",),
     ]

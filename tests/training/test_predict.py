@@ -52,7 +52,7 @@ def test_predictions_are_those_of_the_model_on_fitted_pixels(tmp_path):
     fitted = ImagePreprocessing(load_trained(path).spec).fit_size(pixels)
     logits = model.predict(np.asarray(fitted)[None], verbose=0)["logits"][0]
     expected = np.exp(logits) / np.exp(logits).sum()
-    assert problems == ()
+    assert problems == []
     (entry,) = predictions
     assert entry["image"] == str(file)
     received = {each["class"]: each["probability"] for each in entry["predictions"]}
@@ -70,7 +70,9 @@ def test_grey_images_are_repeated_over_the_channels(tmp_path):
     assert values == pytest.approx([1 / 3] * 3)
 
 
-def test_corrupt_images_are_an_error_or_skipped(tmp_path):
+@pytest.mark.parametrize("chunk", [1, 2, 1024])
+def test_corrupt_images_are_an_error_or_skipped(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("training.predict.CHUNK", chunk)
     path = tiny.save_colour_model(tmp_path)
     bad = truncated_jpeg(tmp_path / "in" / "bad.jpg")
     good = tiny.save_image(tmp_path / "in" / "good.png", tiny.plain_image(blue=200))

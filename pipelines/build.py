@@ -1,5 +1,7 @@
 """Arrays of images and labels -> batches for training and evaluation."""
 
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -30,6 +32,20 @@ def check_arrays(images, labels, num_classes):
             f"Expected labels in [0, {num_classes}). Received: label "
             f"{labels[wrong[0]]} at example {wrong[0]} ({wrong.size} such labels)"
         )
+
+
+def checksum(splits):
+    """A short text that differs between different data.
+
+    Args:
+        splits: Dict from names to `(images, labels)`.
+    """
+    value = 0
+    for name in sorted(splits):
+        for array in splits[name]:
+            value = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode(), value)
+            value = zlib.crc32(np.ascontiguousarray(array), value)
+    return f"{value:08x}"
 
 
 def steps_per_epoch(examples, batch_size):

@@ -1,12 +1,15 @@
 """Callbacks: what happens during `fit` besides the steps."""
 
 import csv
+import errno
 import io
 import math
 import time
 
 import keras
+import numpy as np
 
+from training import strategy
 from training.resume import save_state
 from training.run import write_then_rename
 
@@ -20,14 +23,16 @@ class SaveError(OSError):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After every epoch: the best and the last model, the state, `history.csv`.
+    """After every epoch: the best and the last model, `history.csv`, the state.
 
-    The state is written last, so a run that dies in between repeats the epoch.
+    The state is written last, so a run that dies in between repeats the epoch, and a
+    run whose state is complete lacks nothing.
 
     Args:
         run: `training.run.Run`.
         progress: `training.resume.Progress`, continued in place.
-        watch: Log whose greatest value makes the best model.
+        watch: Log whose greatest value makes the best model; `None`: the last epoch
+            is the best one.
     """
 
     def __init__(self, run, progress, watch="val_logits_accuracy"):
@@ -45,23 +50,18 @@ class Checkpoint(keras.callbacks.Callback):
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         progress.history.append({"epoch": epoch + 1, **logs})
         progress.seconds += time.perf_counter() - self.started
-        better = logs.get(self.watch, float(epoch)) > progress.best
+        value = logs[self.watch] if self.watch else float(epoch)
+        better = value > progress.best
         if better:
-            progress.best = logs.get(self.watch, float(epoch))
-            progress.best_epoch = epoch
+            progress.best, progress.best_epoch = value, epoch
         try:
             self._save_model("last")
             if better:
                 self._save_model("best")
-            save_state(self.run.checkpoints / "last.npz", self.model, progress)
             write_history(self.run.workdir / "history.csv", progress.history)
+            save_state(self.run.checkpoints / "last.npz", self.model, progress)
         except OSError as error:
-            raise SaveError(
-                f"Cannot save the checkpoint of epoch {epoch + 1} in "
-                f"{self.run.checkpoints}: {error.strerror or error}. What was saved "
-                f"up to epoch {epoch} is intact. Free some space and run the same "
-                "command again to go on from there."
-            ) from error
+            raise save_error(error, self.run, epoch) from error
 
     def _save_model(self, which):
         target = self.run.checkpoints / f"{which}.keras"
@@ -69,10 +69,29 @@ class Checkpoint(keras.callbacks.Callback):
         # through.
         temporary = target.with_name(f".{which}.partial.keras")
         try:
-            self.model.save(temporary)
+            with strategy.portable(self.model):
+                self.model.save(temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def save_error(error, run, epoch):
+    """The `SaveError` of a failed write after `epoch` (0-based)."""
+    kept = f"What was saved up to epoch {epoch} is intact" if epoch else "Nothing lost"
+    return SaveError(
+        f"Cannot save epoch {epoch + 1} in {run.workdir}: "
+        f"{error.strerror or error}. {kept}. "
+        f"{ADVICE.get(error.errno, 'Mend this')} and run the same command again to go "
+        "on from there."
+    )
+
+
+ADVICE = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EFBIG: "Free some space",
+}
 
 
 def write_history(path, history):
@@ -87,7 +106,11 @@ def write_history(path, history):
 
 
 class StopAtNotFinite(keras.callbacks.Callback):
-    """Stops at the first step whose loss is NaN or infinite, and says where."""
+    """Stops at the first step whose loss is NaN or infinite, and says where.
+
+    An epoch's last step can spoil the weights without a loss that shows it, so they
+    are looked at before they are saved.
+    """
 
     def __init__(self, run, progress):
         super().__init__()
@@ -98,19 +121,34 @@ class StopAtNotFinite(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
+        self.step = batch + 1
         loss = float((logs or {}).get("loss", 0.0))
-        if math.isfinite(loss):
-            return
+        if not math.isfinite(loss):
+            self._stop(f"The loss became {loss}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        for weight in self.model.weights:
+            if not np.all(np.isfinite(keras.ops.convert_to_numpy(weight.value))):
+                self._stop(f"The weight {weight.path} became NaN or infinite")
+
+    def _stop(self, what):
         good = self.run.checkpoints / "last.keras"
         saved = (
             f"The last good checkpoint is {good}, after epoch {self.progress.epochs}."
             if self.progress.epochs
             else "No checkpoint was saved before."
         )
+        recipe = self.run.recipe
         raise NotFiniteError(
-            f"The loss became {loss} at step {batch + 1} of epoch {self.epoch + 1}. "
-            f"{saved} Likely causes: too high a learning rate "
-            f"(learning_rate={self.run.recipe.learning_rate}), float16 overflow "
-            f"(dtype_policy={self.run.recipe.dtype_policy}), or images that hold "
-            "NaN or a channel of zero spread (mean and std of the data set)."
+            f"{what} at step {self.step} of epoch {self.epoch + 1}. {saved} Likely "
+            f"causes: too high a learning rate (learning_rate={recipe.learning_rate}), "
+            f"overflow of half precision (dtype_policy={recipe.dtype_policy}), or "
+            "images normalised by a spread near zero (mean and std of the data set)."
         )
+
+
+class EventFiles(keras.callbacks.TensorBoard):
+    """TensorBoard's event files in the run folder."""
+
+    def __init__(self, run):
+        super().__init__(str(run.workdir / "tensorboard"))

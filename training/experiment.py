@@ -31,6 +31,10 @@ class Experiment:
         title: What is compared.
         rows: The rows.
         measure: Name of a measure in `training.measures` in place of accuracy.
+        picture: Name of a picture in `training.features.PICTURES` to draw of the
+            trained runs in place of the plot of the values.
+        runs_of: Name of the experiment whose rows of the same labels are the same
+            runs; they are trained once for both.
     """
 
     method: str
@@ -39,6 +43,8 @@ class Experiment:
     title: str
     rows: tuple[Row, ...]
     measure: str = "accuracy"
+    picture: str = ""
+    runs_of: str = ""
 
     @property
     def name(self):

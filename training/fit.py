@@ -126,6 +126,9 @@ def compile_model(model, recipe, steps):
 def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=None):
     """Trains a recipe in a run folder, or goes on where that run stopped.
 
+    The folder is made when data and model are known to be fit, so a mistake in the
+    command leaves nothing behind.
+
     Args:
         recipe: `Recipe`.
         workdir: Folder of the run; made if it does not exist.
@@ -136,73 +139,103 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         The `Run`.
 
     Raises:
-        ValueError: If the folder belongs to another recipe, or the data is unfit.
+        ValueError: If the folder belongs to another recipe or to other data, or the
+            data is unfit.
         NotFiniteError: If the loss becomes NaN or infinite.
         SaveError: If a checkpoint cannot be written.
     """
-    run = Run.create(workdir, recipe)
+    run = Run.check(workdir, recipe)
     state = run.checkpoints / "last.npz"
     progress = resume.load_progress(state)
     if progress.epochs >= recipe.epochs:
         print(f"{run.workdir} is finished: {progress.epochs} epochs.")
         return run
+    strategy.check_recipe(recipe)
     spec, splits = load_data(recipe, data, source, on_corrupt)
+    _check_same_data(run, progress, build.checksum(splits))
+    steps = build.steps_per_epoch(len(splits["train"][1]), recipe.batch_size)
+    model = trainable_model(recipe, spec, steps)
     start = progress.epochs
+    if start:
+        resume.restore_state(state, model)
+        print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
+    training, validation = _batches(recipe, splits, list(model.output), start)
+    Run.create(workdir, recipe)
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    try:
+        model.fit(
+            training,
+            validation_data=validation,
+            initial_epoch=start,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=verbose,
+            callbacks=[
+                callbacks.StopAtNotFinite(run, progress),
+                callbacks.Checkpoint(run, progress, _watched(model, validation)),
+                callbacks.EventFiles(run),
+            ],
+        )
+    except KeyboardInterrupt:
+        done = resume.load_progress(state).epochs
+        print(
+            f"\nInterrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
+            "same command goes on from there."
+        )
+        raise
+    return run
+
+
+def trainable_model(recipe, spec, steps):
+    """The recipe's compiled model and built optimizer, before the first step."""
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    images, labels = splits["train"]
-    steps = build.steps_per_epoch(len(labels), recipe.batch_size)
-    devices = strategy.device_count()
-    if recipe.batch_size % devices:
-        raise ValueError(
-            f"Expected a batch size that {devices} devices can share. "
-            f"Received: batch_size={recipe.batch_size}"
-        )
     with strategy.scope(), _dtype_policy(recipe.dtype_policy):
         model = make_model(recipe, spec)
+        strategy.synchronize(model, strategy.device_count() > 1)
         compile_model(model, recipe, steps * recipe.epochs)
         model.optimizer.build(model.trainable_variables)
-    if start:
-        resume.restore_state(state, model)
-        print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
-    batches = build.training_batches(
-        images,
-        labels,
+    return model
+
+
+def _batches(recipe, splits, outputs, start):
+    """Data sets for training and validation, `None` where there is no such part."""
+    training = build.training_batches(
+        *splits["train"],
         recipe.batch_size,
         recipe.seed,
         recipe.epochs,
         start,
         recipe.augmentation,
     )
-    outputs = list(model.output)
-    # Keras leaves the output's name out where there is but one.
-    watch = "val_logits_accuracy" if len(outputs) > 1 else "val_accuracy"
     validation = None
     if len(splits["validation"][1]):
         # Large batches: nothing in evaluation depends on their size.
-        size = max(recipe.batch_size, 128 * devices)
+        size = max(recipe.batch_size, 128 * strategy.device_count())
         validation = build.evaluation_batches(*splits["validation"], size)
         validation = build.label_outputs(validation, outputs)
-    if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
-    model.fit(
-        build.label_outputs(batches, outputs),
-        validation_data=validation,
-        initial_epoch=start,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=verbose,
-        callbacks=[
-            callbacks.StopAtNotFinite(run, progress),
-            keras.callbacks.TensorBoard(str(run.workdir / "tensorboard")),
-            callbacks.Checkpoint(run, progress, watch),
-        ],
-    )
-    return run
+    return build.label_outputs(training, outputs), validation
+
+
+def _watched(model, validation):
+    if validation is None:
+        return None
+    # Keras leaves the output's name out where there is but one.
+    return "val_logits_accuracy" if len(model.output) > 1 else "val_accuracy"
+
+
+def _check_same_data(run, progress, checksum):
+    if progress.epochs and progress.data not in ("", checksum):
+        raise ValueError(
+            f"Expected the data that {run.workdir} was trained on so far. Received: "
+            "other images, labels or order. Choose another --workdir."
+        )
+    progress.data = checksum
 
 
 class _dtype_policy:

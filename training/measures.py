@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from training import features
+
 
 def accuracy(run, splits):
     """Top-1 accuracy of the last epoch's model, in per cent.
@@ -12,11 +14,31 @@ def accuracy(run, splits):
     Returns:
         `(metric, value)`.
     """
-    split = "test" if len(splits["test"][1]) else "validation"
+    split = held_out(splits)
     images, labels = splits[split]
     logits = run.load_model("last").predict(images, batch_size=256, verbose=0)
     correct = np.argmax(logits["logits"], axis=-1) == labels
     return f"{split}_accuracy", 100.0 * float(np.mean(correct))
 
 
-MEASURES = {"accuracy": accuracy}
+def same_class_neighbours(run, splits):
+    """How well the features that the last stage receives are sorted by class.
+
+    Returns:
+        `(metric, value)`, see `training.features.same_class_neighbours`.
+    """
+    cells = features.sampled_cells(run, splits[held_out(splits)])
+    last = cells[-1]
+    value = features.same_class_neighbours(last.features, last.labels, last.images)
+    return "same_class_neighbours", value
+
+
+def held_out(splits):
+    """`test`, or `validation` where the split has no test set."""
+    return "test" if len(splits["test"][1]) else "validation"
+
+
+MEASURES = {
+    "accuracy": accuracy,
+    "same_class_neighbours": same_class_neighbours,
+}

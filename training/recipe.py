@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import itertools
 import json
+import math
 import typing
 
 
@@ -65,17 +67,20 @@ class Recipe:
     difficulty: float = 0.5
 
     def __post_init__(self):
-        for field in ("batch_size", "epochs", "image_size", "learning_rate"):
-            if not getattr(self, field) > 0:
+        for field in POSITIVE:
+            if not 0 < getattr(self, field) < math.inf:
                 self._fail(field, "a positive number")
-        for field in ("weight_decay", "seed", "split_seed"):
-            if not getattr(self, field) >= 0:
-                self._fail(field, "zero or a positive number")
+        if not 0 <= self.weight_decay < math.inf:
+            self._fail("weight_decay", "zero or a positive number")
+        for field in ("seed", "split_seed"):
+            if not 0 <= getattr(self, field) < 2**31:
+                self._fail(field, "an integer in [0, 2**31)")
         for field in ("patch_loss_weight", "difficulty"):
             if not 0 <= getattr(self, field) <= 1:
                 self._fail(field, "a number in [0, 1]")
-        if any(not 0 < fraction < 1 for fraction in self.decay_at):
-            self._fail("decay_at", "fractions in (0, 1)")
+        edges = (0.0, *self.decay_at, 1.0)
+        if any(not low < high for low, high in itertools.pairwise(edges)):
+            self._fail("decay_at", "increasing fractions in (0, 1)")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 self._fail(field, f"one of {', '.join(choices)}")
@@ -95,6 +100,15 @@ class Recipe:
         values["decay_at"] = tuple(values["decay_at"])
         return cls(**values)
 
+
+POSITIVE = (
+    "image_size",
+    "batch_size",
+    "epochs",
+    "learning_rate",
+    "decay_factor",
+    "examples",
+)
 
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),

@@ -9,13 +9,15 @@ from training import results
 from training.run import write_then_rename
 
 
-def write(experiment, path, command):
+def write(experiment, path, command, figure=None, notes=()):
     """Writes `PATH.md` and `PATH.png` beside the results file, if it has rows.
 
     Args:
         experiment: `Experiment` whose rows order the table.
         path: The CSV file.
         command: Command that makes these results.
+        figure: Picture to save in place of the plot of the values.
+        notes: Sentences to add below the table.
     """
     rows = results.read_rows(path)
     if not rows:
@@ -27,13 +29,15 @@ def write(experiment, path, command):
             key=lambda item: (item[0][2], order.get(item[0][0], len(order))),
         )
     )
+    text = markdown(experiment, summary, rows, command, path.stem, notes)
     with write_then_rename(path.with_suffix(".md")) as file:
-        file.write(markdown(experiment, summary, rows, command).encode())
+        file.write(text.encode())
+    figure = figure or plot(experiment, summary, rows)
     with write_then_rename(path.with_suffix(".png")) as file:
-        plot(experiment, summary, rows, file)
+        figure.savefig(file, format="png", dpi=110)
 
 
-def markdown(experiment, summary, rows, command):
+def markdown(experiment, summary, rows, command, stem, notes=()):
     """The table as text, with mean, spread, seeds and where it was made."""
     lines = [
         f"# {experiment.title}, {experiment.dataset}",
@@ -51,26 +55,50 @@ def markdown(experiment, summary, rows, command):
             f"| {label} | {metric} | {epochs} | {group['mean']:.2f}{spread} "
             f"| {seeds} | {paper} | {group['seconds']:.0f} |"
         )
+    lines += ["", f"![{experiment.title}]({stem}.png)"]
+    for note in notes:
+        lines += ["", note]
     for name in ("commit", "versions", "hardware"):
         lines += ["", f"{name}: {'; '.join(sorted({row[name] for row in rows}))}"]
     return "\n".join(lines) + "\n"
 
 
-def plot(experiment, summary, rows, file):
-    """Every run as a dot and every row's mean as a bar, or a line over numbers."""
-    figure = Figure(figsize=(max(5.0, 1.1 * len(summary) + 2.0), 4.2))
+def plot(experiment, summary, rows):
+    """Every run as a dot, and every row's mean; a line where the rows are numbers."""
+    values = {key: [] for key in summary}
+    for row in rows:
+        values[row["row"], row["metric"], row["epochs"]].append(row["value"])
+    numbers = all(_is_number(label) for label, _, _ in summary)
+    width = 6.4 if numbers else max(5.0, 1.15 * len(summary) + 2.0)
+    figure = Figure(figsize=(width, 4.2))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    draw = _draw_line if numbers else _draw_rows
+    draw(axes, summary, values)
+    metrics = sorted({metric for _, metric, _ in summary})
+    axes.set_ylabel(" / ".join(metrics).replace("_", " ") + ", %")
+    axes.set_title(f"{experiment.title}\n{experiment.dataset}", fontsize=10)
+    axes.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def _is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _draw_rows(axes, summary, values):
+    several = len({epochs for _, _, epochs in summary}) > 1
     labels = []
-    for position, ((label, metric, epochs), group) in enumerate(summary.items()):
-        several = len({key[2] for key in summary}) > 1
+    for position, (key, group) in enumerate(summary.items()):
+        label, _, epochs = key
         labels.append(f"{label}\n{epochs} epochs" if several else label)
-        values = [
-            row["value"]
-            for row in rows
-            if (row["row"], row["metric"], row["epochs"]) == (label, metric, epochs)
-        ]
-        axes.plot([position] * len(values), values, "o", color="0.55", markersize=4)
+        axes.plot(
+            [position] * len(values[key]), values[key], "o", color="0.55", markersize=4
+        )
         axes.plot([position - 0.25, position + 0.25], [group["mean"]] * 2, color="C0")
         if not math.isnan(group["spread"]):
             axes.errorbar(
@@ -78,15 +106,49 @@ def plot(experiment, summary, rows, file):
             )
         axes.annotate(
             f"{group['mean']:.2f}",
-            (position + 0.27, group["mean"]),
+            (position + 0.28, group["mean"]),
             verticalalignment="center",
             fontsize=8,
         )
-    metrics = sorted({key[1] for key in summary})
-    axes.set_xticks(range(len(labels)), labels, rotation=20, fontsize=8)
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=20,
+        horizontalalignment="right",
+        rotation_mode="anchor",
+        fontsize=8,
+    )
     axes.set_xlim(-0.6, len(labels) - 0.2)
-    axes.set_ylabel(" / ".join(metrics).replace("_", " ") + ", %")
-    axes.set_title(f"{experiment.title}\n{experiment.dataset}", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(file, format="png", dpi=110)
+
+
+def _draw_line(axes, summary, values):
+    """One line for each number of epochs, with a band of the spread."""
+    lines = {}
+    for (label, metric, epochs), group in summary.items():
+        key = (label, metric, epochs)
+        lines.setdefault((metric, epochs), []).append((float(label), key, group))
+    for number, ((metric, epochs), points) in enumerate(lines.items()):
+        points.sort(key=lambda point: point[0])
+        colour = f"C{number}"
+        positions = [position for position, _, _ in points]
+        means = [group["mean"] for _, _, group in points]
+        spreads = [
+            0.0 if math.isnan(group["spread"]) else group["spread"]
+            for _, _, group in points
+        ]
+        axes.plot(positions, means, color=colour, label=f"{metric}, {epochs} epochs")
+        axes.fill_between(
+            positions,
+            [mean - spread for mean, spread in zip(means, spreads, strict=True)],
+            [mean + spread for mean, spread in zip(means, spreads, strict=True)],
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+        )
+        for position, key, _ in points:
+            axes.plot(
+                [position] * len(values[key]), values[key], "o", color=colour, ms=4
+            )
+    if len(lines) > 1:
+        axes.legend(fontsize=8)
+    axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))

@@ -1,12 +1,13 @@
 """Trains the rows of a table or figure of a paper and writes their results."""
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 
 import keras
 
-from training import measures, report, results
+from training import features, measures, report, results
 from training.fit import image_spec, load_data, load_source_of, train
 from training.recipe import apply_overrides
 from training.recipes import get_experiment
@@ -33,7 +34,8 @@ def reproduce(
     Args:
         name: Name of the experiment, `METHOD_TABLE_DATASET`.
         data: Path of the data.
-        workdir: Runs go to `WORKDIR/NAME/ROW/seed-N`.
+        workdir: Runs go to `WORKDIR/NAME/ROW/seed-N`; where an experiment shares its
+            runs with another one, NAME is the other's.
         results_folder: The CSV, Markdown table and plot go here.
         seeds: Number of seeds, 0, 1, ...
         rows: Labels of the rows to train; all by default.
@@ -44,33 +46,48 @@ def reproduce(
         Path of the CSV file.
     """
     experiment = get_experiment(name)
+    if experiment.picture:
+        features.require_scikit_learn()
     chosen = _choose(experiment, rows)
     recipes = {row.label: apply_overrides(row.recipe, overrides) for row in chosen}
+    folder = pathlib.Path(workdir) / (experiment.runs_of or name)
     path = results.results_path(
         results_folder, experiment.method, experiment.table, experiment.dataset
     )
     command = _command(name, data, seeds, rows, overrides)
-    source = None
+
+    @functools.cache
+    def source():
+        recipe = recipes[chosen[0].label]
+        loaded = load_source_of(recipe, data, on_corrupt)
+        return loaded.decoded(image_spec(recipe, loaded))
+
+    measured = 0
     for seed in range(seeds):
         for row in chosen:
             recipe = dataclasses.replace(recipes[row.label], seed=seed)
-            folder = pathlib.Path(workdir) / name / row.label / f"seed-{seed}"
-            if _recorded(path, folder, row, recipe):
+            workdir = folder / row.label / f"seed-{seed}"
+            if _recorded(path, workdir, row, recipe):
                 print(f"{row.label}, seed {seed}: recorded in {path}")
                 continue
-            print(f"{row.label}, seed {seed}: training in {folder}", flush=True)
-            if source is None:
-                source = load_source_of(recipe, data, on_corrupt)
-                source = source.decoded(image_spec(recipe, source))
+            print(f"{row.label}, seed {seed}: training in {workdir}", flush=True)
             keras.backend.clear_session()
-            run = train(recipe, folder, source=source)
-            spec, splits = load_data(recipe, source=source)
+            run = train(recipe, workdir, source=source())
+            _, splits = load_data(recipe, source=source())
             metric, value = measures.MEASURES[experiment.measure](run, splits)
-            line = _line(experiment, row, run, metric, value)
-            results.add_row(path, line)
-            report.write(experiment, path, command)
+            results.add_row(path, _line(experiment, row, run, metric, value))
             print(f"{row.label}, seed {seed}: {metric} {value:.2f}", flush=True)
-    report.write(experiment, path, command)
+            measured += 1
+            if not experiment.picture:
+                report.write(experiment, path, command)
+    if not experiment.picture:
+        report.write(experiment, path, command)
+    elif measured or not path.with_suffix(".png").exists():
+        runs = {row.label: Run.open(folder / row.label / "seed-0") for row in chosen}
+        spec, splits = load_data(recipes[chosen[0].label], source=source())
+        examples = splits[measures.held_out(splits)]
+        draw = features.PICTURES[experiment.picture]
+        report.write(experiment, path, command, *draw(runs, examples, spec.class_names))
     return path
 
 

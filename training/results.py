@@ -10,6 +10,7 @@ import subprocess
 import keras
 import numpy as np
 
+from keras_attn.version import __version__
 from training.run import write_then_rename
 
 METHODS = (
@@ -36,6 +37,7 @@ COLUMNS = {
     "seconds": float,
 }
 OPTIONAL = ("paper_value",)
+EXPECTED = {str: "a text", int: "an integer", float: "a finite number"}
 
 # A line is the result of one run: this part of it is unique in a file.
 KEY = ("row", "metric", "seed", "epochs")
@@ -54,7 +56,7 @@ def check_row(row):
             that is not finite, or an unknown method.
     """
     if set(row) != set(COLUMNS):
-        strange = sorted(set(row) ^ set(COLUMNS))
+        strange = sorted(map(str, set(row) ^ set(COLUMNS)))
         raise ValueError(
             f"Expected the columns {', '.join(COLUMNS)}. Differing: {strange}"
         )
@@ -65,13 +67,17 @@ def check_row(row):
             checked[name] = None
             continue
         try:
-            checked[name] = kind(value)
+            checked[name] = kind(value if kind is float else str(value))
+            if (
+                value in (None, "")
+                or kind is float
+                and not math.isfinite(checked[name])
+            ):
+                raise ValueError
         except (TypeError, ValueError):
-            checked[name] = ""
-        if checked[name] == "" or (kind is float and not math.isfinite(checked[name])):
             raise ValueError(
-                f"Expected {name} to be a {kind.__name__}. Received: {value!r}"
-            )
+                f"Expected {name} to be {EXPECTED[kind]}. Received: {value!r}"
+            ) from None
     if checked["method"] not in METHODS:
         raise ValueError(
             f"Expected method to be one of {METHODS}. Received: {checked['method']!r}"
@@ -137,7 +143,10 @@ def summarize(rows):
 
 
 def commit():
-    """The commit of the code that runs, `-dirty` if it was changed since."""
+    """The commit of the code that runs, `-dirty` if it was changed since.
+
+    Installed code that is in no repository gives its version.
+    """
     folder = pathlib.Path(__file__).parent
 
     def git(*arguments):
@@ -149,11 +158,13 @@ def commit():
         ).stdout.strip()
 
     try:
+        # An environment may lie inside somebody else's repository.
+        git("ls-files", "--error-unmatch", pathlib.Path(__file__).name)
         revision = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
         return revision + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return f"version {__version__}"
 
 
 def versions():

@@ -1,8 +1,9 @@
 """The complete state of a training run in one file, replaced atomically."""
 
 import dataclasses
-import io
 import json
+import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -19,12 +20,14 @@ class Progress:
         best: The best value of the watched metric.
         best_epoch: Its epoch, 0-based.
         seconds: Time spent in training, over all starts.
+        data: Checksum of the data that it was trained on.
     """
 
     history: list = dataclasses.field(default_factory=list)
     best: float = float("-inf")
     best_epoch: int = -1
     seconds: float = 0.0
+    data: str = ""
 
     @property
     def epochs(self):
@@ -61,15 +64,14 @@ def load_progress(path):
     """The progress stored at `path`; a new one if there is no such file."""
     if not path.exists():
         return Progress()
-    with _open_state(path) as state:
-        return Progress(**json.loads(str(state["progress"])))
+    text = str(_read(path, lambda name: name == "progress")["progress"])
+    return Progress(**json.loads(text))
 
 
 def restore_state(path, model):
     """Puts the state stored at `path` into a compiled model of the same recipe."""
     variables = _variables(model)
-    with _open_state(path) as state:
-        stored = {name: state[name] for name in state.files if name != "progress"}
+    stored = _read(path, lambda name: name != "progress")
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     if {name: array.shape for name, array in stored.items()} != wanted:
         raise ValueError(
@@ -81,8 +83,17 @@ def restore_state(path, model):
         variable.assign(stored[name])
 
 
-def _open_state(path):
+def _read(path, chosen):
+    """The arrays of a state file whose names are chosen."""
     try:
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"Cannot read the training state {path}: {error}") from error
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if "progress" not in names:
+            raise ValueError("it is no training state")
+        with np.load(path, allow_pickle=False) as state:
+            return {name: state[name] for name in names if chosen(name)}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"Cannot read the training state {path}, which is damaged ({error}). "
+            "Train with another --workdir; models saved beside it may still be good."
+        ) from error

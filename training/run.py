@@ -1,7 +1,6 @@
 """The folder of a training run: create, check, open."""
 
 import dataclasses
-import json
 import os
 import pathlib
 
@@ -9,9 +8,6 @@ import keras
 
 from keras_attn.preprocessing import spec_of
 from training.recipe import Recipe
-
-# Fields that may differ when a run is continued: they do not change its outcome.
-FREE_FIELDS = ("jit_compile",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +29,25 @@ class Run:
         Raises:
             ValueError: If the folder belongs to another recipe, or holds other files.
         """
+        run = cls.check(workdir, recipe)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = run.workdir / "recipe.json"
+        if not path.exists():
+            with write_then_rename(path) as file:
+                file.write(recipe.to_json().encode())
+        return run
+
+    @classmethod
+    def check(cls, workdir, recipe):
+        """The run that `create` would give; touches nothing, raises the same."""
         workdir = pathlib.Path(workdir)
-        path = workdir / "recipe.json"
-        if path.exists():
-            run = cls.open(workdir)
-            _check_same(run.recipe, recipe, workdir)
-            return cls(workdir, recipe)
-        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        if (workdir / "recipe.json").exists():
+            _check_same(cls.open(workdir).recipe, recipe, workdir)
+        elif not _is_unused(workdir):
             raise ValueError(
                 f"Expected a new folder or the folder of a run. Received: {workdir}, "
                 "which holds something else. Choose another --workdir."
             )
-        (workdir / "checkpoints").mkdir(parents=True)
-        with write_then_rename(path) as file:
-            file.write(recipe.to_json().encode())
         return cls(workdir, recipe)
 
     @classmethod
@@ -61,7 +62,7 @@ class Run:
             )
         try:
             return cls(workdir, Recipe.from_json(path.read_text()))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
     @property
@@ -85,19 +86,35 @@ class Run:
         return spec_of(self.load_model(which))
 
 
+def _is_unused(workdir):
+    """Whether nothing is there, but for what a run killed at its start leaves."""
+    if not workdir.exists():
+        return True
+    own = {"checkpoints", partial_path(workdir / "recipe.json").name}
+    return (
+        workdir.is_dir()
+        and {path.name for path in workdir.iterdir()} <= own
+        and not any((workdir / "checkpoints").glob("*"))
+    )
+
+
 def _check_same(found, wanted, workdir):
     differences = [
         f"{field.name}={getattr(found, field.name)!r} there, "
         f"{getattr(wanted, field.name)!r} now"
         for field in dataclasses.fields(Recipe)
-        if field.name not in FREE_FIELDS
-        and getattr(found, field.name) != getattr(wanted, field.name)
+        if getattr(found, field.name) != getattr(wanted, field.name)
     ]
     if differences:
         raise ValueError(
             f"The folder {workdir} belongs to another recipe: "
             f"{'; '.join(differences)}. Choose another --workdir."
         )
+
+
+def partial_path(path):
+    """Where a file is written before it gets its name."""
+    return path.with_name(f".{path.name}.partial")
 
 
 class write_then_rename:
@@ -109,21 +126,24 @@ class write_then_rename:
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.partial")
+        self.temporary = partial_path(self.path)
 
     def __enter__(self):
         self.file = open(self.temporary, "wb")
         return self.file
 
     def __exit__(self, kind, error, traceback):
+        complete = False
         try:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
+            # Closing writes what is buffered, so on a full disk it fails too.
+            with self.file:
+                if kind is None:
+                    self.file.flush()
+                    os.fsync(self.file.fileno())
+            complete = kind is None
         finally:
-            self.file.close()
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+            if complete:
+                os.replace(self.temporary, self.path)
+            else:
+                self.temporary.unlink(missing_ok=True)
         return False

@@ -1,4 +1,12 @@
-"""How a run uses the devices of its machine."""
+"""How a run uses the devices of its machine.
+
+Every device holds the whole model and computes on its share of each batch; gradients
+are added up. Batch normalisation would take the statistics of a device's share only,
+so several devices would train another model than one does. Its statistics are
+therefore computed over the whole batch (Keras's `synchronized=True`), and the number
+of devices changes the results by rounding errors only. What a layer draws at random
+itself, such as dropout, differs between devices.
+"""
 
 import contextlib
 import functools
@@ -37,3 +45,35 @@ def scope():
     """Context in which a model is built and compiled."""
     strategy = mirrored_strategy()
     return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def check_recipe(recipe):
+    """One clear error for what several devices cannot do."""
+    devices = device_count()
+    if recipe.batch_size % devices:
+        raise ValueError(
+            f"Expected a batch size that {devices} devices can share. "
+            f"Received: batch_size={recipe.batch_size}"
+        )
+    if devices > 1 and recipe.jit_compile:
+        raise ValueError(
+            "Expected jit_compile=false: XLA does not compile a step that "
+            f"{devices} devices share. Received: jit_compile=True"
+        )
+
+
+def synchronize(model, synchronized):
+    """Sets whether batch normalisation sees the whole batch or a device's share."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+
+
+@contextlib.contextmanager
+def portable(model):
+    """Context in which to save: other backends refuse synchronised layers."""
+    synchronize(model, False)
+    try:
+        yield model
+    finally:
+        synchronize(model, device_count() > 1)

@@ -5,6 +5,7 @@ import difflib
 from training.recipes import (
     class_embedding_figure3,
     class_embedding_figure4,
+    class_embedding_figure5,
     class_embedding_table1,
     generated,
 )
@@ -16,6 +17,7 @@ FAMILIES = (
     class_embedding_table1,
     class_embedding_figure3,
     class_embedding_figure4,
+    class_embedding_figure5,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

@@ -12,7 +12,7 @@ ARGUMENTS = {
     "samples": 7,
     "scale": 17.0,
     "axis": 1,
-    "chunk_size": 4,
+    "chunk_size": 9,
     "control_variate": True,
     "seed": 5,
 }
@@ -23,7 +23,7 @@ def test_layer():
         PerturbedArgmax,
         ARGUMENTS,
         (2, 5, 7, 3),
-        other_shapes=[(3, 11), (2, 5, 1)],
+        other_shapes=[(3, 11)],
         stochastic=True,
         expected_num_trainable_weights=0,
         expected_num_seed_generators=1,

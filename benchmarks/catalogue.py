@@ -1,0 +1,63 @@
+"""The comparisons, and what they are to show; needs no backend to be imported."""
+
+import dataclasses
+
+ALL_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A bound on a case's ratio: `relation` is `<=` or `>=`."""
+
+    relation: str
+    bound: float
+
+    def verdict(self, ratio):
+        met = ratio <= self.bound if self.relation == "<=" else ratio >= self.bound
+        return f"{self.relation} {self.bound:.2f}: {'met' if met else 'MISSED'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One comparison, measured by `benchmarks/NAME.py` in a process per backend.
+
+    Args:
+        backends: Keras backends to measure it on.
+        ratio: What the ratios of its cases mean.
+        targets: Dict from a case to its `Target`.
+    """
+
+    backends: tuple
+    ratio: str
+    targets: dict
+
+
+BENCHMARKS = {
+    "step_time": Benchmark(
+        ALL_BACKENDS,
+        "time of a training step of RN26 (32x32, batch 128), relative to `baseline`",
+        {"class_embedding": Target("<=", 1.1)},
+    ),
+    "input_pipeline": Benchmark(
+        ("tensorflow",),
+        "images per second, relative to what the training step of RN26 consumes",
+        {
+            "pipeline, batch 128": Target(">=", 3.0),
+            "pipeline, batch 32": Target(">=", 3.0),
+        },
+    ),
+    "soft_maximizers": Benchmark(
+        ALL_BACKENDS,
+        "time of forward and backward pass on 32x32x32x64, relative to `bn_relu`",
+        {},
+    ),
+    "perturbed_memory": Benchmark(
+        ALL_BACKENDS,
+        "peak host memory of a forward and backward pass of PerturbedArgmax "
+        "(600 samples on 8x32x32x64), as a share of 2 GB",
+        {
+            "growth": Target("<=", 1.0),
+            "whole process": Target("<=", 1.0),
+        },
+    ),
+}

@@ -51,6 +51,18 @@ def describe(
         for part, indices in split_indices(source, split).items():
             counts = counts_table(source.labels[indices], source.class_names)
             lines += [f"{split}, {part}", counts, ""]
+    problems = write_sheet(source, output, examples_per_class)
+    skipped = [f"{file}: {reason}" for file, reason in source.skipped]
+    lines += [f"skipped: {problem}" for problem in (*skipped, *map(str, problems))]
+    return "\n".join([*lines, "", f"Contact sheet: {output}"])
+
+
+def write_sheet(source, output, examples_per_class=10):
+    """Draws the first readable images of every class into one PNG file.
+
+    Returns:
+        The `CorruptImageError`s of the images passed over.
+    """
     chosen, images, problems = first_images(source, examples_per_class)
     boxes = source.annotations.get("box")
     picture = contact_sheet(
@@ -62,9 +74,7 @@ def describe(
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)
-    skipped = [f"{file}: {reason}" for file, reason in source.skipped]
-    lines += [f"skipped: {problem}" for problem in (*skipped, *map(str, problems))]
-    return "\n".join([*lines, "", f"Contact sheet: {output}"])
+    return problems
 
 
 def first_images(source, count):

@@ -1,0 +1,1 @@
+"""tf.data: data sets, splits, augmentation, batches."""

@@ -1,0 +1,1 @@
+"""Recipes, fit, evaluate, explain, export, reproduce, and the command line."""

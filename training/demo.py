@@ -1,0 +1,70 @@
+"""The main job on the generated data set: train, evaluate, explain, export."""
+
+import pathlib
+import shutil
+import time
+
+import numpy as np
+from PIL import Image
+
+from training import contents, evaluate, explain, fit
+from training.recipes import DEFAULT, get_recipe
+from training.serving.export import export
+
+IMAGES = 6
+
+
+def demo(workdir="runs/demo"):
+    """Trains the default recipe and shows all that can be done with the result.
+
+    Writes, below `workdir`: a contact sheet of the data, the run folder `model`, six
+    test images as PNG files and their class maps. The export goes to
+    `saved_models/demo/`. A second call goes on where the first one stopped.
+
+    Returns:
+        The run.
+    """
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    recipe = get_recipe(DEFAULT)
+    started = time.perf_counter()
+
+    def say(text):
+        print(f"[{time.perf_counter() - started:4.0f} s] {text}", flush=True)
+
+    say(f"1/5 data: drawing {recipe.examples} images of the generated data set")
+    source = fit.load_source_of(recipe)
+    sheet = workdir / "data.png"
+    contents.write_sheet(source, sheet)
+    say(f"    {sheet}: what they look like")
+    say(f"2/5 train: {recipe.name}, {recipe.epochs} epochs")
+    run = fit.train(recipe, workdir / "model", source=source)
+    say("3/5 evaluate: on the test images")
+    print(evaluate.format_evaluation(evaluate.evaluate(run.workdir, "test")))
+    say("4/5 explain: class maps over test images")
+    folder = write_test_images(recipe, source, workdir / "images")
+    output = workdir / "explained"
+    shutil.rmtree(output, ignore_errors=True)
+    written, _ = explain.explain(run.workdir, [folder], output)
+    say(f"    {written[-1]}: look at this one first")
+    say("5/5 export: a SavedModel for TF Serving, compared with the Keras model")
+    say(f"    {export(run.workdir, name='demo')}")
+    say("done. Next:")
+    print(
+        f"  keras-attn predict {run.workdir} {folder}\n"
+        f"  tensorboard --logdir {run.workdir}/tensorboard\n"
+        "  keras-attn recipes"
+    )
+    return run
+
+
+def write_test_images(recipe, source, folder):
+    """The first test images of different classes, as PNG files."""
+    _, splits = fit.load_data(recipe, source=source)
+    images, labels = splits["test"]
+    folder.mkdir(parents=True, exist_ok=True)
+    _, first = np.unique(labels, return_index=True)
+    for index in sorted(first)[:IMAGES]:
+        name = source.class_names[labels[index]]
+        Image.fromarray(images[index]).save(folder / f"test_{index}_{name}.png")
+    return folder

@@ -123,6 +123,28 @@ def evaluation_batches(images, labels, batch_size):
     return _finish(dataset.batch(batch_size))
 
 
+def evaluation_batch_size(examples, largest, devices=1):
+    """The largest batch size that gives every device images of every batch.
+
+    Devices share a batch in equal parts, the last one taking what is left; Keras
+    fails where that is nothing, and where the first batch does not divide.
+
+    Args:
+        examples: Number of images, at least 1.
+        largest: Largest batch size to return.
+        devices: Number of devices.
+    """
+    for size in range(min(largest, examples) // devices * devices, 0, -devices):
+        rest = examples % size
+        share = -(-rest // devices)
+        if not rest or rest > share * (devices - 1):
+            return size
+    raise ValueError(
+        f"Expected validation images that {devices} devices can share. "
+        f"Received: {examples} images"
+    )
+
+
 def label_outputs(dataset, outputs):
     """The image's label for every named output of the model that learns from it."""
     return dataset.map(

@@ -93,7 +93,9 @@ def _places(model):
         )
     places = {f"{STAGE} output": model.get_layer(STAGE).output}
     if BLOCK in names:
-        places["block output"] = model.get_layer(BLOCK).output["features"]
+        block = model.get_layer(BLOCK)
+        # Called once more, since `block.output` is a list without names.
+        places["block output"] = block(block.input)["features"]
     return places
 
 

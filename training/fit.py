@@ -215,8 +215,11 @@ def _batches(recipe, splits, outputs, start):
     )
     validation = None
     if len(splits["validation"][1]):
-        # Large batches: nothing in evaluation depends on their size.
-        size = max(recipe.batch_size, 128 * strategy.device_count())
+        # Large batches, for speed: loss and accuracy do not depend on their size.
+        devices = strategy.device_count()
+        size = build.evaluation_batch_size(
+            len(splits["validation"][1]), max(recipe.batch_size, 128 * devices), devices
+        )
         validation = build.evaluation_batches(*splits["validation"], size)
         validation = build.label_outputs(validation, outputs)
     return build.label_outputs(training, outputs), validation

@@ -139,3 +139,26 @@ def test_the_grid_mask_names_the_extra_that_it_needs(monkeypatch):
 def test_an_unknown_name_is_an_error_that_names_the_nearest():
     with pytest.raises(ValueError, match="Did you mean 'translate_flip'"):
         augment.check_augmentation("translate_flipp")
+
+
+def test_why_these_are_not_layers_of_keras():
+    """What docs/augmentation.md says of them; if it fails, Keras has improved."""
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("elsewhere these layers have other troubles inside tf.data")
+    places = np.zeros((16, 12, 12, 3), "float32")
+    places[..., 0] = np.arange(144).reshape(12, 12)
+    crop = keras.layers.RandomCrop(4, 4, seed=1)
+    corners = [np.asarray(crop(places, training=True))[:, 0, 0, 0] for _ in range(4)]
+    assert all(len(set(corner)) == 1 for corner in corners)
+    assert len({corner[0] for corner in corners}) > 1
+
+    def flips(first):
+        flip = keras.layers.RandomFlip("horizontal", seed=1)
+        dataset = tf.data.Dataset.range(first, 4)
+        dataset = dataset.map(lambda number: flip(tf.constant(places), training=True))
+        return [np.asarray(images)[:, 0, 0, 0] for images in dataset]
+
+    whole, resumed = flips(0), flips(2)
+    np.testing.assert_array_equal(resumed, whole[:2])
+    assert np.any(np.not_equal(resumed, whole[2:]))

@@ -100,6 +100,26 @@ def test_evaluation_shows_all_examples_in_order():
     np.testing.assert_array_equal(images, numbered()[0])
 
 
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
+def test_no_device_is_left_without_images(devices):
+    for examples in (64, 71, 500, 999, 5000):
+        size = build.evaluation_batch_size(examples, 128, devices)
+        assert size % devices == 0 and size <= min(128, examples)
+        for batch in (size, examples % size or size):
+            # What tf.data's rebatching does: equal parts, rounded up.
+            share = int(np.ceil(batch / devices))
+            parts = [len(range(batch)[i * share :][:share]) for i in range(devices)]
+            assert sum(parts) == batch and min(parts) > 0
+
+
+def test_evaluation_batches_are_as_large_as_can_be():
+    assert build.evaluation_batch_size(5000, 128) == 128
+    assert build.evaluation_batch_size(11, 128) == 11
+    assert build.evaluation_batch_size(11, 128, 2) == 8
+    with pytest.raises(ValueError, match="4 devices.*11 images"):
+        build.evaluation_batch_size(11, 128, 4)
+
+
 def test_every_output_gets_the_label():
     dataset = build.evaluation_batches(*numbered(), 10)
     images, labels = next(iter(build.label_outputs(dataset, ["logits", "patches"])))

@@ -1,0 +1,225 @@
+"""Recipe -> model, loss, optimizer, data, and what `train` leaves behind."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.tiny import tiny_model, tiny_recipe
+from training import callbacks, fit, resume
+from training.run import Run
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(fit, "build_model", tiny_model)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return fit.load_source_of(tiny_recipe())
+
+
+def crossentropy(logits, labels):
+    """Mean over the cells of each image's -log softmax, in float64."""
+    logits = np.asarray(logits, "float64")
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    picked = np.stack(
+        [-log[..., label] for log, label in zip(logs, labels, strict=True)]
+    )
+    return picked.reshape(len(labels), -1).mean(axis=1)
+
+
+@pytest.mark.parametrize("row", ["baseline", "aux", "class_embedding"])
+def test_the_loss_is_the_papers(row, source):
+    recipe = tiny_recipe(row=row, patch_loss_weight=0.3, weight_decay=0.05)
+    spec, splits = fit.load_data(recipe, source=source)
+    images, labels = (array[:8] for array in splits["train"])
+    model = fit.trainable_model(recipe, spec, 1)
+    outputs = model.predict(images, verbose=0)
+    wanted = crossentropy(outputs["logits"], labels).mean()
+    if row != "baseline":
+        patches = crossentropy(outputs["patch_logits"], labels).mean()
+        wanted = 0.7 * wanted + 0.3 * patches
+    kernels = [w for w in model.trainable_weights if w.name == "kernel"]
+    assert len(kernels) == {"baseline": 2, "aux": 3, "class_embedding": 5}[row]
+    wanted += 0.05 * sum(float((w.numpy() ** 2).sum()) for w in kernels)
+    targets = {name: labels for name in model.output}
+    logs = model.evaluate(images, targets, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_learning_rate_drops_at_the_fractions():
+    recipe = tiny_recipe(learning_rate=0.4, decay_factor=0.1, decay_at=(0.5, 0.75))
+    rate = fit.make_optimizer(recipe, 100)._learning_rate
+    rates = [float(rate(step)) for step in (0, 50, 51, 75, 76, 99)]
+    assert rates == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004, 0.004])
+    constant = fit.make_optimizer(tiny_recipe(decay_at=()), 100)
+    assert float(constant.learning_rate) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind"),
+    [
+        ("adam", keras.optimizers.Adam),
+        ("adamw", keras.optimizers.AdamW),
+        ("sgd", keras.optimizers.SGD),
+    ],
+)
+def test_decoupled_decay_shrinks_kernels_only(optimizer, kind):
+    recipe = tiny_recipe(
+        optimizer=optimizer,
+        weight_decay=0.5,
+        weight_decay_mode="decoupled",
+        learning_rate=0.1,
+        decay_at=(),
+    )
+    made = fit.make_optimizer(recipe, 10)
+    assert type(made) is kind
+    assert optimizer != "sgd" or made.momentum == 0.9
+    names = ("kernel", "bias", "gamma", "beta")
+    weights = [keras.Variable(np.ones(2, "float32"), name=name) for name in names]
+    made.apply([np.zeros(2, "float32")] * 4, weights)
+    values = [float(weight.numpy()[0]) for weight in weights]
+    assert values == pytest.approx([0.95, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_with_an_l2_penalty_the_optimizer_itself_does_not_decay(optimizer):
+    made = fit.make_optimizer(tiny_recipe(optimizer=optimizer, weight_decay=0.5), 10)
+    weight = keras.Variable(np.ones(2, "float32"), name="kernel")
+    made.apply([np.zeros(2, "float32")], [weight])
+    np.testing.assert_array_equal(weight.numpy(), 1.0)
+
+
+def test_data_is_split_without_overlap_and_described(source):
+    spec, splits = fit.load_data(tiny_recipe(), source=source)
+    assert set(splits) == {"train", "validation", "test"}
+    texts = [image.tobytes() for images, _ in splits.values() for image in images]
+    assert len(texts) == len(set(texts)) == 130
+    assert (spec.height, spec.width) == (32, 32)
+    assert (spec.mean, spec.std) == (source.mean, source.std)
+    assert spec.class_names == source.class_names
+    other = fit.load_data(tiny_recipe(split_seed=1), source=source)[1]
+    assert (other["train"][0] != splits["train"][0]).any()
+
+
+def test_the_same_seed_gives_the_same_weights(source):
+    spec, _ = fit.load_data(tiny_recipe(), source=source)
+
+    def start(seed):
+        return fit.trainable_model(tiny_recipe(seed=seed), spec, 1).get_weights()
+
+    for first, second in zip(start(1), start(1), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (start(1)[0] != start(2)[0]).any()
+
+
+def test_training_leaves_a_run_and_a_second_call_trains_nothing(
+    tmp_path, source, capsys
+):
+    recipe = tiny_recipe(epochs=2)
+    run = fit.train(recipe, tmp_path / "run", source=source, verbose=0)
+    assert Run.open(tmp_path / "run") == run
+    with open(run.workdir / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [line["epoch"] for line in history] == ["1", "2"]
+    assert float(history[0]["learning_rate"]) == pytest.approx(1e-2)
+    assert float(history[1]["learning_rate"]) == pytest.approx(1e-4)
+    assert any((run.workdir / "tensorboard" / "train").iterdir())
+    progress = resume.load_progress(run.checkpoints / "last.npz")
+    accuracies = [logs["val_logits_accuracy"] for logs in progress.history]
+    assert progress.best == max(accuracies)
+    assert progress.best_epoch == accuracies.index(max(accuracies))
+    assert run.spec("last").class_names == source.class_names
+
+    # The saved model is that of the last epoch: it gives the recorded accuracy.
+    _, splits = fit.load_data(recipe, source=source)
+    images, labels = splits["validation"]
+    logits = run.load_model("last").predict(images, verbose=0)["logits"]
+    accuracy = np.mean(logits.argmax(-1) == labels)
+    assert accuracy == pytest.approx(accuracies[-1], abs=1e-6)
+
+    before = {path: path.stat().st_mtime_ns for path in run.workdir.rglob("*")}
+    capsys.readouterr()
+    fit.train(recipe, tmp_path / "run", source=source, verbose=0)
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run.workdir.rglob("*")}
+
+
+def test_a_baseline_in_bfloat16_without_validation_data(tmp_path, source, monkeypatch):
+    original = fit.load_data
+
+    def without_validation(*arguments):
+        spec, splits = original(*arguments)
+        splits["validation"] = tuple(part[:0] for part in splits["validation"])
+        return spec, splits
+
+    monkeypatch.setattr(fit, "load_data", without_validation)
+    recipe = tiny_recipe(row="baseline", dtype_policy="mixed_bfloat16", epochs=2)
+    run = fit.train(recipe, tmp_path, source=source, verbose=0)
+    progress = resume.load_progress(run.checkpoints / "last.npz")
+    assert progress.best_epoch == 1
+    model = run.load_model("best")
+    assert model.get_layer("stem").compute_dtype == "bfloat16"
+    assert model.output["logits"].dtype == "float32"
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_baseline_is_judged_by_its_validation_accuracy(source):
+    recipe = tiny_recipe(row="baseline")
+    spec, splits = fit.load_data(recipe, source=source)
+    model = fit.trainable_model(recipe, spec, 1)
+    _, validation = fit._batches(recipe, splits, list(model.output), 0)
+    logs = model.evaluate(validation, verbose=0, return_dict=True)
+    assert fit._watched(model, validation).removeprefix("val_") in logs
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"augmentation": "cutmix"}, "augmentation"),
+        ({"batch_size": 1000}, "batch_size=1000"),
+        ({"split": "60_40"}, "split"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(tmp_path, source, changes, words):
+    with pytest.raises(ValueError, match=words):
+        fit.train(tiny_recipe(**changes), tmp_path / "run", source=source)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_or_other_data_cannot_continue_a_run(tmp_path, source):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    recipe = tiny_recipe(epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_begin", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(recipe, tmp_path, source=source, verbose=0)
+    spec, splits = fit.load_data(recipe, source=source)
+    progress = resume.Progress([{"epoch": 1}], data="other")
+    resume.save_state(
+        tmp_path / "checkpoints" / "last.npz",
+        fit.trainable_model(recipe, spec, 9),
+        progress,
+    )
+    with pytest.raises(ValueError, match="Expected the data that .* was trained on"):
+        fit.train(recipe, tmp_path, source=source, verbose=0)
+    with pytest.raises(ValueError, match="epochs=2 there, 9 now"):
+        fit.train(tiny_recipe(epochs=9), tmp_path, source=source, verbose=0)
+
+
+def test_a_loss_that_explodes_stops_with_an_explanation(tmp_path, source):
+    recipe = tiny_recipe(learning_rate=1e30, optimizer="sgd")
+    with pytest.raises(callbacks.NotFiniteError) as caught:
+        fit.train(recipe, tmp_path, source=source, verbose=0)
+    message = str(caught.value)
+    assert "at step 2 of epoch 1" in message or "at step 3 of epoch 1" in message
+    assert "No checkpoint was saved before." in message
+    assert "learning_rate=1e+30" in message and "dtype_policy=float32" in message
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -21,7 +21,7 @@ def main(argv=None):
     Returns:
         Exit code: 0; 2 for an error; 130 when interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = parser().parse_args(argv)

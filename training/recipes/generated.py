@@ -13,9 +13,8 @@ RECIPES = tuple(
         split="official",
         backbone="rn26",
         row=row,
-        epochs=8,
+        epochs=10,
         learning_rate=2e-3,
-        augmentation="none",
     )
     for row in ("class_embedding", "baseline", "aux")
 )

@@ -1,0 +1,48 @@
+"""What the README shows runs as it stands."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def run(block):
+    names = {}
+    exec(block, names)
+    return names["model"]
+
+
+def test_block_in_a_functional_model_trains():
+    model = run(BLOCKS[0])
+    images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
+    labels = np.array([0, 1, 2, 9])
+    history = model.fit(
+        images, {"logits": labels, "patch_logits": labels}, epochs=5, verbose=0
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert len(BLOCKS[0].splitlines()) <= 12
+
+
+def test_block_in_resnet50_has_the_stated_maps(capsys):
+    model = run(BLOCKS[1])
+    assert model.output["patch_logits"].shape == (None, 14, 14, 10)
+    assert model.output["logits"].shape == (None, 10)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(path):
+    assert (pathlib.Path(__file__).parent.parent / path).exists()
+
+
+def test_commands_and_options_exist():
+    from training.cli import parser
+
+    commands = re.sub(r"\\\n\s+", "", README)
+    lines = re.findall(r"^keras-attn (.*?)(?:\s+#.*)?$", commands, re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
+        assert parser().parse_args(line.split())

@@ -305,7 +305,7 @@ print("peak growth in MB:", peak() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
 def test_memory_does_not_grow_with_the_samples():
-    """600 samples of this input are 157 MB for each of several tensors."""
+    """All 600 samples at once take 480 to 660 MB here; XLA's compiler takes 200."""
     environment = {
         **os.environ,
         "KERAS_BACKEND": keras.backend.backend(),
@@ -318,7 +318,7 @@ def test_memory_does_not_grow_with_the_samples():
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout.split()[-1]) < 250, result.stdout
+    assert float(result.stdout.split()[-1]) < 350, result.stdout
 
 
 @pytest.mark.parametrize(

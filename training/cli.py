@@ -113,6 +113,12 @@ def evaluate(arguments):
         print(
             f"No test images; evaluated on split {result['split']!r}.", file=sys.stderr
         )
+    if result["same_data"] is False:
+        print(
+            "These are not the images that the run was trained on, so another split: "
+            "some may have been trained on.",
+            file=sys.stderr,
+        )
     print(json.dumps(result, indent=2) if arguments.json else format_evaluation(result))
 
 

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from pipelines.build import check_arrays
+from pipelines.build import check_arrays, checksum
 from pipelines.sources import load_source
 from training.fit import load_data
+from training.resume import load_progress
 from training.run import write_then_rename
 from training.trained import load_trained, log_softmax, outputs_of, softmax
 
@@ -98,7 +99,9 @@ def evaluate(
 
     Returns:
         The dict of `evaluate_model` with class names for `per_class_accuracy`, and
-        `model`, `checkpoint`, `epoch`, `dataset`, `split`.
+        `model`, `checkpoint`, `epoch`, `dataset`, `split`, `same_data` (whether these
+        are the images that the run was trained and validated on, split alike; `None`
+        for other data).
     """
     if split not in (None, *SPLITS):
         raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
@@ -108,10 +111,12 @@ def evaluate(
         dataset = trained.run.recipe.dataset
         spec, splits = load_data(trained.run.recipe, data, on_corrupt=on_corrupt)
         _check_own_classes(trained, spec.class_names)
+        same_data = trained_on(trained.run, splits)
         otherwise = "validation"
     else:
         dataset = dataset or "folder"
         splits = _other_data(trained, dataset, data, on_corrupt)
+        same_data = None
         otherwise = "all"
     split = split or ("test" if _has(splits, "test") else otherwise)
     if not _has(splits, split):
@@ -129,11 +134,18 @@ def evaluate(
         "epoch": trained.epoch,
         "dataset": dataset,
         "split": split,
+        "same_data": same_data,
         **result,
     }
     if own:
         record(trained.run, result)
     return result
+
+
+def trained_on(run, splits):
+    """Whether a run was trained on exactly these splits; `None` if it is unknown."""
+    known = load_progress(run.checkpoints / "last.npz").data
+    return known == checksum(splits) if known else None
 
 
 def record(run, result):

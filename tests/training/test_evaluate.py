@@ -1,11 +1,21 @@
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 
+from pipelines import build
 from tests.training import tiny_models as tiny
-from training.evaluate import evaluate, evaluate_model, format_evaluation, score
+from tests.training.tiny import tiny_model, tiny_recipe
+from training import fit
+from training.evaluate import (
+    evaluate,
+    evaluate_model,
+    format_evaluation,
+    score,
+    trained_on,
+)
 
 
 def test_score_agrees_with_keras_metrics():
@@ -113,6 +123,25 @@ def test_run_is_evaluated_on_its_own_data_and_recorded(tmp_path):
     # A checkpoint named by its path is the run's.
     again = evaluate(run.checkpoints / "best.keras")
     assert again == {**result, "model": str(run.checkpoints / "best.keras")}
+
+
+def test_other_images_than_the_trained_ones_are_noticed():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (6, 4, 4, 3), "uint8")
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    splits = {"train": (images[:4], labels[:4]), "validation": (images[4:], labels[4:])}
+    other = {"train": (images[2:], labels[2:]), "validation": (images[:2], labels[:2])}
+    assert build.checksum(splits) == build.checksum(dict(reversed(splits.items())))
+    assert build.checksum(splits) != build.checksum(other)
+
+
+def test_run_knows_whether_it_was_trained_on_the_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(fit, "build_model", tiny_model)
+    recipe = tiny_recipe(epochs=1)
+    run = fit.train(recipe, tmp_path / "run", verbose=0)
+    assert evaluate(run.workdir)["same_data"] is True
+    _, splits = fit.load_data(dataclasses.replace(recipe, difficulty=0.1))
+    assert trained_on(run, splits) is False
 
 
 def test_split_without_images_is_an_error(tmp_path):

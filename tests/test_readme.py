@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -33,9 +34,17 @@ def test_block_in_resnet50_has_the_stated_maps(capsys):
     assert model.output["logits"].shape == (None, 10)
 
 
+def test_quoted_results_are_those_that_the_program_wrote():
+    written = [path.read_text() for path in sorted((ROOT / "results").glob("*.md"))]
+    quoted = re.findall(r"^\| rn26_.*$", README, re.MULTILINE)
+    assert len(quoted) >= 5
+    for line in quoted:
+        assert any(line in text.splitlines() for text in written), line
+
+
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(path):
-    assert (pathlib.Path(__file__).parent.parent / path).exists()
+    assert (ROOT / path).exists()
 
 
 def test_commands_and_options_exist():

@@ -76,12 +76,14 @@ class ImagePreprocessing(keras.layers.Layer):
 
     Args:
         spec: `ImageSpec`, or its dict.
+        resize: If `False`, images keep their size and are only normalised: for
+            networks that are used at several sizes.
 
     Input shape: `(batch, height, width, 3)`, any height and width, values 0..255 of
         any dtype.
 
-    Output shape: `(batch, spec.height, spec.width, 3)`,
-        `(images / 255 - mean) / std` in the layer's compute dtype.
+    Output shape: `(batch, spec.height, spec.width, 3)`, or the input's own size
+        without `resize`; `(images / 255 - mean) / std` in the layer's compute dtype.
 
     Example:
 
@@ -90,13 +92,14 @@ class ImagePreprocessing(keras.layers.Layer):
     (1, 32, 32, 3)
     """
 
-    def __init__(self, spec, **kwargs):
+    def __init__(self, spec, resize=True, **kwargs):
         # Raw pixels up to 255 do not survive a cast to half precision unharmed.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.spec = ImageSpec.from_dict(spec) if isinstance(spec, dict) else spec
         if not isinstance(self.spec, ImageSpec):
             raise ValueError(f"Expected an ImageSpec or its dict. Received: {spec}")
+        self.resize = resize
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: 3})
         fraction = self.spec.crop_fraction
         # These layers of Keras also run inside tf.data on every backend.
@@ -134,25 +137,32 @@ class ImagePreprocessing(keras.layers.Layer):
         return ops.cast((images - mean) / std, self.compute_dtype)
 
     def call(self, images):
-        if tuple(images.shape[1:3]) != (self.spec.height, self.spec.width):
+        fits = tuple(images.shape[1:3]) == (self.spec.height, self.spec.width)
+        if self.resize and not fits:
             images = ops.cast(ops.round(ops.clip(images, 0, 255)), "uint8")
             images = self.fit_size(images)
         return self.normalize(images)
 
     def compute_output_shape(self, input_shape):
+        if not self.resize:
+            return tuple(input_shape)
         return (*input_shape[:-3], self.spec.height, self.spec.width, 3)
 
     def get_config(self):
-        return {**super().get_config(), "spec": self.spec.to_dict()}
+        return {
+            **super().get_config(),
+            "spec": self.spec.to_dict(),
+            "resize": self.resize,
+        }
 
 
 def spec_of(model):
-    """The `ImageSpec` that a model carries.
+    """The `ImageSpec` that a model carries, the first one where models are nested.
 
     Raises:
         ValueError: If the model has no `ImagePreprocessing` layer.
     """
-    for layer in model.layers:
+    for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, ImagePreprocessing):
             return layer.spec
     raise ValueError(

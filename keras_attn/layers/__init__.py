@@ -1,8 +1,21 @@
 """Layers: weights around an op, one public layer a file."""
 
 from keras_attn.layers.class_embedding import ClassEmbedding
+from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.margin_softmax import MarginSoftmax
 from keras_attn.layers.patch_logits import PatchLogits
 from keras_attn.layers.perturbed_argmax import PerturbedArgmax
+from keras_attn.layers.spatial_attention_branch import SpatialAttentionBranch
+from keras_attn.layers.squeeze_excitation import SqueezeExcitation
+from keras_attn.layers.valid_bottleneck import ValidBottleneck
 
-__all__ = ["ClassEmbedding", "MarginSoftmax", "PatchLogits", "PerturbedArgmax"]
+__all__ = [
+    "ClassEmbedding",
+    "ClassEvidence",
+    "MarginSoftmax",
+    "PatchLogits",
+    "PerturbedArgmax",
+    "SpatialAttentionBranch",
+    "SqueezeExcitation",
+    "ValidBottleneck",
+]

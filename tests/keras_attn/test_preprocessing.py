@@ -112,3 +112,21 @@ def test_refuses_what_is_no_rgb_image_or_spec():
 def test_refuses_wrong_specs(changes, message):
     with pytest.raises(ValueError, match=message):
         ImageSpec(**{"height": 8, "width": 8, **changes})
+
+
+def test_without_resizing_images_keep_their_size():
+    layer = ImagePreprocessing(SPEC, resize=False)
+    image = photograph(20, 7)[None]
+    wanted = (image / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
+    np.testing.assert_allclose(to_numpy(layer(image)), wanted, atol=1e-5)
+    assert layer.compute_output_shape((None, None, None, 3)) == (None, None, None, 3)
+    revived = ImagePreprocessing.from_config(layer.get_config())
+    assert revived(image).shape == (1, 20, 7, 3)
+
+
+def test_spec_is_found_in_a_model_inside_a_model():
+    images = keras.Input((8, 12, 3))
+    inner = keras.Model(images, ImagePreprocessing(SPEC)(images))
+    outer_images = keras.Input((8, 12, 3))
+    outer = keras.Model(outer_images, keras.layers.Flatten()(inner(outer_images)))
+    assert spec_of(outer) == SPEC

@@ -1,0 +1,87 @@
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class SqueezeExcitation(keras.layers.Layer):
+    """Scales every channel by a gate computed from all channels' means.
+
+    Hu et al., "Squeeze-and-Excitation Networks", as in the bottlenecks of AnchorNet:
+    `x * gate(relu(mean(x) W1 + b1) W2 + b2)`, with the mean over all cells.
+
+    The gate sees the whole map, so it widens no cell's window but scales all cells
+    alike; `keras_attn.ops.receptive_field` leaves it out and says so.
+
+    Args:
+        units: Width of the hidden layer, at least 1.
+        activation: Of the hidden layer.
+        gate_activation: Of the gate.
+        kernel_regularizer: Regularizer of both kernels.
+
+    Input shape: `(batch, height, width, channels)`.
+
+    Output shape: as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+
+    Example:
+
+    >>> SqueezeExcitation(4)(keras.random.normal((2, 9, 7, 16))).shape
+    (2, 9, 7, 16)
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="relu",
+        gate_activation="hard_sigmoid",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        if not isinstance(units, int) or units < 1:
+            raise ValueError(
+                f"Expected `units` to be a positive integer. Received: units={units}"
+            )
+        super().__init__(**kwargs)
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.gate_activation = keras.activations.get(gate_activation)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.squeeze = self._dense(self.units, self.activation, "squeeze")
+        self.squeeze.build((None, channels))
+        self.excite = self._dense(channels, self.gate_activation, "excite")
+        self.excite.build((None, self.units))
+
+    def _dense(self, units, activation, name):
+        return keras.layers.Dense(
+            units,
+            activation=activation,
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(self, inputs):
+        mean = ops.mean(inputs, axis=(1, 2))
+        gate = self.excite(self.squeeze(mean))
+        return inputs * gate[:, None, None, :]
+
+    def multiply_adds(self, input_shape):
+        return 2 * self.units * input_shape[-1]
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "gate_activation": keras.activations.serialize(self.gate_activation),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_attn.accounting import multiply_adds, trainable_params
+from keras_attn.accounting import (
+    PatchCost,
+    multiply_adds,
+    patch_cost,
+    trainable_params,
+)
 from keras_attn.layers import ClassEmbedding
 from keras_attn.models import build_model
 
@@ -63,3 +68,72 @@ def test_refuses_unknown_sizes():
     model = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
     with pytest.raises(ValueError, match="fixed spatial sizes"):
         multiply_adds(model)
+
+
+def small_classifier(input_shape=(None, None, 3)):
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(4, 3, strides=2)(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, {"logits": layers.Dense(7)(x)})
+
+
+def small_cost(height, width):
+    cells = ((height - 3) // 2 + 1) * ((width - 3) // 2 + 1)
+    return cells * 3 * 3 * 3 * 4 + 4 * 7
+
+
+@pytest.mark.parametrize("input_shape", [(None, None, 3), (17, 23, 3)])
+def test_counts_at_the_size_that_is_asked_for(input_shape):
+    model = small_classifier(input_shape)
+    assert multiply_adds(model, (11, 5, 3)) == small_cost(11, 5)
+    inputs = keras.Input((None, None, 3))
+    outer = keras.Model(inputs, model(keras.layers.ZeroPadding2D(1)(inputs)))
+    if input_shape[0] is None:
+        assert multiply_adds(outer, (11, 5, 3)) == small_cost(13, 7)
+
+
+def resnet50_with_stride_on_the_3x3():
+    """The variant of PyTorch's model zoo; Keras strides the first 1x1 convolution."""
+    original = keras.applications.ResNet50(weights=None)
+
+    def clone(layer):
+        config = layer.get_config()
+        if config.get("strides") == (2, 2) and layer.name.endswith("_block1_1_conv"):
+            config["strides"] = (1, 1)
+        elif layer.name[:5] in ("conv3", "conv4", "conv5"):
+            if layer.name.endswith("_block1_2_conv"):
+                config["strides"] = (2, 2)
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(original, clone_function=clone)
+
+
+def test_resnet50_costs_what_the_anchornet_paper_says():
+    """0.336, 0.753 and 1.078 G a patch: with the stride on the 3x3 convolution."""
+    sizes = {63: 0.336, 95: 0.753, 111: 1.078}
+    model = resnet50_with_stride_on_the_3x3()
+    costs = {size: multiply_adds(model, (size, size, 3)) for size in sizes}
+    for size, published in sizes.items():
+        assert costs[size] / 1e9 == pytest.approx(published, abs=0.0006)
+    # Table 3: mean numbers of patches, and of images that each branch localises.
+    patches, images = (5.6, 2.9, 2.1), (15050, 18047, 16903)
+    cost = PatchCost(0.49e9, tuple(costs.values()))
+    branches = np.repeat([0, 1, 2], images)
+    counts = np.repeat(patches, images)
+    for branch, published in enumerate((1.88, 2.18, 2.26)):
+        each = cost.per_image([branch], [patches[branch]], with_localizer=False)
+        assert each[0] / 1e9 == pytest.approx(published, abs=0.006)
+    without = cost.mean(branches, counts, with_localizer=False)
+    assert without / 1e9 == pytest.approx(2.11, abs=0.01)
+    assert cost.mean(branches, counts) == pytest.approx(without + 0.49e9)
+
+
+def test_cost_of_patches_by_hand():
+    localizer = small_classifier((29, 31, 3))
+    cost = patch_cost(localizer, small_classifier(), (11, (5, 7)), (29, 31, 3))
+    assert cost.localizer == small_cost(29, 31)
+    assert cost.patch == (small_cost(11, 11), small_cost(5, 7))
+    first = small_cost(29, 31) + 3 * small_cost(11, 11)
+    second = small_cost(29, 31) + 2 * small_cost(5, 7)
+    np.testing.assert_array_equal(cost.per_image([0, 1], [3, 2]), [first, second])
+    assert cost.mean([0, 1], [3, 2]) == (first + second) / 2

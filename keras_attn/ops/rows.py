@@ -1,0 +1,67 @@
+import keras
+from keras import ops
+
+
+def can_gather():
+    """Whether the backend runs operations whose shapes depend on values.
+
+    TensorFlow (eager, in a graph, exported) and torch do. JAX wants static shapes to
+    compile.
+    """
+    return keras.backend.backend() != "jax"
+
+
+def apply_to_rows(function, selected, tensors, outputs, gather=None):
+    """What a function makes of the selected rows; zeros in the other rows.
+
+    With `gather` only the selected rows reach the function, which is not run at all
+    when there are none. Without, all rows do as soon as one is selected, and what
+    becomes of the others is dropped; shapes are then static.
+
+    Args:
+        function: Takes tensors with any number of rows and returns a structure of
+            tensors with as many, each row of which depends on its own row only.
+        selected: Boolean tensor `(rows,)`.
+        tensors: List of tensors with `rows` rows, the arguments of `function`.
+        outputs: Structure of `keras.KerasTensor`s, one row of each result.
+        gather: Whether to leave the other rows out, or `None`: where the backend
+            can, see `can_gather`. XLA on TensorFlow compiles the gathering form too,
+            but pads it, so that nothing is saved.
+
+    Returns:
+        Structure as `outputs`, of tensors `(rows, ...)`.
+
+    Example:
+
+    >>> selected, x = np.array([True, False, True]), np.array([4.0, -1.0, 9.0])
+    >>> apply_to_rows(ops.sqrt, selected, [x], keras.KerasTensor(()))
+    [2., 0., 3.]
+    """
+    gather = can_gather() if gather is None else gather
+    count = ops.shape(selected)[0]
+
+    def zeros():
+        return keras.tree.map_structure(
+            lambda output: ops.zeros((count, *output.shape), output.dtype), outputs
+        )
+
+    def gathered():
+        rows = ops.nonzero(selected)[0]
+        results = function(*[ops.take(tensor, rows, axis=0) for tensor in tensors])
+
+        def put_back(result, output):
+            result = ops.cast(result, output.dtype)
+            return ops.scatter(rows[:, None], result, (count, *output.shape))
+
+        return keras.tree.map_structure(put_back, results, outputs)
+
+    def masked():
+        def mask(result, output):
+            shape = (-1, *(1 for _ in output.shape))
+            kept = ops.reshape(selected, shape)
+            result = ops.cast(result, output.dtype)
+            return ops.where(kept, result, ops.zeros_like(result))
+
+        return keras.tree.map_structure(mask, function(*tensors), outputs)
+
+    return ops.cond(ops.any(selected), gathered if gather else masked, zeros)

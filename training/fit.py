@@ -4,13 +4,12 @@ import sys
 
 import keras
 
-from keras_attn.losses import mixed_patch_loss
-from keras_attn.models import build_model
-from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from keras_attn.preprocessing import ImageSpec
 from pipelines import build
 from pipelines.sources import load_source
 from pipelines.splits import split_indices
 from training import callbacks, resume, strategy
+from training.methods import method_of
 from training.run import Run
 
 
@@ -19,6 +18,7 @@ def image_spec(recipe, source):
     return ImageSpec(
         height=recipe.image_size,
         width=recipe.image_size,
+        crop_fraction=recipe.crop_fraction,
         mean=source.mean,
         std=source.std,
         class_names=source.class_names,
@@ -66,31 +66,27 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
 
 def make_model(recipe, spec):
     """The recipe's network, un-trained: raw 8-bit pixels in, named outputs out."""
-    images = keras.Input((spec.height, spec.width, 3), name="images")
-    decay = recipe.weight_decay if recipe.weight_decay_mode == "l2" else 0.0
-    options = {}
-    if recipe.activation != "bn_relu":
-        options["activation"] = recipe.activation
-    return build_model(
-        recipe.backbone,
-        row=recipe.row,
-        num_classes=len(spec.class_names),
-        input_tensor=ImagePreprocessing(spec, name="preprocessing")(images),
-        weight_decay=decay,
-        **options,
-    )
+    return method_of(recipe).make_model(recipe, spec)
 
 
-def make_optimizer(recipe, steps):
-    """The recipe's optimizer; `steps` are those of the whole training."""
+def learning_rate(recipe, steps):
+    """The recipe's learning rate, or its schedule over that many steps."""
+    schedules = keras.optimizers.schedules
+    if recipe.schedule == "cosine":
+        return schedules.CosineDecay(recipe.learning_rate, steps)
     boundaries = [round(fraction * steps) for fraction in recipe.decay_at]
+    if not boundaries:
+        return recipe.learning_rate
     rates = [
         recipe.learning_rate * recipe.decay_factor**drop
         for drop in range(len(boundaries) + 1)
     ]
-    rate = rates[0]
-    if boundaries:
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    return schedules.PiecewiseConstantDecay(boundaries, rates)
+
+
+def make_optimizer(recipe, steps):
+    """The recipe's optimizer; `steps` are those of the whole training."""
+    rate = learning_rate(recipe, steps)
     decay = recipe.weight_decay if recipe.weight_decay_mode == "decoupled" else None
     options = {"weight_decay": decay or None}
     if recipe.optimizer == "sgd":
@@ -110,14 +106,9 @@ def make_optimizer(recipe, steps):
 
 def compile_model(model, recipe, steps):
     """Compiles with the recipe's loss and optimizer, and accuracy on the logits."""
-    if "patch_logits" in model.output:
-        losses = mixed_patch_loss(recipe.patch_loss_weight)
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        losses = {"loss": {"logits": loss}}
     model.compile(
         make_optimizer(recipe, steps),
-        **losses,
+        **method_of(recipe).losses(recipe, model),
         metrics={"logits": keras.metrics.SparseCategoricalAccuracy(name="accuracy")},
         jit_compile=recipe.jit_compile,
     )

@@ -14,18 +14,29 @@ class Recipe:
 
     Args:
         name: `DATASET_BACKBONE_ROW`.
-        method: Method of the paper that it belongs to.
+        method: Method that it belongs to, a module of `training.methods`.
         dataset: Name of the data set, see `pipelines.sources`.
         split: Name of the split, see `pipelines.splits`.
         image_size: Height and width in pixels.
+        crop_fraction: Side of the central crop that is kept of an image, relative to
+            the image resized to cover it.
         backbone: Name of the backbone, see `keras_attn.models.BACKBONES`.
         row: Row of the paper's table: what is added to the backbone.
         activation: What follows the 3x3 convolutions of bottleneck blocks.
         patch_loss_weight: The paper's lambda; unused without patch logits.
+        initial: Folder of a run, or model file, whose weights the training starts
+            with; empty: random ones.
+        localizer: Folder of a run, or model file, that localises the patches that
+            the network is trained on; empty: it is trained on whole images.
+        patches_per_image: Localised patches of an image seen in an epoch.
+        max_patches: Most patches of an image that are classified, by branch.
+        iou_threshold: Patches overlap by less than this; 0 to 1.
+        coverage: Share of the cells that patches are chosen among, by branch.
         batch_size: Images in a step, over all devices.
         epochs: Passes over the training set.
         optimizer: `adam`, `adamw` or `sgd` (momentum 0.9).
         learning_rate: Initial learning rate.
+        schedule: `steps`: the rate drops at `decay_at`; `cosine`: it falls to zero.
         decay_factor: Factor on the learning rate at each of `decay_at`.
         decay_at: Fractions of the training at which the learning rate drops.
         weight_decay: Coefficient of the decay.
@@ -45,14 +56,22 @@ class Recipe:
     dataset: str = "generated"
     split: str = "official"
     image_size: int = 32
+    crop_fraction: float = 1.0
     backbone: str = "rn26"
     row: str = "baseline"
     activation: str = "bn_relu"
     patch_loss_weight: float = 0.5
+    initial: str = ""
+    localizer: str = ""
+    patches_per_image: int = 4
+    max_patches: tuple[float, ...] = (5, 3, 2)
+    iou_threshold: float = 0.3
+    coverage: tuple[float, ...] = (0.05, 0.04, 0.03)
     batch_size: int = 32
     epochs: int = 200
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    schedule: str = "steps"
     decay_factor: float = 0.1
     decay_at: tuple[float, ...] = (0.5, 0.75)
     weight_decay: float = 1e-4
@@ -75,9 +94,15 @@ class Recipe:
         for field in ("seed", "split_seed"):
             if not 0 <= getattr(self, field) < 2**31:
                 self._fail(field, "an integer in [0, 2**31)")
-        for field in ("patch_loss_weight", "difficulty"):
+        for field in ("patch_loss_weight", "difficulty", "iou_threshold"):
             if not 0 <= getattr(self, field) <= 1:
                 self._fail(field, "a number in [0, 1]")
+        if not 0 < self.crop_fraction <= 1:
+            self._fail("crop_fraction", "a number in (0, 1]")
+        if any(not value >= 1 or value % 1 for value in self.max_patches):
+            self._fail("max_patches", "positive integers, one a branch")
+        if any(not 0 < value <= 1 for value in self.coverage):
+            self._fail("coverage", "numbers in (0, 1], one a branch")
         edges = (0.0, *self.decay_at, 1.0)
         if any(not low < high for low, high in itertools.pairwise(edges)):
             self._fail("decay_at", "increasing fractions in (0, 1)")
@@ -97,7 +122,9 @@ class Recipe:
     @classmethod
     def from_json(cls, text):
         values = json.loads(text)
-        values["decay_at"] = tuple(values["decay_at"])
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
         return cls(**values)
 
 
@@ -108,9 +135,12 @@ POSITIVE = (
     "learning_rate",
     "decay_factor",
     "examples",
+    "patches_per_image",
 )
 
 CHOICES = {
+    "method": ("class_embedding", "anchornet"),
+    "schedule": ("steps", "cosine"),
     "optimizer": ("adam", "adamw", "sgd"),
     "weight_decay_mode": ("l2", "decoupled"),
     "dtype_policy": ("float32", "mixed_bfloat16", "mixed_float16"),

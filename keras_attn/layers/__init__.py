@@ -1,5 +1,6 @@
 """Layers: weights around an op, one public layer a file."""
 
+from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.margin_softmax import MarginSoftmax
@@ -10,6 +11,7 @@ from keras_attn.layers.squeeze_excitation import SqueezeExcitation
 from keras_attn.layers.valid_bottleneck import ValidBottleneck
 
 __all__ = [
+    "BranchDecision",
     "ClassEmbedding",
     "ClassEvidence",
     "MarginSoftmax",

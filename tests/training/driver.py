@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import callbacks, fit, resume
+from training.methods import class_embedding
 
 
 def main():
@@ -32,7 +33,7 @@ def main():
     tf.config.set_logical_device_configuration(
         cpus[0], [tf.config.LogicalDeviceConfiguration()] * options.devices
     )
-    fit.build_model = functools.partial(tiny_model, **options.model)
+    class_embedding.build_model = functools.partial(tiny_model, **options.model)
     if options.pause:
         _pause_after_steps(options.pause)
     if options.die_saving_epoch:

@@ -4,7 +4,7 @@ from PIL import Image
 
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import demo as demo_module
-from training import fit
+from training.methods import class_embedding
 
 
 def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys):
@@ -12,7 +12,7 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     recipe = tiny_recipe(name="tiny_demo", epochs=1)
     monkeypatch.setattr(demo_module, "get_recipe", lambda name: recipe)
     monkeypatch.setattr(demo_module, "IMAGES", 2)
-    monkeypatch.setattr(fit, "build_model", tiny_model)
+    monkeypatch.setattr(class_embedding, "build_model", tiny_model)
     run = demo_module.demo("work")
     text = capsys.readouterr().out
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())

@@ -16,6 +16,7 @@ from training.evaluate import (
     score,
     trained_on,
 )
+from training.methods import class_embedding
 
 
 def test_score_agrees_with_keras_metrics():
@@ -136,7 +137,7 @@ def test_other_images_than_the_trained_ones_are_noticed():
 
 
 def test_run_knows_whether_it_was_trained_on_the_data(monkeypatch, tmp_path):
-    monkeypatch.setattr(fit, "build_model", tiny_model)
+    monkeypatch.setattr(class_embedding, "build_model", tiny_model)
     recipe = tiny_recipe(epochs=1)
     run = fit.train(recipe, tmp_path / "run", verbose=0)
     assert evaluate(run.workdir)["same_data"] is True

@@ -8,12 +8,13 @@ import pytest
 
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import callbacks, fit, resume
+from training.methods import class_embedding
 from training.run import Run
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(fit, "build_model", tiny_model)
+    monkeypatch.setattr(class_embedding, "build_model", tiny_model)
 
 
 @pytest.fixture(scope="module")

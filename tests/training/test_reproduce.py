@@ -8,6 +8,7 @@ import pytest
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import features, fit, reproduce, results
 from training.experiment import Experiment, Row
+from training.methods import class_embedding
 from training.recipes import get_experiment
 from training.resume import load_progress
 
@@ -39,7 +40,7 @@ def trained(monkeypatch):
             done.append(name)
         return run
 
-    monkeypatch.setattr(fit, "build_model", tiny_model)
+    monkeypatch.setattr(class_embedding, "build_model", tiny_model)
     monkeypatch.setattr(reproduce, "train", train)
     monkeypatch.setattr(reproduce, "get_experiment", {NAME: TINY}.__getitem__)
     return done, bad

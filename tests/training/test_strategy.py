@@ -10,6 +10,7 @@ import pytest
 from tests.training.test_resume import driver, end, history_of, state_of
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import fit, strategy
+from training.methods import class_embedding
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
@@ -24,7 +25,9 @@ MODEL = {"dropout": 0.0}
 def test_two_devices_give_the_result_of_one(tmp_path, monkeypatch):
     model = ("--model", json.dumps(MODEL))
     both = driver(tmp_path / "two", "--devices", "2", *model, recipe=RECIPE)
-    monkeypatch.setattr(fit, "build_model", functools.partial(tiny_model, **MODEL))
+    monkeypatch.setattr(
+        class_embedding, "build_model", functools.partial(tiny_model, **MODEL)
+    )
     fit.train(tiny_recipe(**RECIPE), tmp_path / "one", verbose=0)
     output = end(both)
     assert both.returncode == 0, output

@@ -1,13 +1,365 @@
+"""Where the evidence is: the deciding branch, its best patches, and their pixels.
+
+The AnchorNet paper, "Localizing Multi-scale Semantic Patches for Image
+Classification", section 3.3. Everything is a batched tensor operation with static
+shapes, so that it can be compiled and exported with the network.
+"""
+
+import fractions
+import math
+import numbers
+
+import numpy as np
 from keras import ops
+
+# Coverages are taken as the nearest fraction with at most this denominator: 0.05 is
+# one twentieth, and 0.29 of 100 cells are 29 although 0.29 * 100 < 29 in floats.
+LARGEST_DENOMINATOR = 10_000
 
 
 def branch_decision(logits):
-    probabilities = ops.softmax(ops.cast(logits, "float32"), axis=-1)
-    predicted = ops.argmax(logits, axis=-1)
-    confidence = ops.max(probabilities, axis=-1)
-    votes = ops.sum(ops.cast(predicted[:, :, None] == predicted[:, None, :], "int32"), -1)
-    surest = ops.argmax(ops.where(votes >= 2, 2.0, 0.0) + confidence, axis=-1)
-    label = ops.take_along_axis(predicted, surest[:, None], axis=1)[:, 0]
-    agrees = predicted == label[:, None]
-    branch = ops.argmax(ops.where(agrees, confidence, -1.0), axis=-1)
-    return ops.cast(label, "int32"), ops.cast(branch, "int32")
+    """The class of an image, and the branch whose evidence is to be followed.
+
+    AnchorNet paper, equations (6) to (8). With `Y^j` the class that branch `j`
+    predicts and `P^j` its probability, the class is the one on which at least two
+    branches agree, otherwise that of the most confident branch. The branch is the most
+    confident one among those that predict this class. Both follow from one rule: the
+    branch with the most votes for its own class and, among those, the most confident.
+    It also decides between pairs where there are more than three branches.
+
+    Branches of equal confidence: the first, which has the smallest patches. Equality
+    is judged by the probability that is left for the other classes, which float32 still
+    resolves where `P^j` itself is rounded to 1.
+
+    Args:
+        logits: Tensor `(batch, branches, classes)`, the branches in increasing order
+            of their patch sizes.
+
+    Returns:
+        `(label, branch)`, int32 tensors `(batch,)`: the class and the index of the
+        branch, which predicts that class.
+
+    Raises:
+        ValueError: If `logits` is not 3-dimensional.
+
+    Example:
+
+    >>> agree = np.array([[[0.0, 1.0], [2.0, 0.0], [0.0, 1.5]]])
+    >>> branch_decision(agree)
+    ([1], [2])
+    """
+    if len(logits.shape) != 3:
+        raise ValueError(
+            "Expected logits of shape (batch, branches, classes). "
+            f"Received: logits.shape={tuple(logits.shape)}"
+        )
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    classes = ops.arange(logits.shape[-1], dtype="int32")
+    weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
+    predicted = ops.equal(ops.expand_dims(labels, -1), classes)
+    doubt = ops.sum(ops.where(predicted, 0.0, weights), axis=-1)
+    agree = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 2))
+    votes = ops.sum(ops.cast(agree, "int32"), axis=-1)
+    most = ops.equal(votes, ops.max(votes, axis=-1, keepdims=True))
+    branch = ops.cast(ops.argmin(ops.where(most, doubt, np.inf), axis=-1), "int32")
+    branches = ops.arange(logits.shape[1], dtype="int32")
+    chosen = ops.equal(ops.expand_dims(branch, -1), branches)
+    label = ops.sum(ops.where(chosen, labels, 0), axis=-1)
+    return ops.cast(label, "int32"), branch
+
+
+def localize_patches(
+    evidence,
+    patch_size,
+    max_patches,
+    iou_threshold=0.3,
+    coverage=1.0,
+    stride=8,
+    offset=0,
+    compat=False,
+):
+    """Patches with the most evidence that overlap each other little (LSP).
+
+    AnchorNet paper, algorithm 1, for a batch of maps. The cells are visited from the
+    largest evidence to the smallest, equal ones row by row. The first patch is
+    accepted, and then every patch whose intersection over union with each accepted one
+    is below `T`, until there are `K` or the share `P` of the cells has been visited.
+
+    Nothing is sorted and no cell is visited in turn: the patch that comes next is the
+    first largest one among those that come after the last accepted patch and overlap
+    little, so each of the `K` steps is a few reductions over all maps at once. All
+    patches have the same size, so that intersection over union grows with the
+    intersection, an integer; no rounding decides.
+
+    Three choices where the paper is silent or cannot be meant: `floor(H W P)` cells
+    are visited, but at least one; with one patch the algorithm stops after the first;
+    with `T = 0` patches that share no pixel are accepted.
+
+    A cell that is NaN is never accepted and comes last in the order. A map with nothing
+    but NaN has no patch. Where the values are known when the function is called, which
+    they are not inside a compiled function or a saved model, NaN is an error.
+
+    Args:
+        evidence: Tensor `(batch, H, W)`: `M`, the evidence of every cell for the class
+            in question. Any range. Compared in float32.
+        patch_size: Integer `theta`, or `(height, width)`.
+        max_patches: Positive integer `K`.
+        iou_threshold: Number `T` in 0..1. With `compat` it may be a sequence of `K`
+            numbers, the first of which holds once one patch is accepted.
+        coverage: Number `P` in (0, 1].
+        stride: Pixels from one cell to the next, an integer or `(rows, columns)`.
+        offset: First row and column of the patch of cell `(0, 0)`, likewise.
+        compat: Whether to reproduce the code that the authors released with their
+            later work: the top-left patch is accepted whenever it is visited, overlaps
+            are those of boxes one pixel smaller, a patch is accepted if they are at
+            most `T`, and all cells are visited (`coverage` is ignored).
+
+    Convention: cell `(i, j)` stands for the rows `offset + stride i` to
+        `offset + stride i + patch_size - 1` of the image, likewise columns; boxes are
+        `(y0, x0, y1, x1)`, half-open pixel coordinates.
+
+    Returns:
+        Dict of `boxes` (int32, `(batch, K, 4)`), `scores` (float32, `(batch, K)`, the
+        evidence, in decreasing order) and `valid` (bool, `(batch, K)`). Where there are
+        fewer than `K` patches the last are not valid: boxes -1, scores 0.
+
+    Raises:
+        ValueError: For arguments outside these ranges, and for NaN in `evidence`.
+
+    Example:
+
+    >>> evidence = np.array([[[0.9, 0.8, 0.1, 0.5]]])
+    >>> found = localize_patches(evidence, patch_size=16, max_patches=2, stride=8)
+    >>> found["boxes"]
+    [[[0, 0, 16, 16], [0, 24, 16, 40]]]
+    """
+    height, width = pair("patch_size", patch_size, minimum=1)
+    row_stride, column_stride = pair("stride", stride, minimum=1)
+    top, left = pair("offset", offset)
+    thresholds = check_selection(max_patches, iou_threshold, coverage, compat)
+    if len(evidence.shape) != 3:
+        raise ValueError(
+            "Expected evidence of shape (batch, height, width). "
+            f"Received: evidence.shape={tuple(evidence.shape)}"
+        )
+    evidence = ops.cast(evidence, "float32")
+    _refuse_nan(evidence)
+
+    rows, columns = ops.shape(evidence)[1:]
+    row = ops.reshape(ops.arange(rows, dtype="int32"), (1, -1, 1))
+    column = ops.reshape(ops.arange(columns, dtype="int32"), (1, 1, -1))
+    cell = row * columns + column
+    cells = rows * columns
+    # Boxes as they are compared, which with `compat` are not those of the pixels.
+    compared = (height - 1, width - 1) if compat else (height, width)
+
+    remaining = ops.logical_not(ops.isnan(evidence))
+    unvisited = _count(remaining) - _visits(cells, 1.0 if compat else coverage)
+    overlap = None
+    found = []
+    for step in range(max_patches):
+        candidates = remaining
+        if step:
+            allowed = _largest_overlap(
+                compared[0] * compared[1], thresholds[step - 1], inclusive=compat
+            )
+            little = overlap <= allowed
+            if compat:
+                little = ops.logical_or(little, cell == 0)
+            candidates = ops.logical_and(remaining, little)
+        score, chosen = _first_largest(evidence, candidates, cell, cells)
+        remaining = ops.logical_or(
+            evidence < score, ops.logical_and(evidence == score, cell > chosen)
+        )
+        valid = ops.logical_and(chosen < cells, _count(remaining) >= unvisited)
+        row_chosen, column_chosen = chosen // columns, chosen % columns
+        shared_rows = compared[0] - row_stride * ops.abs(row - row_chosen)
+        shared_columns = compared[1] - column_stride * ops.abs(column - column_chosen)
+        shared = ops.maximum(shared_rows, 0) * ops.maximum(shared_columns, 0)
+        overlap = ops.maximum(overlap, shared) if step else shared
+        y, x = top + row_stride * row_chosen, left + column_stride * column_chosen
+        box = ops.concatenate([y, x, y + height, x + width], axis=-1)
+        found.append((box, score, valid))
+
+    parts = zip(*found, strict=True)
+    boxes, scores, valid = (ops.concatenate(part, axis=1) for part in parts)
+    scores, valid = ops.squeeze(scores, -1), ops.squeeze(valid, -1)
+    return {
+        "boxes": ops.where(ops.expand_dims(valid, -1), boxes, -1),
+        "scores": ops.where(valid, scores, 0.0),
+        "valid": valid,
+    }
+
+
+def crop_patches(images, boxes, size):
+    """Pixels of the boxes, at native resolution.
+
+    Pixels outside the image, and outside a box that is smaller than `size`, are zero;
+    so is the whole patch of an absent box. Of a larger box the top-left part is kept.
+
+    Args:
+        images: Tensor `(batch, height, width, channels)` of any dtype.
+        boxes: Integer tensor `(batch, K, 4)`. Convention: `(y0, x0, y1, x1)`, half-open
+            pixel coordinates; all -1 where absent.
+        size: Side of the patches in pixels, an integer or `(rows, columns)`.
+
+    Returns:
+        Tensor `(batch, K, rows, columns, channels)` of the dtype of `images`.
+
+    Raises:
+        ValueError: For a wrong size or number of dimensions.
+
+    Example:
+
+    >>> image = np.arange(12.0).reshape((1, 3, 4, 1))
+    >>> crop_patches(image, np.array([[[1, 2, 3, 4]]]), size=2)[0, 0, :, :, 0]
+    [[6., 7.], [10., 11.]]
+    """
+    rows, columns = pair("size", size, minimum=1)
+    if len(images.shape) != 4 or len(boxes.shape) != 3 or boxes.shape[-1] != 4:
+        raise ValueError(
+            "Expected images of shape (batch, height, width, channels) and boxes of "
+            f"shape (batch, K, 4). Received: images.shape={tuple(images.shape)}, "
+            f"boxes.shape={tuple(boxes.shape)}"
+        )
+    boxes = ops.cast(boxes, "int32")
+    batch, height, width, channels = ops.shape(images)
+    row, row_inside = _window(boxes[..., 0:1], boxes[..., 2:3], rows, height)
+    column, column_inside = _window(boxes[..., 1:2], boxes[..., 3:4], columns, width)
+    # One gather of whole pixels is the fastest form on all backends: two gathers along
+    # one axis each, or products with selection matrices, take longer.
+    image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1))
+    row = ops.expand_dims(image * height + row, 3)
+    pixels = ops.reshape(images, (-1, channels))
+    patches = ops.take(pixels, row * width + ops.expand_dims(column, 2), axis=0)
+    inside = ops.logical_and(
+        ops.expand_dims(row_inside, 3), ops.expand_dims(column_inside, 2)
+    )
+    inside = ops.expand_dims(inside, -1)
+    return ops.where(inside, patches, ops.zeros((), patches.dtype))
+
+
+def pair(name, value, minimum=None):
+    """`value` as a pair of integers `(rows, columns)`.
+
+    Raises:
+        ValueError: If it is neither an integer nor a pair of them, or too small.
+    """
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(_is_integer(number, minimum) for number in both):
+        positive = "" if minimum is None else "positive "
+        raise ValueError(
+            f"Expected `{name}` to be a {positive}integer or a pair of them. "
+            f"Received: {name}={value!r}"
+        )
+    return tuple(int(number) for number in both)
+
+
+def check_selection(max_patches, iou_threshold, coverage, compat=False):
+    """The thresholds after 1, 2, ... K - 1 accepted patches.
+
+    Raises:
+        ValueError: If an argument of `localize_patches` is out of its range.
+    """
+    if not _is_integer(max_patches, minimum=1):
+        raise ValueError(
+            "Expected `max_patches` to be a positive integer. "
+            f"Received: max_patches={max_patches!r}"
+        )
+    if not _is_number(coverage) or not 0 < coverage <= 1:
+        raise ValueError(
+            f"Expected `coverage` to be in (0, 1]. Received: coverage={coverage!r}"
+        )
+    thresholds = iou_threshold
+    if not isinstance(thresholds, (tuple, list)):
+        thresholds = [thresholds] * max_patches
+    elif not compat or len(thresholds) != max_patches:
+        raise ValueError(
+            "Expected `iou_threshold` to be one number or, with `compat`, one for each "
+            f"of the {max_patches} patches. Received: iou_threshold={iou_threshold!r}, "
+            f"compat={compat}"
+        )
+    if not all(_is_number(number) and 0 <= number <= 1 for number in thresholds):
+        raise ValueError(
+            "Expected `iou_threshold` to be in [0, 1]. "
+            f"Received: iou_threshold={iou_threshold!r}"
+        )
+    return thresholds[: max_patches - 1]
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_integer(value, minimum):
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return integer and (minimum is None or value >= minimum)
+
+
+def _refuse_nan(evidence):
+    """Raises ValueError if values are known here and one of them is NaN."""
+    try:
+        known = ops.convert_to_numpy(evidence)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # each backend's way of saying that it is tracing
+    bad = np.isnan(known).any(axis=(1, 2))
+    if bad.any():
+        raise ValueError(
+            "Expected evidence without NaN. "
+            f"Received: NaN in the maps {np.flatnonzero(bad)[:10].tolist()}"
+        )
+
+
+def _visits(cells, coverage):
+    """Number of cells that are visited, `max(1, floor(cells * coverage))`."""
+    share = fractions.Fraction(float(coverage)).limit_denominator(LARGEST_DENOMINATOR)
+    visits = cells * share.numerator // share.denominator
+    return max(visits, 1) if isinstance(visits, int) else ops.maximum(visits, 1)
+
+
+def _largest_overlap(area, threshold, inclusive):
+    """Largest intersection of two boxes of this area that is accepted, in pixels.
+
+    Accepted is `intersection / union < threshold`, or `<=` if `inclusive` or if the
+    threshold is zero.
+    """
+
+    def accepted(intersection):
+        overlap = intersection / (2 * area - intersection) if area else 0.0
+        return overlap <= threshold if inclusive else overlap < threshold
+
+    # The solution of the equation, and past it so that rounding does no harm.
+    largest = min(area, math.floor(2 * area * threshold / (1 + threshold)) + 1)
+    while largest > 0 and not accepted(largest):
+        largest -= 1
+    return largest
+
+
+def _first_largest(evidence, candidates, cell, cells):
+    """Value and index of the first largest candidate; index `cells` if there is none.
+
+    With `argmax` the order of equal values would be left to the backend and device.
+    """
+    score = ops.max(
+        ops.where(candidates, evidence, -np.inf), axis=(1, 2), keepdims=True
+    )
+    best = ops.logical_and(candidates, evidence == score)
+    return score, ops.min(ops.where(best, cell, cells), axis=(1, 2), keepdims=True)
+
+
+def _count(mask):
+    return ops.sum(ops.cast(mask, "int32"), axis=(1, 2), keepdims=True)
+
+
+def _window(start, stop, size, limit):
+    """Indices from `start` on, kept inside the image, and which of them were.
+
+    Args:
+        start, stop: Integer tensors `(batch, K, 1)`.
+        size: Number of indices.
+        limit: Rows or columns of the image.
+    """
+    index = start + ops.arange(size, dtype="int32")
+    inside = ops.logical_and(index >= 0, index < ops.minimum(stop, limit))
+    return ops.clip(index, 0, limit - 1), inside

@@ -11,6 +11,7 @@ from pipelines.splits import split_indices
 from training import callbacks, resume, strategy
 from training.methods import method_of
 from training.run import Run
+from training.trained import load_trained
 
 
 def image_spec(recipe, source):
@@ -144,14 +145,19 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     strategy.check_recipe(recipe)
     spec, splits = load_data(recipe, data, source, on_corrupt)
     _check_same_data(run, progress, build.checksum(splits))
-    steps = build.steps_per_epoch(len(splits["train"][1]), recipe.batch_size)
-    model = trainable_model(recipe, spec, steps)
+    feed = method_of(recipe).make_feed(recipe, splits)
+    model = trainable_model(recipe, spec, feed.steps)
     start = progress.epochs
     if start:
         resume.restore_state(state, model)
         print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
-    training, validation = _batches(recipe, splits, list(model.output), start)
+    outputs = list(model.output)
+    training = build.label_outputs(feed.training(start), outputs)
+    validation = feed.validation()
+    if validation is not None:
+        validation = build.label_outputs(validation, outputs)
     Run.create(workdir, recipe)
+    feed.save(run)
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     try:
@@ -160,7 +166,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
             validation_data=validation,
             initial_epoch=start,
             epochs=recipe.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=feed.steps,
             shuffle=False,
             verbose=verbose,
             callbacks=[
@@ -188,32 +194,34 @@ def trainable_model(recipe, spec, steps):
         tf.config.experimental.enable_op_determinism()
     with strategy.scope(), _dtype_policy(recipe.dtype_policy):
         model = make_model(recipe, spec)
+        if recipe.initial:
+            start_from(model, recipe.initial)
         strategy.synchronize(model, strategy.device_count() > 1)
         compile_model(model, recipe, steps * recipe.epochs)
         model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _batches(recipe, splits, outputs, start):
-    """Data sets for training and validation, `None` where there is no such part."""
-    training = build.training_batches(
-        *splits["train"],
-        recipe.batch_size,
-        recipe.seed,
-        recipe.epochs,
-        start,
-        recipe.augmentation,
-    )
-    validation = None
-    if len(splits["validation"][1]):
-        # Large batches, for speed: loss and accuracy do not depend on their size.
-        devices = strategy.device_count()
-        size = build.evaluation_batch_size(
-            len(splits["validation"][1]), max(recipe.batch_size, 128 * devices), devices
+def start_from(model, path):
+    """Gives a new model the weights of a trained one of the same architecture.
+
+    Args:
+        model: The new model.
+        path: Folder of a run, of which the best model is taken, or a `.keras` file.
+
+    Raises:
+        ValueError: If the weights differ in number or shape.
+    """
+    # With the outputs that only training needs, which `load_trained` leaves out.
+    trained = keras.saving.load_model(load_trained(path).path, compile=False)
+    found, wanted = ([tuple(w.shape) for w in m.weights] for m in (trained, model))
+    if found != wanted:
+        raise ValueError(
+            f"Expected a model of {len(wanted)} weights shaped like {model.name!r}'s "
+            f"to start from. Received: {path} with {len(found)} weights"
+            f"{', of other shapes' if len(found) == len(wanted) else ''}"
         )
-        validation = build.evaluation_batches(*splits["validation"], size)
-        validation = build.label_outputs(validation, outputs)
-    return build.label_outputs(training, outputs), validation
+    model.set_weights(trained.get_weights())
 
 
 def _watched(model, validation):

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from pipelines import build
 from tests.training.tiny import tiny_model, tiny_recipe
 from training import callbacks, fit, resume
+from training.feed import ImageFeed
 from training.methods import class_embedding
 from training.run import Run
 
@@ -174,7 +176,9 @@ def test_a_baseline_is_judged_by_its_validation_accuracy(source):
     recipe = tiny_recipe(row="baseline")
     spec, splits = fit.load_data(recipe, source=source)
     model = fit.trainable_model(recipe, spec, 1)
-    _, validation = fit._batches(recipe, splits, list(model.output), 0)
+    validation = build.label_outputs(
+        ImageFeed(recipe, splits).validation(), list(model.output)
+    )
     logs = model.evaluate(validation, verbose=0, return_dict=True)
     assert fit._watched(model, validation).removeprefix("val_") in logs
 
@@ -224,3 +228,25 @@ def test_a_loss_that_explodes_stops_with_an_explanation(tmp_path, source):
     assert "No checkpoint was saved before." in message
     assert "learning_rate=1e+30" in message and "dtype_policy=float32" in message
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_starts_with_the_weights_that_it_is_given(tmp_path, source):
+    first = fit.train(tiny_recipe(epochs=1), tmp_path / "first", source=source)
+    recipe = tiny_recipe(initial=str(first.workdir), seed=5)
+    spec, _ = fit.load_data(recipe, source=source)
+    found = fit.trainable_model(recipe, spec, 1).get_weights()
+    wanted = first.load_model("best").get_weights()
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="Expected a model of .* to start from"):
+        fit.trainable_model(
+            tiny_recipe(initial=str(first.workdir), row="baseline"), spec, 1
+        )
+
+
+def test_a_cosine_schedule_ends_at_zero():
+    recipe = tiny_recipe(schedule="cosine", learning_rate=0.2)
+    rate = fit.make_optimizer(recipe, 100)._learning_rate
+    values = [float(rate(step)) for step in (0, 25, 50, 100)]
+    wanted = [0.1 * (1 + np.cos(np.pi * step / 100)) for step in (0, 25, 50, 100)]
+    np.testing.assert_allclose(values, wanted, atol=1e-6)

@@ -4,8 +4,7 @@ Each has
 
 - `make_model(recipe, spec)`: the network, raw pixels in, named outputs out,
 - `losses(recipe, model)`: the arguments `loss` and `loss_weights` of `compile`,
-- `training_batches(recipe, split, run, start)`: `(images, labels)` of the epochs from
-  `start` on, or `None` for those of `pipelines.build`,
+- `make_feed(recipe, splits)`: the batches, see `training.feed`,
 - `serving_model(model, run)`: what a trained model is used as.
 """
 

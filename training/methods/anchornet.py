@@ -5,6 +5,7 @@ import keras
 from keras_attn.models import anchornet
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImagePreprocessing
+from training.feed import ImageFeed
 
 
 def make_model(recipe, spec):
@@ -35,8 +36,8 @@ def losses(recipe, model):
     }
 
 
-def training_batches(recipe, split, run, start):
-    return None
+def make_feed(recipe, splits):
+    return ImageFeed(recipe, splits)
 
 
 def serving_model(model, run):

@@ -5,6 +5,7 @@ import keras
 from keras_attn.losses import mixed_patch_loss
 from keras_attn.models import build_model
 from keras_attn.preprocessing import ImagePreprocessing
+from training.feed import ImageFeed
 
 
 def make_model(recipe, spec):
@@ -30,8 +31,8 @@ def losses(recipe, model):
     return {"loss": {"logits": loss}}
 
 
-def training_batches(recipe, split, run, start):
-    return None
+def make_feed(recipe, splits):
+    return ImageFeed(recipe, splits)
 
 
 def serving_model(model, run):

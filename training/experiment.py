@@ -13,11 +13,14 @@ class Row:
         label: Name of the row in the results.
         recipe: Recipe to train, once a seed.
         paper_value: The paper's number, or `None` where it prints none.
+        needs: Fields of the recipe that name another row's run of the same seed, as
+            pairs `(field, label)`: `(("initial", "full"),)` starts from row `full`.
     """
 
     label: str
     recipe: Recipe
     paper_value: float | None = None
+    needs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Experiment:
         measure: Name of a measure in `training.measures` in place of accuracy.
         picture: Name of a picture in `training.features.PICTURES` to draw of the
             trained runs in place of the plot of the values.
+        study: Name of a study in `training.studies` that measures all runs of a seed
+            together, in place of a measure of each.
+        paper_values: The paper's numbers for a study, as pairs `((row, metric),
+            value)`.
         runs_of: Name of the experiment whose rows of the same labels are the same
             runs; they are trained once for both.
     """
@@ -44,6 +51,8 @@ class Experiment:
     rows: tuple[Row, ...]
     measure: str = "accuracy"
     picture: str = ""
+    study: str = ""
+    paper_values: tuple = ()
     runs_of: str = ""
 
     @property

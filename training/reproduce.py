@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import pathlib
 import shlex
+from collections.abc import Callable
 
 import keras
 
-from training import features, measures, report, results
+from training import features, measures, report, results, studies
+from training.experiment import Experiment
 from training.fit import image_spec, load_data, load_source_of, train
 from training.recipe import apply_overrides
 from training.recipes import get_experiment
@@ -49,46 +51,112 @@ def reproduce(
     if experiment.picture:
         features.require_scikit_learn()
     chosen = _choose(experiment, rows)
-    recipes = {row.label: apply_overrides(row.recipe, overrides) for row in chosen}
-    folder = pathlib.Path(workdir) / (experiment.runs_of or name)
-    path = results.results_path(
-        results_folder, experiment.method, experiment.table, experiment.dataset
+    comparison = Comparison(
+        experiment,
+        {row.label: apply_overrides(row.recipe, overrides) for row in chosen},
+        pathlib.Path(workdir) / (experiment.runs_of or name),
+        results.results_path(
+            results_folder, experiment.method, experiment.table, experiment.dataset
+        ),
+        _command(name, data, seeds, rows, overrides),
+        functools.partial(load_source_of, data=data, on_corrupt=on_corrupt),
     )
-    command = _command(name, data, seeds, rows, overrides)
-
-    @functools.cache
-    def source():
-        recipe = recipes[chosen[0].label]
-        loaded = load_source_of(recipe, data, on_corrupt)
-        return loaded.decoded(image_spec(recipe, loaded))
-
     measured = 0
     for seed in range(seeds):
         for row in chosen:
-            recipe = dataclasses.replace(recipes[row.label], seed=seed)
-            workdir = folder / row.label / f"seed-{seed}"
-            if _recorded(path, workdir, row, recipe):
-                print(f"{row.label}, seed {seed}: recorded in {path}")
-                continue
-            print(f"{row.label}, seed {seed}: training in {workdir}", flush=True)
-            keras.backend.clear_session()
-            run = train(recipe, workdir, source=source())
-            _, splits = load_data(recipe, source=source())
-            metric, value = measures.MEASURES[experiment.measure](run, splits)
-            results.add_row(path, _line(experiment, row, run, metric, value))
-            print(f"{row.label}, seed {seed}: {metric} {value:.2f}", flush=True)
-            measured += 1
-            if not experiment.picture:
-                report.write(experiment, path, command)
+            measured += comparison.train_and_measure(row, seed)
+        if experiment.study:
+            comparison.study(chosen, seed)
     if not experiment.picture:
-        report.write(experiment, path, command)
-    elif measured or not path.with_suffix(".png").exists():
-        runs = {row.label: Run.open(folder / row.label / "seed-0") for row in chosen}
-        spec, splits = load_data(recipes[chosen[0].label], source=source())
+        comparison.report()
+    elif measured or not comparison.path.with_suffix(".png").exists():
+        comparison.draw(chosen)
+    return comparison.path
+
+
+@dataclasses.dataclass
+class Comparison:
+    """An experiment that is being made.
+
+    Args:
+        experiment: `Experiment`.
+        recipes: Dict from the rows' labels to recipes, with all overrides.
+        folder: Of the runs, `FOLDER/ROW/seed-N`.
+        path: Of the results.
+        command: That makes the same again.
+        load: Function from a recipe to its `Source`.
+    """
+
+    experiment: Experiment
+    recipes: dict
+    folder: pathlib.Path
+    path: pathlib.Path
+    command: str
+    load: Callable
+    sources: dict = dataclasses.field(default_factory=dict)
+
+    def source(self, recipe):
+        """The recipe's data at its size, loaded once."""
+        if recipe.image_size not in self.sources:
+            source = self.load(recipe)
+            spec = image_spec(recipe, source)
+            self.sources[recipe.image_size] = source.decoded(spec)
+        return self.sources[recipe.image_size]
+
+    def workdir(self, label, seed):
+        return self.folder / label / f"seed-{seed}"
+
+    def recipe(self, row, seed):
+        needed = {field: str(self.workdir(label, seed)) for field, label in row.needs}
+        return dataclasses.replace(self.recipes[row.label], seed=seed, **needed)
+
+    def train_and_measure(self, row, seed):
+        """Trains a row and records its measure; whether there was anything to do."""
+        recipe, workdir = self.recipe(row, seed), self.workdir(row.label, seed)
+        study = self.experiment.study
+        if not study and _recorded(self.path, workdir, row.label, recipe):
+            print(f"{row.label}, seed {seed}: recorded in {self.path}")
+            return False
+        print(f"{row.label}, seed {seed}: training in {workdir}", flush=True)
+        keras.backend.clear_session()
+        run = train(recipe, workdir, source=self.source(recipe))
+        if study:
+            return True
+        _, splits = load_data(recipe, source=self.source(recipe))
+        metric, value = measures.MEASURES[self.experiment.measure](run, splits)
+        line = _line(self.experiment, row.label, row.paper_value, run, metric, value)
+        results.add_row(self.path, line)
+        print(f"{row.label}, seed {seed}: {metric} {value:.2f}", flush=True)
+        if not self.experiment.picture:
+            self.report()
+        return True
+
+    def study(self, rows, seed):
+        """Measures all rows' runs of a seed together and records every line."""
+        runs = {row.label: Run.open(self.workdir(row.label, seed)) for row in rows}
+        sources = {row.label: self.source(self.recipe(row, seed)) for row in rows}
+        study = studies.study_of(self.experiment)
+        first = runs[rows[0].label]
+        paper = dict(self.experiment.paper_values)
+        for label, metric, value in study(runs, sources):
+            line = _line(
+                self.experiment, label, paper.get((label, metric)), first, metric, value
+            )
+            results.add_row(self.path, line)
+            print(f"{label}, seed {seed}: {metric} {value:.2f}", flush=True)
+        self.report()
+
+    def report(self):
+        report.write(self.experiment, self.path, self.command)
+
+    def draw(self, rows):
+        runs = {row.label: Run.open(self.workdir(row.label, 0)) for row in rows}
+        recipe = self.recipes[rows[0].label]
+        spec, splits = load_data(recipe, source=self.source(recipe))
         examples = splits[measures.held_out(splits)]
-        draw = features.PICTURES[experiment.picture]
-        report.write(experiment, path, command, *draw(runs, examples, spec.class_names))
-    return path
+        draw = features.PICTURES[self.experiment.picture]
+        picture = draw(runs, examples, spec.class_names)
+        report.write(self.experiment, self.path, self.command, *picture)
 
 
 def _choose(experiment, labels):
@@ -99,10 +167,20 @@ def _choose(experiment, labels):
             f"Expected rows of {experiment.name}: {', '.join(known)}. "
             f"Received: {', '.join(unknown)}"
         )
-    return [known[label] for label in labels or known]
+    chosen = []
+
+    def add(label):
+        for _, needed in known[label].needs:
+            add(needed)
+        if known[label] not in chosen:
+            chosen.append(known[label])
+
+    for label in labels or known:
+        add(label)
+    return chosen
 
 
-def _recorded(path, folder, row, recipe):
+def _recorded(path, folder, label, recipe):
     """Whether this very run is finished and in the results."""
     if not (folder / "recipe.json").exists():
         return False
@@ -111,21 +189,21 @@ def _recorded(path, folder, row, recipe):
         return False
     return any(
         (line["row"], line["seed"], line["epochs"])
-        == (row.label, recipe.seed, recipe.epochs)
+        == (label, recipe.seed, recipe.epochs)
         for line in results.read_rows(path)
     )
 
 
-def _line(experiment, row, run, metric, value):
+def _line(experiment, label, paper_value, run, metric, value):
     progress = load_progress(run.checkpoints / "last.npz")
     return {
         "method": experiment.method,
         "table": experiment.table,
         "dataset": experiment.dataset,
-        "row": row.label,
+        "row": label,
         "metric": metric,
         "value": round(value, 4),
-        "paper_value": row.paper_value,
+        "paper_value": paper_value,
         "seed": run.recipe.seed,
         "epochs": run.recipe.epochs,
         "commit": results.commit(),

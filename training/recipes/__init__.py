@@ -3,6 +3,7 @@
 import difflib
 
 from training.recipes import (
+    anchornet_table3,
     class_embedding_figure3,
     class_embedding_figure4,
     class_embedding_figure5,
@@ -18,6 +19,7 @@ FAMILIES = (
     class_embedding_figure3,
     class_embedding_figure4,
     class_embedding_figure5,
+    anchornet_table3,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

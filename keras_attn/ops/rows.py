@@ -64,4 +64,11 @@ def apply_to_rows(function, selected, tensors, outputs, gather=None):
 
         return keras.tree.map_structure(mask, function(*tensors), outputs)
 
-    return ops.cond(ops.any(selected), gathered if gather else masked, zeros)
+    needed = ops.any(selected)
+    apply = gathered if gather else masked
+    try:
+        needed = bool(needed)
+    except TypeError:  # Not known while a graph is traced.
+        return ops.cond(needed, apply, zeros)
+    # JAX would compile a `cond` anew at every call outside of a graph.
+    return apply() if needed else zeros()

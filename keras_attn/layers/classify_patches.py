@@ -1,0 +1,253 @@
+import keras
+from keras import ops
+
+from keras_attn.accounting import multiply_adds
+from keras_attn.ops.rows import apply_to_rows, can_gather
+
+SMALLEST_PROBABILITY = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ClassifyPatches(keras.layers.Layer):
+    """Cuts patches out of images, classifies each, and adds up what they say.
+
+    AnchorNet paper, section 4.4: patches go at native size to a classifier, and the
+    image's class is the largest entry of the sum of their softmax distributions.
+
+    Images have their patches from different branches and so in different sizes. The
+    valid patches of every branch are collected from the whole batch and the
+    classifier runs once on exactly these; a branch that no image uses costs nothing.
+    JAX compiles static shapes only: there the classifier runs on all
+    `max_patches` slots of all images for every branch that some image uses, with the
+    same result in more time.
+
+    The classifier runs in inference mode.
+
+    Args:
+        classifier: Keras model from `(patches, height, width, channels)` to logits or
+            probabilities, or to a dict with the entry `"logits"`. For several patch
+            sizes its height and width must be `None`.
+        patch_sizes: Size of every branch's patches, `height` or `(height, width)`.
+        max_patches: Largest number of valid patches of every branch, which come
+            first, or `None`: as many as there are boxes. Saves time on JAX.
+        from_logits: Whether the classifier returns logits; else probabilities.
+        gather: Whether to collect valid patches, or `None`: where the backend can.
+
+    Input shape: list of images `(batch, height, width, channels)` on the scale that
+        the classifier expects, boxes `(batch, slots, 4)`, valid `(batch, slots)`, and
+        the index of each image's branch `(batch,)`; the last three as
+        `LocalizePatches` returns them.
+
+        Convention: a box is `(y0, x0, y1, x1)`, half open, in pixels of the image; its
+        patch has the branch's size and begins at `(y0, x0)`. Pixels outside of the
+        image are 0.
+
+    Output shape: a dict of float32 tensors: `"logits"` `(batch, classes)`, the
+        logarithm of the mean probability over the valid patches, so that its softmax
+        is that mean; `"patch_probabilities"` `(batch, slots, classes)`, 0 where
+        nothing is valid.
+
+    Example:
+
+    >>> classifier = keras.Sequential(
+    ...     [
+    ...         keras.Input((None, None, 3)),
+    ...         keras.layers.GlobalAveragePooling2D(),
+    ...         keras.layers.Dense(10),
+    ...     ]
+    ... )
+    >>> boxes = np.array([[[0, 0, 16, 16], [8, 8, 24, 24]]])
+    >>> layer = ClassifyPatches(classifier, patch_sizes=(16, 24))
+    >>> outputs = layer([np.zeros((1, 32, 32, 3)), boxes, [[True, True]], [0]])
+    >>> outputs["logits"].shape, outputs["patch_probabilities"].shape
+    ((1, 10), (1, 2, 10))
+    """
+
+    def __init__(
+        self,
+        classifier,
+        patch_sizes,
+        max_patches=None,
+        from_logits=True,
+        gather=None,
+        **kwargs,
+    ):
+        # Raw pixels and box corners do not survive a cast to half precision.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.patch_sizes = [_pair(size) for size in patch_sizes]
+        self.max_patches = None if max_patches is None else list(max_patches)
+        self.from_logits = from_logits
+        self.gather = gather
+        # XLA on TensorFlow would pad what is gathered, and compile it for minutes.
+        self.supports_jit = not (can_gather() if gather is None else gather)
+        if not isinstance(classifier, keras.Model):
+            raise ValueError(
+                f"Expected `classifier` to be a Keras model. Received: {classifier!r}"
+            )
+        if not self.patch_sizes:
+            raise ValueError("Expected at least one patch size. Received: none")
+        if max_patches is not None and len(self.max_patches) != len(self.patch_sizes):
+            raise ValueError(
+                "Expected `max_patches` to have one entry for each of "
+                f"`patch_sizes`. Received: max_patches={max_patches}, "
+                f"patch_sizes={patch_sizes}"
+            )
+
+    def build(self, input_shape):
+        channels = input_shape[0][-1]
+        _check_classifier(self.classifier, self.patch_sizes, channels)
+        _check_images(input_shape[0], self.patch_sizes)
+        if not self.classifier.built:
+            self.classifier.build((None, *self.patch_sizes[0], channels))
+        self.num_classes = self._num_classes(channels)
+        self.slots = input_shape[1][1]
+
+    def _num_classes(self, channels):
+        shapes = self.classifier.compute_output_shape(
+            (None, *self.patch_sizes[0], channels)
+        )
+        shape = shapes.get("logits") if isinstance(shapes, dict) else shapes
+        if not isinstance(shape, tuple) or len(shape) != 2:
+            raise ValueError(
+                "Expected `classifier` to return (batch, classes), or a dict with "
+                f"such an entry 'logits'. Received: {shapes}"
+            )
+        return shape[-1]
+
+    def call(self, inputs):
+        images, boxes, valid, branch = inputs
+        _check_images(images.shape, self.patch_sizes)
+        logits = self.patch_logits(images, boxes, valid, branch)
+        weights = ops.cast(valid, "float32")[:, :, None]
+        probabilities = ops.softmax(logits, axis=-1) * weights
+        count = ops.maximum(ops.sum(weights, axis=1), 1.0)
+        mean = ops.sum(probabilities, axis=1) / count
+        return {
+            "logits": ops.log(ops.maximum(mean, SMALLEST_PROBABILITY)),
+            "patch_probabilities": probabilities,
+        }
+
+    def patch_logits(self, images, boxes, valid, branch):
+        """Logits of each valid patch, `(batch, slots, classes)`; zeros elsewhere."""
+        boxes, branch = ops.cast(boxes, "int32"), ops.cast(branch, "int32")
+        valid = ops.cast(valid, "bool")
+        slots = boxes.shape[1]
+        total = 0.0
+        for index, size in enumerate(self.patch_sizes):
+            used = slots if self.max_patches is None else self.max_patches[index]
+            used = min(used, slots)
+            chosen = ops.logical_and(valid[:, :used], (branch == index)[:, None])
+            logits = self._classify(images, boxes[:, :used], chosen, size)
+            total += ops.pad(logits, [[0, 0], [0, slots - used], [0, 0]])
+        return total
+
+    def _classify(self, images, boxes, chosen, size):
+        """Logits `(batch, slots, classes)` of the chosen patches of one size."""
+        slots = boxes.shape[1]
+        image = ops.arange(ops.shape(boxes)[0], dtype="int32")
+        image = ops.reshape(ops.repeat(image, slots), (-1,))
+
+        def classify(image, boxes):
+            patches = _cut(images, image, boxes, size)
+            outputs = self.classifier(patches, training=False)
+            outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
+            outputs = ops.cast(outputs, "float32")
+            if self.from_logits:
+                return outputs
+            return ops.log(ops.maximum(outputs, SMALLEST_PROBABILITY))
+
+        logits = apply_to_rows(
+            classify,
+            ops.reshape(chosen, (-1,)),
+            [image, ops.reshape(boxes, (-1, 4))],
+            keras.KerasTensor((self.num_classes,), "float32"),
+            self.gather,
+        )
+        return ops.reshape(logits, (-1, slots, self.num_classes))
+
+    def multiply_adds(self, input_shape):
+        """Of one image with all its patches, in the branch where they cost most."""
+        channels = input_shape[-1]
+        counts = self.max_patches or [self.slots] * len(self.patch_sizes)
+        return max(
+            min(count, self.slots) * multiply_adds(self.classifier, (*size, channels))
+            for count, size in zip(counts, self.patch_sizes, strict=True)
+        )
+
+    def compute_output_shape(self, input_shape):
+        images, boxes = input_shape[:2]
+        classes = self._num_classes(images[-1])
+        return {
+            "logits": (images[0], classes),
+            "patch_probabilities": (images[0], boxes[1], classes),
+        }
+
+    def compute_output_spec(self, inputs):
+        shapes = self.compute_output_shape([tensor.shape for tensor in inputs])
+        return {
+            name: keras.KerasTensor(shape, "float32") for name, shape in shapes.items()
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "patch_sizes": self.patch_sizes,
+            "max_patches": self.max_patches,
+            "from_logits": self.from_logits,
+            "gather": self.gather,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        classifier = keras.saving.deserialize_keras_object(config["classifier"])
+        return cls(**{**config, "classifier": classifier})
+
+
+def _pair(size):
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _check_classifier(classifier, patch_sizes, channels):
+    """Raises where the classifier does not take every size of patches."""
+    expected = getattr(classifier, "input_shape", None)
+    if not isinstance(expected, tuple) or len(expected) != 4:
+        return  # Subclassed models do not say.
+    for size in patch_sizes:
+        received = (*size, channels)
+        pairs = zip(expected[1:], received, strict=True)
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise ValueError(
+                f"Expected a classifier of patches {received}. Received: "
+                f"{classifier.name!r}, which takes {expected[1:]}, for patches of the "
+                f"sizes {patch_sizes}. Build it with input_shape="
+                f"(None, None, {channels}), or localise with branches of its size only."
+            )
+
+
+def _check_images(shape, patch_sizes):
+    """Raises where an image is smaller than a patch, as far as sizes are known."""
+    largest = [max(sizes) for sizes in zip(*patch_sizes, strict=True)]
+    pairs = zip(shape[1:3], largest, strict=True)
+    if any(size is not None and size < least for size, least in pairs):
+        raise ValueError(
+            f"Expected images of at least {largest[0]} x {largest[1]} pixels, the "
+            f"largest patch. Received: {shape[1]} x {shape[2]}"
+        )
+
+
+def _cut(images, image, boxes, size):
+    """Patches `(patches, height, width, channels)` of the images with these indices."""
+    _, height, width, channels = ops.shape(images)
+    rows = boxes[:, :1] + ops.arange(size[0], dtype="int32")
+    columns = boxes[:, 1:2] + ops.arange(size[1], dtype="int32")
+    inside = ops.logical_and(
+        ops.logical_and(rows >= 0, rows < height)[:, :, None],
+        ops.logical_and(columns >= 0, columns < width)[:, None, :],
+    )
+    rows = image[:, None] * height + ops.clip(rows, 0, height - 1)
+    pixels = rows[:, :, None] * width + ops.clip(columns, 0, width - 1)[:, None, :]
+    patches = ops.take(ops.reshape(images, (-1, channels)), pixels, axis=0)
+    return ops.where(inside[..., None], patches, ops.zeros_like(patches))

@@ -16,7 +16,9 @@ class ClassEvidence(keras.layers.Layer):
 
     The paper averages over the cells instead (`aggregation="mean"`), which divides
     both once more by the number of cells, as `S` sums to one already. With `"sum"`,
-    uniform attention gives plain global average pooling.
+    uniform attention gives plain global average pooling. That is what features
+    without attention get: the evidence is then their class activation map, divided by
+    the number of cells.
 
     The sum is linear, so `logits` are computed from the pooled features; the evidence
     of all cells costs nothing where nobody asks for it.
@@ -28,7 +30,7 @@ class ClassEvidence(keras.layers.Layer):
         kernel_regularizer: Regularizer of `W`.
 
     Input shape: a list of features `(batch, height, width, channels)` and attention
-        `(batch, height, width, 1)`.
+        `(batch, height, width, 1)`, or the features alone.
 
     Output shape: a dict `{"evidence": (batch, height, width, num_classes), "logits":
         (batch, num_classes)}` in the layer's compute dtype.
@@ -70,7 +72,7 @@ class ClassEvidence(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
     def build(self, input_shape):
-        features, _ = input_shape
+        features = _features_of(input_shape)
         self.classifier = keras.layers.Dense(
             self.num_classes,
             kernel_regularizer=self.kernel_regularizer,
@@ -80,7 +82,11 @@ class ClassEvidence(keras.layers.Layer):
         self.classifier.build(features)
 
     def call(self, inputs):
-        features, attention = inputs
+        if isinstance(inputs, (list, tuple)):
+            features, attention = inputs
+        else:
+            features = inputs
+            attention = _uniform_attention(features)
         weights = attention
         if self.aggregation == "mean":
             rows, columns = ops.shape(attention)[1:3]
@@ -100,7 +106,7 @@ class ClassEvidence(keras.layers.Layer):
         return height * width * (channels + 1) * self.num_classes
 
     def compute_output_shape(self, input_shape):
-        features, _ = input_shape
+        features = _features_of(input_shape)
         return {
             "evidence": (*features[:-1], self.num_classes),
             "logits": (features[0], self.num_classes),
@@ -114,3 +120,14 @@ class ClassEvidence(keras.layers.Layer):
             "weighted": self.weighted,
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+def _features_of(input_shape):
+    """The shape of the features, which come with or without attention."""
+    paired = isinstance(input_shape[0], (list, tuple))
+    return input_shape[0] if paired else input_shape
+
+
+def _uniform_attention(features):
+    ones = ops.ones_like(features[..., :1])
+    return ones / ops.sum(ones, axis=(1, 2), keepdims=True)

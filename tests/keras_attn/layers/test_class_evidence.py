@@ -23,6 +23,10 @@ def test_keeps_the_promises_of_a_layer():
     )
 
 
+def test_keeps_the_promises_of_a_layer_without_attention():
+    check_layer(ClassEvidence, ARGUMENTS, (2, 7, 3, 4), other_shapes=[(1, 1, 1, 2)])
+
+
 def attention_like(shape, seed=1):
     weights = np.random.default_rng(seed).uniform(0.1, 1.0, shape).astype("float32")
     return weights / weights.sum(axis=(1, 2), keepdims=True)
@@ -51,6 +55,10 @@ def test_uniform_attention_is_global_average_pooling():
     wanted = features.mean(axis=(1, 2)) @ kernel + bias
     logits = run(layer, [features, uniform])["logits"]
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    alone = run(layer, features)
+    np.testing.assert_allclose(alone["logits"], wanted, atol=1e-5)
+    activation_map = features @ kernel + bias
+    np.testing.assert_allclose(alone["evidence"], activation_map / 15, atol=1e-5)
 
 
 def test_raw_evidence_is_the_classifier_alone_and_the_logits_stay():

@@ -9,12 +9,20 @@ from pipelines.sources import load_source
 from training.fit import load_data
 from training.resume import load_progress
 from training.run import write_then_rename
-from training.trained import load_trained, log_softmax, outputs_of, softmax
+from training.trained import (
+    load_trained,
+    log_softmax,
+    outputs_of,
+    softmax,
+    with_outputs,
+)
 
 SPLITS = ("test", "validation", "train", "all")
 # Images whose outputs are in memory at a time; patch logits of a whole data set can
 # be large.
 CHUNK = 4096
+# What is judged; a localiser's maps of a whole data set would not fit in memory.
+JUDGED = ("logits", "patch_logits")
 
 
 def evaluate_model(model, images, labels, batch_size=128):
@@ -40,6 +48,7 @@ def evaluate_model(model, images, labels, batch_size=128):
     check_arrays(images, labels, num_classes)
     if not len(labels):
         raise ValueError("Expected at least one image to evaluate on. Received: none")
+    model = with_outputs(model, JUDGED)
     logits, patches = [], []
     for start in range(0, len(labels), CHUNK):
         outputs = outputs_of(model, images[start : start + CHUNK], batch_size)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from training import features
+from training.trained import load_trained, outputs_of
 
 
 def accuracy(run, splits):
@@ -16,8 +17,9 @@ def accuracy(run, splits):
     """
     split = held_out(splits)
     images, labels = splits[split]
-    logits = run.load_model("last").predict(images, batch_size=256, verbose=0)
-    correct = np.argmax(logits["logits"], axis=-1) == labels
+    model = load_trained(run.workdir, "last").model
+    logits = outputs_of(model, images, batch_size=256, names=["logits"])["logits"]
+    correct = np.argmax(logits, axis=-1) == labels
     return f"{split}_accuracy", 100.0 * float(np.mean(correct))
 
 

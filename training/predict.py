@@ -5,7 +5,7 @@ import pathlib
 from keras_attn.preprocessing import ImagePreprocessing
 from pipelines.decoding import CorruptImageError, decode_files
 from pipelines.layouts import SUFFIXES
-from training.trained import load_trained, outputs_of, softmax
+from training.trained import load_trained, outputs_of, softmax, with_outputs
 
 # Images that are in memory at a time.
 CHUNK = 1024
@@ -115,6 +115,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
+    model = with_outputs(trained.model, ["logits"])
     names = trained.class_names
     predictions, problems = [], []
     for start in range(0, len(files), CHUNK):
@@ -123,7 +124,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
         problems += corrupt
         if not kept:
             continue
-        probabilities = softmax(outputs_of(trained.model, pixels)["logits"])
+        probabilities = softmax(outputs_of(model, pixels)["logits"])
         predictions += [
             {"image": str(file), "predictions": top_classes(row, names, top)}
             for file, row in zip(kept, probabilities, strict=True)

@@ -9,7 +9,9 @@ import numpy as np
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
+from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import spec_of
+from training.methods import method_of
 from training.resume import load_progress
 from training.run import Run
 
@@ -57,7 +59,11 @@ class Trained:
 
 
 def load_trained(path, checkpoint="best"):
-    """Loads the model of a run folder, or a `.keras` file.
+    """Loads the model of a run folder, or a `.keras` file, as it is used.
+
+    A run's model is what its method makes of it, see `training.methods`; a file's is
+    without the outputs that only its training needs, whose names begin with
+    `auxiliary`.
 
     Args:
         path: Folder of a run, or a model file. A file in a run's `checkpoints` folder
@@ -87,8 +93,14 @@ def load_trained(path, checkpoint="best"):
     elif path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
         run = Run.open(path.parent.parent)
         checkpoint = path.stem
-    trained = Trained(_load(path), path, run, checkpoint if run else None)
-    _check(trained)
+    model = _load(path)
+    _check_outputs(model, path)
+    if run is None:
+        model = without_auxiliary(model)
+    else:
+        model = method_of(run.recipe).serving_model(model, run)
+    trained = Trained(model, path, run, checkpoint if run else None)
+    _check_class_names(trained)
     return trained
 
 
@@ -104,15 +116,19 @@ def _load(path):
         raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
 
 
-def _check(trained):
-    output = trained.model.output
+def _check_outputs(model, path):
+    output = model.output
     names = list(output) if isinstance(output, dict) else "without names"
     if "logits" not in names:
         raise ValueError(
             "Expected a model with an output named 'logits'. "
-            f"Received: {trained.path} with outputs {names}"
+            f"Received: {path} with outputs {names}"
         )
-    count, known = output["logits"].shape[-1], len(trained.spec.class_names)
+
+
+def _check_class_names(trained):
+    count = trained.model.output["logits"].shape[-1]
+    known = len(trained.spec.class_names)
     if known not in (0, count):
         raise ValueError(
             f"Expected a name for each of {count} classes. "
@@ -120,29 +136,45 @@ def _check(trained):
         )
 
 
-def outputs_of(model, images, batch_size=128):
-    """All named outputs of the model, in float32.
+def with_outputs(model, names):
+    """The model with some of its outputs, weights shared; the rest is not computed.
+
+    Args:
+        model: Functional model with a dict of outputs.
+        names: Names of outputs; those that the model does not have are left out.
+    """
+    kept = {name: model.output[name] for name in names if name in model.output}
+    if len(kept) == len(model.output):
+        return model
+    return keras.Model(model.inputs, kept, name=model.name)
+
+
+def outputs_of(model, images, batch_size=128, names=None):
+    """Named outputs of the model.
 
     Args:
         model: Model with a dict of outputs.
         images: `(examples, height, width, 3)`, raw pixels of the model's size.
         batch_size: Images at a time.
+        names: Outputs to compute, see `with_outputs`; `None`: all.
 
     Returns:
-        Dict of NumPy arrays.
+        Dict of NumPy arrays; real numbers in float32.
 
     Raises:
         ValueError: If the images do not fit the model, or an output is not finite.
     """
-    shape = tuple(model.inputs[0].shape[1:])
+    shape = model.inputs[0].shape[1:]
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != shape:
+    if images.ndim != 4 or not _fits(images.shape[1:], shape):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(
-            f"Expected images of shape (examples, {', '.join(map(str, shape))}). "
-            f"Received: {images.shape}"
+            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
         )
+    if names is not None:
+        model = with_outputs(model, names)
     outputs = model.predict(images, batch_size=batch_size, verbose=0)
-    outputs = {name: np.asarray(value, "float32") for name, value in outputs.items()}
+    outputs = {name: _array(value) for name, value in outputs.items()}
     for name, value in outputs.items():
         if not np.isfinite(value).all():
             raise ValueError(
@@ -150,6 +182,20 @@ def outputs_of(model, images, batch_size=128):
                 f"{model.name!r}; its training diverged."
             )
     return outputs
+
+
+def _fits(shape, expected):
+    """Whether a shape is the expected one, where `None` stands for any size."""
+    return all(
+        size is None or size == found
+        for found, size in zip(shape, expected, strict=True)
+    )
+
+
+def _array(value):
+    value = np.asarray(value)
+    # Whole numbers and booleans stay exact; NumPy itself knows no bfloat16.
+    return value if value.dtype.kind in "biu" else value.astype("float32")
 
 
 def softmax(logits):

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_attn.layers.branch_decision import BranchDecision
+from keras_attn.layers.class_evidence import ClassEvidence
+from keras_attn.layers.spatial_attention_branch import SpatialAttentionBranch
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from training.recipe import Recipe
 from training.run import Run
@@ -12,6 +15,10 @@ COLOURS = ("red", "green", "blue")
 HEIGHT, WIDTH, CELL = 16, 24, 8
 # Patch logits are this times the mean channel values, 0..1, of a cell.
 GAIN = 10.0
+# Of the localiser: its image, and how far one window is from the next.
+LOCALIZER_SIZE = (40, 56)
+STRIDE = 8
+WINDOWS = (16, 24)
 
 
 def colour_model(patch_logits=True, height=HEIGHT, width=WIDTH, class_names=COLOURS):
@@ -30,6 +37,39 @@ def colour_model(patch_logits=True, height=HEIGHT, width=WIDTH, class_names=COLO
     if patch_logits:
         outputs["patch_logits"] = x
     return keras.Model(images, outputs, name="colours")
+
+
+def localizer(windows=WINDOWS, size=LOCALIZER_SIZE, crop_fraction=1.0, auxiliary=True):
+    """Classes are colours, and the evidence of a window is that of its mean colour.
+
+    Built like AnchorNet, with branches of average pooling.
+    """
+    spec = ImageSpec(*size, class_names=COLOURS, crop_fraction=crop_fraction)
+    images = keras.Input((*size, 3), name="images")
+    x = ImagePreprocessing(spec, name="preprocessing")(images)
+    outputs = {}
+    for window in windows:
+        pooled = keras.layers.AveragePooling2D(window, STRIDE, name=f"pool_{window}")(x)
+        attention = SpatialAttentionBranch(name=f"attention_{window}")(pooled)
+        layer = ClassEvidence(len(COLOURS), name=f"evidence_{window}")
+        branch = layer([pooled, attention])
+        layer.classifier.set_weights([GAIN * np.eye(3), np.zeros(3)])
+        outputs[f"logits_{window}"] = branch["logits"]
+        outputs[f"evidence_{window}"] = branch["evidence"]
+        outputs[f"attention_{window}"] = attention
+        if auxiliary:
+            mean = keras.layers.GlobalAveragePooling2D()(pooled)
+            dense = keras.layers.Dense(len(COLOURS), name=f"auxiliary_{window}")
+            outputs[f"auxiliary_{window}"] = dense(mean)
+    logits = [outputs[f"logits_{window}"] for window in windows]
+    decided = BranchDecision(name="logits")(logits)
+    return keras.Model(images, {"logits": decided, **outputs}, name="localizer")
+
+
+def save_localizer(folder, **options):
+    path = folder / "localizer.keras"
+    localizer(**options).save(path)
+    return path
 
 
 def save_colour_model(folder, **options):
@@ -56,6 +96,15 @@ def colour_folder(folder, each=2):
             pixels[..., channel] = 200
             save_image(folder / name / f"{number}.png", pixels)
     return folder
+
+
+def localizer_run(folder, **changes):
+    """A run folder of method anchornet with an untrained tiny localiser."""
+    recipe = Recipe(name="flowers", method="anchornet", dataset="folder", **changes)
+    run = Run.create(folder, recipe)
+    for which in ("best", "last"):
+        localizer().save(run.checkpoints / f"{which}.keras")
+    return run
 
 
 def generated_run(folder, checkpoints=("best", "last")):

@@ -3,12 +3,15 @@
 Why not Keras's own random layers: see docs/augmentation.md.
 """
 
+import dataclasses
 import difflib
 import math
 
 import tensorflow as tf
 
 PADDING = 4
+CROP_ATTEMPTS = 10
+CROP_ASPECT = (3 / 4, 4 / 3)
 GRID_RATIO = (0.0, 0.5)
 GRID_ROTATION = 0.15
 
@@ -51,6 +54,81 @@ def random_flip(images, seed):
     """Mirrors each image with probability one half."""
     draws = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed)
     return tf.where(draws < 0.5, tf.reverse(images, axis=[2]), images)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """A box of random area and shape of each image, resized to the image's size.
+
+    The usual training crop of ImageNet (Szegedy et al. 2015): the share of the area
+    is uniform from `smallest_area` to 1, the logarithm of width / height uniform
+    between those of 3/4 and 4/3, the place uniform. Of ten such boxes the first that
+    fits into the image is taken; if none does, the largest central one whose shape is
+    in that range.
+
+    An operation on batches like the others, and in two steps, `draws` and `of_image`,
+    for images of different sizes.
+
+    Args:
+        smallest_area: Smallest share of the image's area that a box has.
+    """
+
+    smallest_area: float
+
+    def __call__(self, images, seed):
+        size = tuple(images.shape[1:3])
+        draws = self.draws(seed, tf.shape(images)[0])
+        cropped = tf.map_fn(
+            lambda pair: self.of_image(*pair, size),
+            (images, draws),
+            fn_output_signature=tf.TensorSpec((*size, images.shape[-1]), images.dtype),
+        )
+        return tf.ensure_shape(cropped, images.shape)
+
+    def draws(self, seed, count):
+        """What the boxes of `count` images are made of, `(count, attempts, 4)`."""
+        return tf.random.stateless_uniform((count, CROP_ATTEMPTS, 4), seed)
+
+    def of_image(self, image, draws, size):
+        """Crops one image by its draws and resizes the box to `size`.
+
+        Bilinear with antialiasing, as images are fitted for evaluation.
+        """
+        shape = tf.shape(image)
+        y0, x0, y1, x1 = tf.unstack(self.box(draws, shape[0], shape[1]))
+        box = tf.cast(image[y0:y1, x0:x1], tf.float32)
+        resized = tf.image.resize(box, size, antialias=True)
+        return tf.cast(tf.round(resized), image.dtype)
+
+    def box(self, draws, height, width):
+        """The box `(y0, x0, y1, x1)` that draws give in an image, half-open pixels.
+
+        Args:
+            draws: `(attempts, 4)`, uniform in [0, 1): area, shape, row, column.
+            height, width: Size of the image.
+        """
+        sides = tf.cast(tf.stack([height, width]), tf.float32)
+        area = self.smallest_area + (1 - self.smallest_area) * draws[:, 0]
+        area *= sides[0] * sides[1]
+        low, high = map(math.log, CROP_ASPECT)
+        aspect = tf.exp(low + (high - low) * draws[:, 1])
+        boxes = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=-1)))
+        fits = tf.reduce_all((boxes >= 1) & (boxes <= sides), axis=-1)
+        first = tf.argmax(fits)
+        space = sides - boxes[first]
+        corner = tf.minimum(tf.floor(draws[first, 2:] * (space + 1)), space)
+        central = self._central(sides)
+        found = tf.reduce_any(fits)
+        box = tf.where(found, boxes[first], central)
+        corner = tf.where(found, corner, tf.floor((sides - central) / 2))
+        return tf.cast(tf.concat([corner, corner + box], axis=0), tf.int32)
+
+    def _central(self, sides):
+        """Height and width of the largest box whose shape is in the range."""
+        narrowest, widest = CROP_ASPECT
+        height = tf.minimum(sides[0], tf.round(sides[1] / narrowest))
+        width = tf.minimum(sides[1], tf.round(sides[0] * widest))
+        return tf.stack([height, width])
 
 
 def random_grid_mask(images, seed):
@@ -112,17 +190,22 @@ AUGMENTATIONS = {
     # The class-embedding paper's: pad 4 and crop, horizontal flip.
     "translate_flip": (random_translate, random_flip),
     "translate_flip_grid_mask": (random_translate, random_flip, random_grid_mask),
+    "flip": (random_flip,),
+    # The usual one of ImageNet, and a milder one for small data sets.
+    "random_resized_crop_flip": (RandomResizedCrop(0.08), random_flip),
+    "mild_resized_crop_flip": (RandomResizedCrop(0.5), random_flip),
     "none": (),
 }
 
 
-def augment(images, seed, name="translate_flip"):
+def augment(images, seed, name="translate_flip", crop=True):
     """Applies the augmentation of that name to a batch.
 
     Args:
         images: `(batch, height, width, channels)`.
         seed: Integer tensor of shape `(2,)`; the same seed gives the same batch.
         name: One of `AUGMENTATIONS`.
+        crop: Whether to apply the `resized_crop` that the augmentation begins with.
 
     Raises:
         ValueError: If there is no augmentation of that name.
@@ -130,8 +213,25 @@ def augment(images, seed, name="translate_flip"):
     """
     check_augmentation(name)
     for number, operation in enumerate(AUGMENTATIONS[name]):
-        images = operation(images, tf.random.fold_in(seed, number))
+        if crop or not isinstance(operation, RandomResizedCrop):
+            images = operation(images, operation_seed(seed, number))
     return images
+
+
+def operation_seed(seed, number):
+    """The seed of an augmentation's operation, given the one of the batch."""
+    return tf.random.fold_in(seed, number)
+
+
+def resized_crop(name):
+    """The `RandomResizedCrop` that an augmentation begins with, or `None`.
+
+    Files are cropped before they are resized, so that the crop has all their detail.
+    Its seed is `operation_seed(seed, 0)`.
+    """
+    check_augmentation(name)
+    first = AUGMENTATIONS[name][:1]
+    return first[0] if first and isinstance(first[0], RandomResizedCrop) else None
 
 
 def check_augmentation(name):

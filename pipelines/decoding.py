@@ -137,6 +137,39 @@ def decode_files(
     return (images if good.all() else images[kept]), kept, problems
 
 
+def check_files(read: Callable[[int], bytes], where: Sequence[str]):
+    """Decode every file and keep none, to find those that are corrupt.
+
+    Args:
+        read, where: As in `decode_files`.
+
+    Returns:
+        A tuple of `CorruptImageError`, one for each file that cannot be decoded.
+    """
+
+    def problem(index):
+        try:
+            decode_image(read(index), where[index])
+        except CorruptImageError as error:
+            return error
+        except OSError as error:
+            return unreadable(where[index], error)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        # A round of files at a time, since the pool queues all that it is given.
+        rounds = range(0, len(where), CHUNK)
+        found = (
+            pool.map(problem, range(start, min(start + CHUNK, len(where))))
+            for start in rounds
+        )
+        return tuple(error for part in found for error in part if error is not None)
+
+
+def unreadable(where, error):
+    """The `CorruptImageError` of an `OSError` on reading a file."""
+    return CorruptImageError(where, f"cannot be read ({error.strerror or error})")
+
+
 def _read_checked(read, indices):
     results = []
     for index in indices:
@@ -144,7 +177,7 @@ def _read_checked(read, indices):
             data = read(index)
             results.append((index, data, header_problem(data)))
         except OSError as error:
-            results.append((index, b"", f"cannot be read ({error.strerror or error})"))
+            results.append((index, b"", unreadable("", error).reason))
     return results
 
 
@@ -155,7 +188,11 @@ def _decode(data):
 
 
 def _decode_and_fit(data, size, fit):
-    image = _decode(data)
+    return fit_image(_decode(data), size, fit)
+
+
+def fit_image(image, size, fit=None):
+    """One decoded image in `size`, inside `Dataset.map`; arguments as above."""
     if fit is not None:
         image = tf.cond(
             tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),

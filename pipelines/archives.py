@@ -43,6 +43,8 @@ class FileTree:
             left out.
         folders: Names of the folders, sorted.
         read: Gives the bytes of a file by its name.
+        stamp: Gives the size of a file and a text that changes when its content does,
+            by its name.
         archive: Whether the root is an archive.
     """
 
@@ -50,6 +52,7 @@ class FileTree:
     sizes: dict[str, int]
     folders: tuple[str, ...]
     read: Callable[[str], bytes]
+    stamp: Callable[[str], tuple[int, str]]
     archive: bool
 
     def label(self, name):
@@ -109,6 +112,7 @@ def _folder_tree(root):
         sizes=dict(sorted(sizes.items())),
         folders=tuple(sorted(folders)),
         read=lambda name: (root / name).read_bytes(),
+        stamp=lambda name: _stamp_of_file(root / name),
         archive=False,
     )
 
@@ -146,8 +150,17 @@ def _tar_tree(path):
         sizes={name: len(data) for name, data in contents.items()},
         folders=tuple(sorted(folders)),
         read=contents.__getitem__,
+        stamp=lambda name: (
+            len(contents[name]),
+            f"{zlib.crc32(contents[name]):08x}",
+        ),
         archive=True,
     )
+
+
+def _stamp_of_file(path):
+    status = path.stat()
+    return status.st_size, str(status.st_mtime_ns)
 
 
 def _hidden(name):

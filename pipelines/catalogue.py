@@ -6,6 +6,8 @@ from dataclasses import dataclass
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# In the order of TensorFlow Datasets, which is not the sorted one.
+FLOWERS_CLASSES = ("dandelion", "daisy", "tulips", "sunflowers", "roses")
 CIFAR10_CLASSES = tuple(
     "airplane automobile bird cat deer dog frog horse ship truck".split()
 )
@@ -35,6 +37,11 @@ class Known:
         licence, url: Terms of use and home.
         examples: Images in all; 0 when the files decide.
         archive: File name of the official archive that can be read, or "".
+        num_classes: Number of classes where their names are not listed here; 0 when
+            the files decide.
+        parts: Parts of the data set in TensorFlow Datasets, of those whose images stay
+            in its files.
+        manual: Files that TensorFlow Datasets cannot download by itself.
     """
 
     class_names: tuple[str, ...] = ()
@@ -44,6 +51,9 @@ class Known:
     url: str = ""
     examples: int = 0
     archive: str = ""
+    num_classes: int = 0
+    parts: tuple[str, ...] = ()
+    manual: tuple[str, ...] = ()
 
 
 KNOWN = {
@@ -70,6 +80,25 @@ KNOWN = {
         licence="ImageNet terms of access, non-commercial research",
         url="https://github.com/twitter-research/meta-learning-lstm",
         examples=60_000,
+    ),
+    "tf_flowers": Known(
+        class_names=FLOWERS_CLASSES,
+        # Of 2,934 of the 3,670 photographs, reduced to a shorter side of 256.
+        mean=(0.465, 0.426, 0.306),
+        std=(0.299, 0.272, 0.293),
+        licence="CC-BY, each photograph's author in its LICENSE.txt",
+        url="http://download.tensorflow.org/example_images/flower_photos.tgz",
+        examples=3670,
+        archive="flower_photos.tgz",
+        parts=("train",),
+    ),
+    "imagenet2012": Known(
+        licence="ImageNet terms of access, non-commercial research",
+        url="https://image-net.org/download-images",
+        examples=1_331_167,
+        num_classes=1000,
+        parts=("train", "validation"),
+        manual=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
     ),
     "folder": Known(),
 }

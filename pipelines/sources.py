@@ -10,7 +10,12 @@ import numpy as np
 
 from pipelines import archives, layouts
 from pipelines.catalogue import KNOWN
-from pipelines.decoding import CorruptImageError, decode_files, decode_image
+from pipelines.decoding import (
+    CorruptImageError,
+    check_files,
+    decode_files,
+    decode_image,
+)
 
 __all__ = [
     "KNOWN",
@@ -38,6 +43,8 @@ class Source:
         files: One entry for each example that has a file: its path, or (archive,
             member) for a tar archive. None for data sets without image files.
         read: Encoded bytes of the i-th file; None when the images are in memory.
+        stamp: Bytes of the i-th file, and a text that changes when its content does;
+            None when the images are in memory.
         annotations: Arrays with one row for each example, such as `box`.
         official: Index arrays of the data set's own split, `train` and `test`, perhaps
             `validation`; empty when it has none.
@@ -53,6 +60,7 @@ class Source:
     images: np.ndarray | None = None
     files: tuple | None = None
     read: Callable[[int], bytes] | None = None
+    stamp: Callable[[int], tuple[int, str]] | None = None
     annotations: dict[str, np.ndarray] = field(default_factory=dict)
     official: dict[str, np.ndarray] = field(default_factory=dict)
     mean: tuple[float, float, float] = KNOWN["folder"].mean
@@ -119,14 +127,35 @@ class Source:
         images, kept, problems = decode_files(
             self.read, where, size, _fit(spec), progress
         )
-        _raise_or_list([(p.where, p.reason) for p in problems], self.on_corrupt)
+        return replace(
+            self._without(problems, kept), images=images, read=None, stamp=None
+        )
+
+    def readable(self):
+        """This source without the files that cannot be decoded.
+
+        Decodes every file once and keeps none of them in memory.
+
+        Raises:
+            CorruptImageError: A file cannot be decoded and `on_corrupt` is "error".
+        """
+        where = [self.where(i) for i in range(len(self))]
+        problems = check_files(self.read, where)
+        corrupt = {problem.where for problem in problems}
+        kept = np.flatnonzero([name not in corrupt for name in where])
+        return self._without(problems, kept)
+
+    def _without(self, problems, kept):
+        """The images `kept`, when the `problems` of the others are to be skipped."""
+        problems = [(p.where, p.reason) for p in problems]
+        _raise_or_list(problems, self.on_corrupt)
         if not len(kept):
+            where, reason = problems[0]
             raise ValueError(
                 f"Expected readable images in {self.name}. Received: {len(self)} "
-                f"files, of which none is ({where[0]}: {problems[0].reason})."
+                f"files, of which none is ({where}: {reason})."
             )
-        skipped = (*self.skipped, *((p.where, p.reason) for p in problems))
-        return replace(self._subset(kept), images=images, read=None, skipped=skipped)
+        return replace(self._subset(kept), skipped=(*self.skipped, *problems))
 
     def _fitted(self, spec, progress):
         fit = _fit(spec)
@@ -147,7 +176,9 @@ class Source:
         return replace(
             self,
             labels=self.labels[kept],
-            files=tuple(self.files[i] for i in kept),
+            files=self.files and tuple(self.files[i] for i in kept),
+            read=self.read and (lambda index: self.read(kept[index])),
+            stamp=self.stamp and (lambda index: self.stamp(kept[index])),
             official={key: i[i >= 0] for key, i in official.items()},
         )
 
@@ -156,16 +187,17 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     """Load a data set by its name.
 
     Args:
-        name: One of "generated", "cifar10", "cifar100", "miniimagenet", "folder".
+        name: One of "generated", "cifar10", "cifar100", "miniimagenet", "tf_flowers",
+            "imagenet2012", "folder".
         path: A folder or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of images in
             a folder for each class; for CIFAR also the official binary archive, or the
             folder of its .bin files; for Mini-ImageNet also a folder with train.csv,
-            val.csv, test.csv and images/. Without a path, CIFAR comes from TensorFlow
-            Datasets.
+            val.csv, test.csv and images/. Without a path, CIFAR, TF Flowers and
+            ImageNet come from TensorFlow Datasets.
         on_corrupt: "error" or "skip". Empty files are found here, others when the
             images are decoded (`Source.decoded`).
-        **options: For "generated", the arguments of `generated_source`; for CIFAR
-            without a path, `data_dir` of TensorFlow Datasets.
+        **options: For "generated", the arguments of `generated_source`; without a
+            path, `data_dir` of TensorFlow Datasets.
 
     Returns:
         A `Source`.
@@ -203,6 +235,12 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
         _check_options(name, generated_source, options)
         return generated_source(**options)
     known = KNOWN[name]
+    if path is None and known.parts:
+        from pipelines.tensorflow_datasets_reader import open_tensorflow_datasets
+
+        _check_options(name, open_tensorflow_datasets, options, given=1)
+        fields = open_tensorflow_datasets(name, **options)
+        return _known_source(name, on_corrupt=on_corrupt, **fields)
     if path is None and known.archive:
         from pipelines.tensorflow_datasets_reader import read_tensorflow_datasets
 
@@ -232,22 +270,25 @@ def _check_options(name, function, options, given=0):
 
 
 def _array_source(name, images, labels, official):
+    names = KNOWN[name].class_names
+    return _known_source(
+        name, class_names=names, labels=labels, images=images, official=official
+    )
+
+
+def _known_source(name, **fields):
     known = KNOWN[name]
     return Source(
         name=name,
-        class_names=known.class_names,
-        labels=labels,
-        images=images,
-        official=official,
         mean=known.mean,
         std=known.std,
         licence=known.licence,
         url=known.url,
+        **fields,
     )
 
 
 def _file_source(name, tree, on_corrupt):
-    known = KNOWN[name]
     if name == "miniimagenet" and layouts.has_csv_splits(tree):
         listing = layouts.list_csv_splits(tree)
     else:
@@ -263,29 +304,40 @@ def _file_source(name, tree, on_corrupt):
             f"Expected at least 2 classes. Received: {tree.root} with the classes "
             f"{list(listing.class_names)}."
         )
-    _check_class_names(name, listing.class_names, known.class_names, tree.root)
+    class_names, labels = _in_official_order(name, listing, tree.root)
     skipped = [(tree.where(n), why) for n, why in listing.problems]
     _raise_or_list(skipped, on_corrupt)
     names = listing.names
-    return Source(
-        name=name,
-        class_names=listing.class_names,
-        labels=listing.labels,
+    return _known_source(
+        name,
+        class_names=class_names,
+        labels=labels,
         files=tuple(tree.label(n) for n in names),
         read=lambda index: tree.read(names[index]),
+        stamp=lambda index: tree.stamp(names[index]),
         official=official,
-        mean=known.mean,
-        std=known.std,
-        licence=known.licence,
-        url=known.url,
         skipped=tuple(skipped),
         on_corrupt=on_corrupt,
     )
 
 
+def _in_official_order(name, listing, root):
+    """Class names and labels of a listing, numbered as the data set numbers them."""
+    known, received = KNOWN[name], listing.class_names
+    if not known.class_names:
+        if len(received) != (known.num_classes or len(received)):
+            raise ValueError(
+                f"Expected the {known.num_classes} classes of {name}. Received: {root} "
+                f"with {len(received)}, {received[0]!r} the first. For other classes "
+                "use the data set 'folder'."
+            )
+        return received, listing.labels
+    _check_class_names(name, received, tuple(sorted(known.class_names)), root)
+    numbers = [known.class_names.index(class_name) for class_name in received]
+    return known.class_names, np.asarray(numbers, np.int32)[listing.labels]
+
+
 def _check_class_names(name, received, expected, root):
-    if not expected or received == expected:
-        return
     for position, (got, want) in enumerate(
         itertools.zip_longest(received, expected, fillvalue="nothing")
     ):

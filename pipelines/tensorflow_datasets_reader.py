@@ -1,8 +1,16 @@
-"""CIFAR by name, through TensorFlow Datasets (an optional dependency)."""
+"""Data sets by name, through TensorFlow Datasets (an optional dependency)."""
+
+import os
+import pathlib
+import zipfile
 
 import numpy as np
 
 from pipelines.catalogue import KNOWN
+
+LABELS_FILE = "keras_attn_labels.npy"
+# Labels of fewer examples are not worth a file.
+MANY = 100_000
 
 
 def read_tensorflow_datasets(name, data_dir=None):
@@ -23,25 +31,14 @@ def read_tensorflow_datasets(name, data_dir=None):
         ImportError: TensorFlow Datasets is not installed.
         FileNotFoundError: It could not get or read the data set.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"Expected TensorFlow Datasets, to get {name} by its name. Install it: "
-            "pip install 'keras-attn[datasets]'. Or pass the official archive "
-            f"{KNOWN[name].archive} (from {KNOWN[name].url}) as path (--data)."
-        ) from error
+    tfds = _import(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
         parts = {part: _read_part(tfds, builder, part) for part in ("train", "test")}
     # No network, a full disk, a changed file: each its own type, one way out.
     except Exception as error:
-        raise FileNotFoundError(
-            f"TensorFlow Datasets could not get {name} ({type(error).__name__}: "
-            f"{_first_line(error)}). Without it: get {KNOWN[name].archive} from "
-            f"{KNOWN[name].url} and pass it as path (--data PATH)."
-        ) from error
+        raise _not_got(name, error) from error
     images, labels = zip(*parts.values(), strict=True)
     bounds = np.cumsum([0, *map(len, labels)])
     official = {
@@ -58,6 +55,127 @@ def _read_part(tfds, builder, part):
     images = np.concatenate([batch["image"] for batch in batches])
     labels = np.concatenate([batch["label"] for batch in batches])
     return images.astype(np.uint8), labels.astype(np.int32)
+
+
+def open_tensorflow_datasets(name, data_dir=None):
+    """Open a data set whose images stay encoded in the files of TensorFlow Datasets.
+
+    It is prepared at the first use, in a format that is read at any place (ArrayRecord)
+    so that any order costs the same. The labels are read at once, which at the first
+    use is a pass over all files; those of a large data set are then kept beside them
+    in `LABELS_FILE`.
+
+    Args:
+        name: The name of the builder, "tf_flowers" or "imagenet2012".
+        data_dir: As in `read_tensorflow_datasets`.
+
+    Returns:
+        A dict of fields of `Source`: `class_names`, `labels`, `official`, `read`,
+        `stamp`. The images of the first part come first.
+
+    Raises:
+        ImportError: TensorFlow Datasets is not installed.
+        FileNotFoundError: It could not get or read the data set, or has it in a format
+            that is read from beginning to end only.
+    """
+    tfds = _import(name)
+    parts = KNOWN[name].parts
+    folder = None
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        folder = pathlib.Path(builder.data_dir)
+        if not folder.is_dir():
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+        encoded = {"image": tfds.decode.SkipDecoding()}
+        readers = [builder.as_data_source(part, decoders=encoded) for part in parts]
+        labels = _labels(readers, folder / LABELS_FILE)
+    # The same as above, and NotImplementedError for another format.
+    except Exception as error:
+        raise _not_got(name, error, folder) from error
+    bounds = np.cumsum([0, *map(len, readers)])
+
+    def read(index):
+        part = np.searchsorted(bounds, index, side="right") - 1
+        return readers[part][int(index - bounds[part])]["image"]
+
+    official = {
+        part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(parts)
+    }
+    return {
+        "class_names": tuple(builder.info.features["label"].names),
+        "labels": labels,
+        # One part is no division.
+        "official": official if len(parts) > 1 else {},
+        "read": read,
+        # Prepared files are not changed, but made anew under another version.
+        "stamp": lambda index: (0, f"{builder.info.full_name} {index}"),
+    }
+
+
+def _labels(readers, path):
+    """The labels of all examples, (N,) int32, from `path` if they are there."""
+    count = sum(map(len, readers))
+    try:
+        labels = np.load(path, allow_pickle=False)
+        if labels.shape == (count,) and labels.dtype == np.int32:
+            return labels
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        pass
+    found = (reader[i]["label"] for reader in readers for i in range(len(reader)))
+    labels = np.fromiter(found, np.int32, count)
+    if count < MANY:
+        return labels
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.npy")
+    try:
+        np.save(temporary, labels)
+        os.replace(temporary, path)
+    except OSError:
+        # A folder that cannot be written to costs the pass again, no more.
+        temporary.unlink(missing_ok=True)
+    return labels
+
+
+def _import(name):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"Expected TensorFlow Datasets, to get {name} by its name. Install it: "
+            f"pip install 'keras-attn[datasets]'. Or {_other_way(name)}"
+        ) from error
+    return tfds
+
+
+def _not_got(name, error, folder=None):
+    """What to do about any failure of TensorFlow Datasets, as a FileNotFoundError."""
+    manual = KNOWN[name].manual
+    if isinstance(error, NotImplementedError):
+        return FileNotFoundError(
+            f"Expected {name} in the format array_record of TensorFlow Datasets, which "
+            f"is read at any place. Received: {folder} in another format. Choose "
+            f"another data_dir, or {_other_way(name)}"
+        )
+    if manual and folder and not folder.is_dir():
+        return FileNotFoundError(
+            f"Expected {' and '.join(manual)} in "
+            f"{folder.parents[1] / 'downloads' / 'manual'}, from where TensorFlow "
+            f"Datasets prepares {name}; they are at {KNOWN[name].url}, after "
+            f"registration. Or {_other_way(name)}"
+        )
+    return FileNotFoundError(
+        f"TensorFlow Datasets could not get {name} ({type(error).__name__}: "
+        f"{_first_line(error)}). Without it: {_other_way(name)}"
+    )
+
+
+def _other_way(name):
+    known = KNOWN[name]
+    if known.archive:
+        return (
+            f"get {known.archive} from {known.url} and pass it as path (--data PATH)."
+        )
+    return "pass a folder of train/CLASS/image and val/CLASS/image (--data PATH)."
 
 
 def _first_line(error):

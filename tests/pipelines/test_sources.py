@@ -11,7 +11,13 @@ import pytest
 from PIL import Image
 
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
-from pipelines.catalogue import CIFAR10_CLASSES, CIFAR100_CLASSES, KNOWN
+from pipelines import tensorflow_datasets_reader
+from pipelines.catalogue import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    FLOWERS_CLASSES,
+    KNOWN,
+)
 from pipelines.sources import CorruptImageError, Source, load_source
 from tests.pipelines.test_archives import cifar_files, write_tar
 
@@ -159,6 +165,33 @@ def test_known_class_names(tmp_path):
         load_source("cifar10", fewer)
 
 
+def test_flowers_are_numbered_as_in_tensorflow_datasets(tmp_path):
+    names = [f"flower_photos/{c}/{i}.png" for i in (0, 1) for c in FLOWERS_CLASSES]
+    source = load_source("tf_flowers", make_folder(tmp_path, names))
+    assert source.class_names == FLOWERS_CLASSES
+    for index in range(10):
+        assert f"/{FLOWERS_CLASSES[source.labels[index]]}/" in source.where(index)
+    assert source.labels.dtype == np.int32
+    assert load_source("folder", tmp_path).class_names == tuple(sorted(FLOWERS_CLASSES))
+    (tmp_path / "flower_photos" / "roses").rename(tmp_path / "flower_photos" / "rose")
+    with pytest.raises(ValueError, match="'roses' as class 2.*'rose' there"):
+        load_source("tf_flowers", tmp_path)
+
+
+def test_imagenet_has_a_thousand_classes(tmp_path):
+    names = [f"{part}/n{i:08}/0.png" for part in ("train", "val") for i in range(999)]
+    root = make_folder(tmp_path, names)
+    with pytest.raises(ValueError, match="1000 classes of imagenet2012.* 999, 'n0000"):
+        load_source("imagenet2012", root)
+    make_folder(root, ["train/n00000999/0.png"])
+    source = load_source("imagenet2012", root)
+    assert len(source.class_names) == 1000 and source.class_names[7] == "n00000007"
+    assert {part: len(i) for part, i in source.official.items()} == {
+        "train": 1000,
+        "validation": 999,
+    }
+
+
 def test_catalogue_of_classes():
     # Folders are labelled in sorted order, which must be the official one.
     for names, count in ((CIFAR10_CLASSES, 10), (CIFAR100_CLASSES, 100)):
@@ -222,11 +255,29 @@ def test_what_is_seen_without_decoding(tmp_path, name, reason):
     assert source.decoded(ImageSpec(HEIGHT, WIDTH)).skipped == source.skipped
 
 
+def test_readable_finds_what_decoding_finds(tmp_path):
+    root = make_folder(tmp_path, BROKEN)
+    with pytest.raises(CorruptImageError, match="1.png: truncated.*and 1 more files"):
+        load_source("folder", root).readable()
+    source = load_source("folder", root, on_corrupt="skip")
+    clean, decoded = source.readable(), source.decoded(ImageSpec(HEIGHT, WIDTH))
+    assert clean.images is None and clean.files == decoded.files
+    assert clean.skipped == decoded.skipped
+    assert clean.labels.tolist() == decoded.labels.tolist()
+    for index, image in enumerate(decoded.images):
+        np.testing.assert_array_equal(clean.array(index), image)
+        assert clean.stamp(index)[0] == len(clean.read(index))
+    (root / "ant" / "1.png").unlink()
+    where, reason = source.readable().skipped[0]
+    assert where.endswith("ant/1.png") and reason.startswith("cannot be read")
+
+
 def test_no_readable_image(tmp_path):
     root = make_folder(tmp_path, {"ant/0.png": b"x", "cat/1.png": b"y"})
     source = load_source("folder", root, on_corrupt="skip")
-    with pytest.raises(ValueError, match="readable images.* 2 files"):
-        source.decoded(ImageSpec(HEIGHT, WIDTH))
+    for read in (source.readable, lambda: source.decoded(ImageSpec(HEIGHT, WIDTH))):
+        with pytest.raises(ValueError, match="readable images.* 2 files"):
+            read()
 
 
 def test_decoding_fits_to_the_spec(tmp_path):
@@ -430,3 +481,124 @@ def test_with_the_real_package_and_made_up_images(name):
     assert source.images.dtype == np.uint8
     assert source.labels.max() < len(source.class_names)
     assert len(source.official["test"]) == 5
+
+
+LAZY = ("tf_flowers", "imagenet2012")
+
+
+@pytest.mark.parametrize("name", LAZY)
+@pytest.mark.filterwarnings("ignore")
+def test_images_stay_in_the_files_of_the_real_package(name):
+    datasets = pytest.importorskip("tensorflow_datasets")
+    with datasets.testing.mock_data(num_examples=3):
+        source = load_source(name)
+        again = load_source(name)
+        assert source.images is None and source.files is None
+        parts = KNOWN[name].parts
+        assert len(source) == 3 * len(parts)
+        if len(parts) > 1:
+            assert source.official["validation"].tolist() == [3, 4, 5]
+        assert source.labels.dtype == np.int32
+        for index in (0, 2, len(source) - 1):
+            assert source.array(index).ndim == 3
+            assert source.read(index) == again.read(index)
+        fitted = source.decoded(ImageSpec(5, 7))
+        assert fitted.images.shape == (len(source), 5, 7, 3)
+        np.testing.assert_array_equal(
+            fitted.images[1], source.array(1, ImageSpec(5, 7))
+        )
+        names = datasets.builder(name).info.features["label"].names
+    assert source.class_names == tuple(names)
+    if name == "tf_flowers":
+        assert source.class_names == KNOWN[name].class_names
+    else:
+        # So that a folder has the same numbers.
+        assert names == sorted(names) and len(names) == KNOWN[name].num_classes
+    assert source.where(2) == f"{name}[2]"
+
+
+class FakeRandomAccess:
+    """Stands for tensorflow_datasets with images in files, in two parts."""
+
+    decode = SimpleNamespace(SkipDecoding=object)
+
+    def __init__(self, data_dir, failure=None):
+        self.data_dir, self.failure = str(data_dir), failure
+        self.formats, self.labels_read = [], 0
+        features = {"label": SimpleNamespace(names=["a", "b"])}
+        self.info = SimpleNamespace(features=features, full_name="imagenet2012/5.1.0")
+
+    def builder(self, name, data_dir, file_format=None):
+        self.formats.append(file_format)
+        return self
+
+    def download_and_prepare(self):
+        if self.failure:
+            raise self.failure
+
+    def as_data_source(self, part, decoders):
+        rows = {"train": [0, 1, 1], "validation": [1, 0]}[part]
+        return FakeReader(self, part, rows)
+
+
+class FakeReader:
+    def __init__(self, datasets, part, rows):
+        self.datasets, self.part, self.rows = datasets, part, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        self.datasets.labels_read += 1
+        image = f"{self.part} {index}".encode()
+        return {"image": image, "label": np.array(self.rows[index])}
+
+
+def test_labels_of_a_large_data_set_are_kept(tmp_path, monkeypatch):
+    fake = FakeRandomAccess(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    source = load_source("imagenet2012")
+    assert source.labels.tolist() == [0, 1, 1, 1, 0] and not list(tmp_path.iterdir())
+    assert [source.read(np.int64(i)) for i in (2, 3, 4)] == [
+        b"train 2",
+        b"validation 0",
+        b"validation 1",
+    ]
+    monkeypatch.setattr(tensorflow_datasets_reader, "MANY", 1)
+    load_source("imagenet2012")
+    kept = tmp_path / tensorflow_datasets_reader.LABELS_FILE
+    assert list(tmp_path.iterdir()) == [kept]
+    fake.labels_read = 0
+    assert load_source("imagenet2012").labels.tolist() == [0, 1, 1, 1, 0]
+    assert fake.labels_read == 0
+    for wrong in (b"", kept.read_bytes()[:-4], b"junk"):
+        kept.write_bytes(wrong)
+        assert load_source("imagenet2012").labels.tolist() == [0, 1, 1, 1, 0]
+        assert len(np.load(kept)) == 5
+    assert fake.formats == [None] * 6
+
+
+def test_imagenet_says_what_to_put_where(tmp_path, monkeypatch):
+    data_dir = tmp_path / "imagenet2012" / "5.1.0"
+    fake = FakeRandomAccess(data_dir, AssertionError("Manual directory\nmissing"))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    with pytest.raises(FileNotFoundError) as caught:
+        load_source("imagenet2012", data_dir=str(tmp_path))
+    message = str(caught.value)
+    assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in message
+    assert f"in {tmp_path}/downloads/manual" in message and "\n" not in message
+    assert "--data PATH" in message and "image-net.org" in message
+    # The format that is read at any place is asked for where nothing is there yet.
+    assert fake.formats == [None, "array_record"]
+
+
+def test_a_format_without_random_access_is_named(tmp_path, monkeypatch):
+    fake = FakeRandomAccess(tmp_path, NotImplementedError("tfrecord\nis not supported"))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    with pytest.raises(FileNotFoundError, match="array_record.*another data_dir"):
+        load_source("tf_flowers")
+    fake.failure = ConnectionError("no network")
+    with pytest.raises(FileNotFoundError, match="flower_photos.tgz .*--data PATH"):
+        load_source("tf_flowers")
+    with pytest.raises(ValueError, match="tf_flowers among data_dir. Received: 'seed'"):
+        load_source("tf_flowers", seed=1)

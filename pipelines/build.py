@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.augment import augment, check_augmentation
+from pipelines.streaming import PREFETCH, StreamedImages
 
 
 def check_arrays(images, labels, num_classes):
@@ -44,7 +45,11 @@ def checksum(splits):
     for name in sorted(splits):
         for array in splits[name]:
             value = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode(), value)
-            value = zlib.crc32(np.ascontiguousarray(array), value)
+            if isinstance(array, StreamedImages):
+                content = array.digest().encode()
+            else:
+                content = np.ascontiguousarray(array)
+            value = zlib.crc32(content, value)
     return f"{value:08x}"
 
 
@@ -74,7 +79,8 @@ def training_batches(
     resumes at an epoch sees what an uninterrupted one would have seen.
 
     Args:
-        images: `(examples, height, width, 3)`, 8-bit; kept in memory once.
+        images: `(examples, height, width, 3)`, 8-bit; kept in memory once, or
+            `StreamedImages`.
         labels: `(examples,)` integers.
         batch_size: Images in a batch; an incomplete last batch is left out.
         seed: Seed of the order and of the augmentation.
@@ -87,16 +93,33 @@ def training_batches(
         `steps_per_epoch(len(labels), batch_size)` batches.
     """
     check_augmentation(augmentation)
-    steps = steps_per_epoch(len(labels), batch_size)
+    steps = _steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    with tf.device("CPU:0"):
+        labels = tf.convert_to_tensor(labels)
+    if isinstance(images, StreamedImages):
+        dataset = images.augmented_batches(steps, batch_size, augmentation)
+        dataset = dataset.map(lambda batch, chosen: (batch, tf.gather(labels, chosen)))
+        return _finish(dataset, PREFETCH)
     with tf.device("CPU:0"):
         images = tf.convert_to_tensor(images)
-        labels = tf.convert_to_tensor(labels)
+
+    def load(indices, step_seed):
+        batch = augment(tf.gather(images, indices), step_seed, augmentation)
+        batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
+        return batch, tf.gather(labels, indices)
+
+    return _finish(
+        steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    )
+
+
+def _steps(examples, batch_size, seed, epochs, initial_epoch):
+    """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`."""
+    steps = steps_per_epoch(examples, batch_size)
 
     def batches_of_epoch(epoch):
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int32), epoch)
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(labels)), epoch_seed
-        )
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
         order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
         step_seeds = tf.map_fn(
             lambda step: tf.random.fold_in(epoch_seed, step),
@@ -105,19 +128,25 @@ def training_batches(
         )
         return tf.data.Dataset.from_tensor_slices((order, step_seeds))
 
-    def load(indices, step_seed):
-        batch = augment(tf.gather(images, indices), step_seed, augmentation)
-        batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
-        return batch, tf.gather(labels, indices)
-
-    dataset = tf.data.Dataset.range(initial_epoch, epochs, output_type=tf.int32)
-    dataset = dataset.flat_map(batches_of_epoch)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _finish(dataset)
+    every_epoch = tf.data.Dataset.range(initial_epoch, epochs, output_type=tf.int32)
+    return every_epoch.flat_map(batches_of_epoch)
 
 
 def evaluation_batches(images, labels, batch_size):
-    """All examples in order, the last batch as large as what is left."""
+    """All examples in order, the last batch as large as what is left.
+
+    Args:
+        images, labels: As in `training_batches`.
+        batch_size: Images in a batch.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`.
+    """
+    if isinstance(images, StreamedImages):
+        indices = tf.data.Dataset.range(len(labels)).batch(batch_size)
+        labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
+        batches = images.batches(indices, batch_size)
+        return _finish(tf.data.Dataset.zip(batches, labels), PREFETCH)
     with tf.device("CPU:0"):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     return _finish(dataset.batch(batch_size))
@@ -153,10 +182,10 @@ def label_outputs(dataset, outputs):
     )
 
 
-def _finish(dataset):
+def _finish(dataset, prefetch=tf.data.AUTOTUNE):
     options = tf.data.Options()
     # All workers hold all data; batches are split over the devices of one machine.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return dataset.with_options(options).prefetch(prefetch)

@@ -15,12 +15,15 @@ class Row:
         paper_value: The paper's number, or `None` where it prints none.
         needs: Fields of the recipe that name another row's run of the same seed, as
             pairs `(field, label)`: `(("initial", "full"),)` starts from row `full`.
+        runs_of: Label of the row whose runs these are, in an experiment that shares
+            the runs of another one; by default the same label.
     """
 
     label: str
     recipe: Recipe
     paper_value: float | None = None
     needs: tuple[tuple[str, str], ...] = ()
+    runs_of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,8 @@ class Comparison:
         return self.sources[recipe.image_size]
 
     def workdir(self, label, seed):
-        return self.folder / label / f"seed-{seed}"
+        known = {row.label: row.runs_of for row in self.experiment.rows}
+        return self.folder / (known[label] or label) / f"seed-{seed}"
 
     def recipe(self, row, seed):
         needed = {field: str(self.workdir(label, seed)) for field, label in row.needs}
@@ -135,7 +136,7 @@ class Comparison:
         """Measures all rows' runs of a seed together and records every line."""
         runs = {row.label: Run.open(self.workdir(row.label, seed)) for row in rows}
         sources = {row.label: self.source(self.recipe(row, seed)) for row in rows}
-        study = studies.study_of(self.experiment)
+        study = studies.study_of(self.experiment).study
         first = runs[rows[0].label]
         paper = dict(self.experiment.paper_values)
         for label, metric, value in study(runs, sources):
@@ -147,7 +148,10 @@ class Comparison:
         self.report()
 
     def report(self):
-        report.write(self.experiment, self.path, self.command)
+        figure = None
+        if self.experiment.study and self.path.exists():
+            figure = studies.picture_of(self.experiment, results.read_rows(self.path))
+        report.write(self.experiment, self.path, self.command, figure)
 
     def draw(self, rows):
         runs = {row.label: Run.open(self.workdir(row.label, 0)) for row in rows}

@@ -3,7 +3,10 @@
 import difflib
 
 from training.recipes import (
+    anchornet_figure6,
+    anchornet_object_hits,
     anchornet_table3,
+    anchornet_table4,
     class_embedding_figure3,
     class_embedding_figure4,
     class_embedding_figure5,
@@ -20,6 +23,9 @@ FAMILIES = (
     class_embedding_figure4,
     class_embedding_figure5,
     anchornet_table3,
+    anchornet_table4,
+    anchornet_figure6,
+    anchornet_object_hits,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

@@ -2,9 +2,15 @@ import keras
 from keras import ops
 
 from keras_attn.accounting import multiply_adds
+from keras_attn.layers._classifiers import (
+    SMALLEST_PROBABILITY,
+    build_classifier,
+    check_images,
+    logits_of,
+    number_of_classes,
+    pair,
+)
 from keras_attn.ops.rows import apply_to_rows, can_gather
-
-SMALLEST_PROBABILITY = 1e-30
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -76,7 +82,7 @@ class ClassifyPatches(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.classifier = classifier
-        self.patch_sizes = [_pair(size) for size in patch_sizes]
+        self.patch_sizes = [pair(size) for size in patch_sizes]
         self.max_patches = None if max_patches is None else list(max_patches)
         self.from_logits = from_logits
         self.gather = gather
@@ -97,28 +103,16 @@ class ClassifyPatches(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[0][-1]
-        _check_classifier(self.classifier, self.patch_sizes, channels)
-        _check_images(input_shape[0], self.patch_sizes)
-        if not self.classifier.built:
-            self.classifier.build((None, *self.patch_sizes[0], channels))
-        self.num_classes = self._num_classes(channels)
-        self.slots = input_shape[1][1]
-
-    def _num_classes(self, channels):
-        shapes = self.classifier.compute_output_shape(
-            (None, *self.patch_sizes[0], channels)
+        check_images(input_shape[0], self.patch_sizes)
+        build_classifier(self.classifier, self.patch_sizes, channels)
+        self.num_classes = number_of_classes(
+            self.classifier, (*self.patch_sizes[0], channels)
         )
-        shape = shapes.get("logits") if isinstance(shapes, dict) else shapes
-        if not isinstance(shape, tuple) or len(shape) != 2:
-            raise ValueError(
-                "Expected `classifier` to return (batch, classes), or a dict with "
-                f"such an entry 'logits'. Received: {shapes}"
-            )
-        return shape[-1]
+        self.slots = input_shape[1][1]
 
     def call(self, inputs):
         images, boxes, valid, branch = inputs
-        _check_images(images.shape, self.patch_sizes)
+        check_images(images.shape, self.patch_sizes)
         logits = self.patch_logits(images, boxes, valid, branch)
         weights = ops.cast(valid, "float32")[:, :, None]
         probabilities = ops.softmax(logits, axis=-1) * weights
@@ -151,12 +145,7 @@ class ClassifyPatches(keras.layers.Layer):
 
         def classify(image, boxes):
             patches = _cut(images, image, boxes, size)
-            outputs = self.classifier(patches, training=False)
-            outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
-            outputs = ops.cast(outputs, "float32")
-            if self.from_logits:
-                return outputs
-            return ops.log(ops.maximum(outputs, SMALLEST_PROBABILITY))
+            return logits_of(self.classifier, patches, self.from_logits)
 
         logits = apply_to_rows(
             classify,
@@ -178,7 +167,8 @@ class ClassifyPatches(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         images, boxes = input_shape[:2]
-        classes = self._num_classes(images[-1])
+        shape = (*self.patch_sizes[0], images[-1])
+        classes = number_of_classes(self.classifier, shape)
         return {
             "logits": (images[0], classes),
             "patch_probabilities": (images[0], boxes[1], classes),
@@ -204,38 +194,6 @@ class ClassifyPatches(keras.layers.Layer):
     def from_config(cls, config):
         classifier = keras.saving.deserialize_keras_object(config["classifier"])
         return cls(**{**config, "classifier": classifier})
-
-
-def _pair(size):
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _check_classifier(classifier, patch_sizes, channels):
-    """Raises where the classifier does not take every size of patches."""
-    expected = getattr(classifier, "input_shape", None)
-    if not isinstance(expected, tuple) or len(expected) != 4:
-        return  # Subclassed models do not say.
-    for size in patch_sizes:
-        received = (*size, channels)
-        pairs = zip(expected[1:], received, strict=True)
-        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
-            raise ValueError(
-                f"Expected a classifier of patches {received}. Received: "
-                f"{classifier.name!r}, which takes {expected[1:]}, for patches of the "
-                f"sizes {patch_sizes}. Build it with input_shape="
-                f"(None, None, {channels}), or localise with branches of its size only."
-            )
-
-
-def _check_images(shape, patch_sizes):
-    """Raises where an image is smaller than a patch, as far as sizes are known."""
-    largest = [max(sizes) for sizes in zip(*patch_sizes, strict=True)]
-    pairs = zip(shape[1:3], largest, strict=True)
-    if any(size is not None and size < least for size, least in pairs):
-        raise ValueError(
-            f"Expected images of at least {largest[0]} x {largest[1]} pixels, the "
-            f"largest patch. Received: {shape[1]} x {shape[2]}"
-        )
 
 
 def _cut(images, image, boxes, size):

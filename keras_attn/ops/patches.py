@@ -135,7 +135,7 @@ def localize_patches(
     [[[0, 0, 16, 16], [0, 24, 16, 40]]]
     """
     height, width = pair("patch_size", patch_size, minimum=1)
-    row_stride, column_stride = pair("stride", stride, minimum=1)
+    strides = pair("stride", stride, minimum=1)
     top, left = pair("offset", offset)
     thresholds = check_selection(max_patches, iou_threshold, coverage, compat)
     if len(evidence.shape) != 3:
@@ -154,31 +154,35 @@ def localize_patches(
     # Boxes as they are compared, which with `compat` are not those of the pixels.
     compared = (height - 1, width - 1) if compat else (height, width)
 
-    remaining = ops.logical_not(ops.isnan(evidence))
-    unvisited = _count(remaining) - _visits(cells, 1.0 if compat else coverage)
-    overlap = None
+    allowed = [
+        _largest_overlap(compared[0] * compared[1], threshold, inclusive=compat)
+        for threshold in thresholds
+    ]
+    candidates = known = ops.logical_not(ops.isnan(evidence))
+    # For each threshold, the cells still to come that it lets through.
+    waiting = dict.fromkeys(allowed, known)
+    limited = coverage < 1 and not compat
+    unvisited = _count(known) - _visits(cells, coverage) if limited else 0
     found = []
     for step in range(max_patches):
-        candidates = remaining
         if step:
-            allowed = _largest_overlap(
-                compared[0] * compared[1], thresholds[step - 1], inclusive=compat
-            )
-            little = overlap <= allowed
-            if compat:
-                little = ops.logical_or(little, cell == 0)
-            candidates = ops.logical_and(remaining, little)
+            candidates = waiting[allowed[step - 1]]
         score, chosen = _first_largest(evidence, candidates, cell, cells)
-        remaining = ops.logical_or(
+        later = ops.logical_or(
             evidence < score, ops.logical_and(evidence == score, cell > chosen)
         )
-        valid = ops.logical_and(chosen < cells, _count(remaining) >= unvisited)
-        row_chosen, column_chosen = chosen // columns, chosen % columns
-        shared_rows = compared[0] - row_stride * ops.abs(row - row_chosen)
-        shared_columns = compared[1] - column_stride * ops.abs(column - column_chosen)
-        shared = ops.maximum(shared_rows, 0) * ops.maximum(shared_columns, 0)
-        overlap = ops.maximum(overlap, shared) if step else shared
-        y, x = top + row_stride * row_chosen, left + column_stride * column_chosen
+        valid = chosen < cells
+        if limited:
+            valid = ops.logical_and(valid, _count(later) >= unvisited)
+        position = chosen // columns, chosen % columns
+        overlap = _overlap(position, (row, column), compared, strides)
+        for most in waiting:
+            little = overlap <= most
+            if compat:
+                little = ops.logical_or(little, cell == 0)
+            little = ops.logical_and(later, little)
+            waiting[most] = ops.logical_and(waiting[most], little)
+        y, x = top + strides[0] * position[0], left + strides[1] * position[1]
         box = ops.concatenate([y, x, y + height, x + width], axis=-1)
         found.append((box, score, valid))
 
@@ -334,6 +338,17 @@ def _largest_overlap(area, threshold, inclusive):
     while largest > 0 and not accepted(largest):
         largest -= 1
     return largest
+
+
+def _overlap(position, others, size, strides):
+    """Pixels that the patch at a cell shares with those at other cells."""
+    rows, columns = (
+        ops.maximum(extent - stride * ops.abs(here - there), 0)
+        for here, there, extent, stride in zip(
+            position, others, size, strides, strict=True
+        )
+    )
+    return rows * columns
 
 
 def _first_largest(evidence, candidates, cell, cells):

@@ -25,6 +25,7 @@ def check_layer(
     other_shapes=(),
     keeps_default=(),
     float32_outputs=(),
+    integer_outputs=(),
     stochastic=False,
     differentiable=True,
     exportable=True,
@@ -39,11 +40,12 @@ def check_layer(
         init_kwargs: Arguments, with a value other than the default for every
             parameter of `__init__` but those named in `keeps_default`.
         input_shape: Shape with its batch size, or a list of shapes for a layer
-            that takes a list. Distinct primes find swapped axes.
+            that takes a list or dict. Distinct primes find swapped axes.
         other_shapes: More input shapes for `compute_output_shape`.
         keeps_default: Parameters that may keep their default in `init_kwargs`.
         float32_outputs: Keys (or positions) of outputs that stay float32 under
             mixed precision.
+        integer_outputs: Keys of outputs that are no floats.
         stochastic: The layer draws random numbers when called. Its generators
             are reset before outputs are compared, and compiled or exported
             outputs, which may draw other numbers, are compared by shape only.
@@ -57,14 +59,18 @@ def check_layer(
     # Keras's own training step takes a single input and a single output only.
     single = not tree.is_nested(output) and not isinstance(input_shape, list)
     run_layer_test_kwargs.setdefault("run_training_check", single)
+    # Nor does it call a layer with a dict; then it checks the configuration alone.
+    called_with = None if isinstance(input_shape, dict) else input_shape
     TestCase().run_layer_test(
-        layer_class, init_kwargs, input_shape=input_shape, **run_layer_test_kwargs
+        layer_class, init_kwargs, input_shape=called_with, **run_layer_test_kwargs
     )
     check_configuration(layer_class, init_kwargs, keeps_default)
     check_round_trip(layer, inputs, tolerance)
     for shape in (input_shape, *other_shapes):
         check_output_shape(layer_class(**init_kwargs), shape)
-    check_mixed_precision(layer_class, init_kwargs, input_shape, float32_outputs)
+    check_mixed_precision(
+        layer_class, init_kwargs, input_shape, float32_outputs, integer_outputs
+    )
     check_model(layer, input_shape, tolerance)
     if differentiable:
         check_gradients(layer, inputs)
@@ -123,19 +129,31 @@ def check_output_shape(layer, input_shape):
     assert shapes(layer.compute_output_shape(input_shape)) == shapes(actual)
 
 
-def check_mixed_precision(layer_class, init_kwargs, input_shape, float32_outputs=()):
-    """Outputs have the compute dtype, weights stay float32."""
+def check_mixed_precision(
+    layer_class, init_kwargs, input_shape, float32_outputs=(), integer_outputs=()
+):
+    """Outputs have the compute dtype, as promised, weights stay float32."""
     policies = ["mixed_bfloat16", "mixed_float16"]
     if keras.backend.backend() == "torch":
         policies.remove("mixed_float16")  # many float16 CPU kernels are missing
     for policy in policies:
         layer = layer_class(**{**init_kwargs, "dtype": policy})
         output = layer(example(input_shape))
-        for path, tensor in tree.flatten_with_path(output):
+        promised = tree.flatten(functional(layer, input_shape).output)
+        for (path, tensor), symbolic in zip(
+            tree.flatten_with_path(output), promised, strict=True
+        ):
             wanted = layer.compute_dtype
             if path and path[0] in float32_outputs:
                 wanted = "float32"
             dtype = keras.backend.standardize_dtype(tensor.dtype)
+            assert symbolic.dtype == dtype, (
+                f"Under {policy} the output {path} is {dtype}; the symbolic call "
+                f"promises {symbolic.dtype}."
+            )
+            if path and path[0] in integer_outputs:
+                assert not keras.backend.is_float_dtype(dtype), f"{path} is {dtype}."
+                continue
             assert dtype == wanted, (
                 f"Under {policy} the output {path} is {dtype}, not {wanted}."
             )

@@ -99,7 +99,7 @@ def training_batches(
     if isinstance(images, StreamedImages):
         dataset = images.augmented_batches(steps, batch_size, augmentation)
         dataset = dataset.map(lambda batch, chosen: (batch, tf.gather(labels, chosen)))
-        return _finish(dataset, PREFETCH)
+        return finish(dataset, PREFETCH)
     with tf.device("CPU:0"):
         images = tf.convert_to_tensor(images)
 
@@ -108,7 +108,7 @@ def training_batches(
         batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
         return batch, tf.gather(labels, indices)
 
-    return _finish(
+    return finish(
         steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     )
 
@@ -145,11 +145,13 @@ def evaluation_batches(images, labels, batch_size):
     if isinstance(images, StreamedImages):
         indices = tf.data.Dataset.range(len(labels)).batch(batch_size)
         labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
-        batches = images.batches(indices, batch_size)
-        return _finish(tf.data.Dataset.zip(batches, labels), PREFETCH)
+        dataset = tf.data.Dataset.zip(images.batches(indices, batch_size), labels)
+        # Without it Keras would be surprised by the end of the data.
+        count = tf.data.experimental.assert_cardinality(len(indices))
+        return finish(dataset.apply(count), PREFETCH)
     with tf.device("CPU:0"):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    return _finish(dataset.batch(batch_size))
+    return finish(dataset.batch(batch_size))
 
 
 def evaluation_batch_size(examples, largest, devices=1):
@@ -182,7 +184,8 @@ def label_outputs(dataset, outputs):
     )
 
 
-def _finish(dataset, prefetch=tf.data.AUTOTUNE):
+def finish(dataset, prefetch=tf.data.AUTOTUNE):
+    """A data set ready to be used: not split by file, batches made ahead."""
     options = tf.data.Options()
     # All workers hold all data; batches are split over the devices of one machine.
     options.experimental_distribute.auto_shard_policy = (

@@ -90,6 +90,8 @@ def test_evaluation_batches_are_those_of_images_in_memory(folder):
     )
     assert [len(numbers) for _, numbers in found] == [6, 6, 6, 5]
     assert_same(found, wanted)
+    assert len(build.evaluation_batches(streamed, labels, 6)) == 4
+    assert len(build.evaluation_batches(streamed[:0], labels[:0], 6)) == 0
 
 
 def test_looks_like_an_array(folder):

@@ -8,11 +8,11 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_attn.ops.patches import pair
 from keras_attn.ops.window_steps import (
     UnknownWindowsError,
     adds_up,
     pools_everything,
-    positive_pair,
     steps_of,
 )
 
@@ -55,7 +55,7 @@ class ReceptiveField:
         Where the sizes differ by an odd number, the centres move half a pixel towards
         the top left.
         """
-        size = positive_pair(size, "size")
+        size = pair("size", size, minimum=1)
         offset = tuple(
             start + (old - new) // 2
             for start, old, new in zip(self.offset, self.size, size, strict=True)
@@ -74,8 +74,9 @@ def receptive_field(model, layer, image_size=None):
 
     Where paths are added or concatenated, the window is the smallest that holds the
     windows of all of them. The result is the smallest box around all pixels that can
-    matter to a cell; inside it, strides and dilation may leave pixels out. Random
-    augmentation, dropout and the like count as at inference.
+    matter to a cell; inside it, strides and dilation may leave pixels out, and cells at
+    the border of a padded map see less. Random augmentation and dropout count as at
+    inference.
 
     Layers that see the whole map and only scale the cells (squeeze-excitation, as in
     EfficientNet and MobileNetV3; group normalisation; a softmax over space) are left
@@ -172,7 +173,8 @@ class _Axis:
         elif self.cells is None:
             raise UnknownWindowsError(
                 f"has 'same' padding with stride {stride}, which depends on the size "
-                "of the image; build the model for one size or give `image_size`"
+                "of the image; build the model for one image size, or tell "
+                "`receptive_field` the `image_size`"
             )
         else:
             last = (self.cells - 1) // stride * stride

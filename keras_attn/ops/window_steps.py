@@ -29,6 +29,8 @@ import dataclasses
 import keras
 from keras import layers
 
+from keras_attn.ops.patches import pair
+
 
 @dataclasses.dataclass(frozen=True)
 class WindowStep:
@@ -56,8 +58,8 @@ class WindowStep:
 
     def __post_init__(self):
         for name in ("kernel", "stride", "dilation"):
-            pair = positive_pair(getattr(self, name), name)
-            object.__setattr__(self, name, pair)
+            both = pair(name, getattr(self, name), minimum=1)
+            object.__setattr__(self, name, both)
         if isinstance(self.padding, (tuple, list)):
             padding = tuple(tuple(sides) for sides in self.padding)
             object.__setattr__(self, "padding", padding)
@@ -70,17 +72,6 @@ class WindowStep:
 
 class UnknownWindowsError(Exception):
     """Why the windows behind a layer cannot be told."""
-
-
-def positive_pair(value, name):
-    """`value`, a positive integer or a pair of them, as a pair (rows, columns)."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or any(not isinstance(x, int) or x < 1 for x in pair):
-        raise ValueError(
-            f"Expected `{name}` to be a positive integer or a pair of them. "
-            f"Received: {name}={value!r}"
-        )
-    return pair
 
 
 def steps_of(operation):
@@ -159,7 +150,7 @@ def _zero_padding(layer):
 
 
 def _cropping(layer):
-    return [WindowStep(padding=[[-cut for cut in pair] for pair in layer.cropping])]
+    return [WindowStep(padding=[[-cut for cut in sides] for sides in layer.cropping])]
 
 
 def _dense(layer):

@@ -1,0 +1,97 @@
+import keras
+from keras import ops
+
+from keras_attn.ops.patches import pair
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ClassActivationMap(keras.layers.Layer):
+    """What every cell contributes to the logits of a pooled linear classifier.
+
+    Zhou et al., "Learning Deep Features for Discriminative Localization". A classifier
+    `logits = mean(X) W + b`, with the mean over the `n` cells of the features `X`, is
+    a sum over cells:
+
+    - `evidence = X W / n`, a 1x1 convolution, for all classes at once,
+    - `logits = sum over cells of evidence + b`.
+
+    The weights are those of the `classifier` itself, not a copy.
+
+    Args:
+        classifier: The `Dense` layer. Its activation is left out.
+        patch_size: Side of the patches that the cells stand for, an integer or
+            `(rows, columns)`, centred where the cells' receptive fields are; `None`:
+            the receptive fields themselves. Kept for
+            `keras_attn.models.branches_of`, no matter for the computation.
+
+    Input shape: `(batch, height, width, channels)`.
+
+    Output shape: a dict `{"evidence": (batch, height, width, classes), "logits":
+        (batch, classes)}` in the layer's compute dtype.
+
+    Raises:
+        ValueError: If `classifier` is no `Dense` layer or `patch_size` not positive.
+
+    Example:
+
+    >>> classifier = keras.layers.Dense(10)
+    >>> outputs = ClassActivationMap(classifier)(keras.random.normal((2, 7, 5, 16)))
+    >>> outputs["evidence"].shape, outputs["logits"].shape
+    ((2, 7, 5, 10), (2, 10))
+    """
+
+    def __init__(self, classifier, patch_size=None, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(classifier, keras.layers.Dense):
+            raise ValueError(
+                f"Expected `classifier` to be a Dense layer. Received: {classifier!r}"
+            )
+        if patch_size is not None:
+            pair("patch_size", patch_size, minimum=1)
+        self.classifier = classifier
+        self.patch_size = patch_size
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        if not self.classifier.built:
+            self.classifier.build((None, input_shape[-1]))
+
+    def call(self, inputs):
+        kernel = ops.cast(self.classifier.kernel, inputs.dtype)
+        rows, columns = ops.shape(inputs)[1:3]
+        evidence = ops.matmul(inputs, kernel) / ops.cast(rows * columns, inputs.dtype)
+        # The sum over the cells, where it takes the fewest operations.
+        logits = ops.matmul(ops.mean(inputs, axis=(1, 2)), kernel)
+        if self.classifier.use_bias:
+            logits = logits + ops.cast(self.classifier.bias, inputs.dtype)
+        return {"evidence": evidence, "logits": logits}
+
+    def window_steps(self):
+        return []
+
+    def multiply_adds(self, input_shape):
+        _, height, width, channels = input_shape
+        # The evidence of every cell, and the logits.
+        return (height * width + 1) * channels * self.classifier.units
+
+    def compute_output_shape(self, input_shape):
+        units = self.classifier.units
+        return {
+            "evidence": (*input_shape[:-1], units),
+            "logits": (input_shape[0], units),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "patch_size": self.patch_size,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["classifier"] = keras.saving.deserialize_keras_object(
+            config["classifier"]
+        )
+        return cls(**config)

@@ -1,0 +1,223 @@
+"""Classifiers as localisers: which pixels speak for which class."""
+
+import difflib
+
+import keras
+from keras import layers
+
+from keras_attn.layers.class_activation_map import ClassActivationMap
+from keras_attn.ops.patches import pair
+from keras_attn.ops.receptive_field import receptive_field
+
+EVIDENCE = "evidence_"
+
+
+def branches_of(model, image_size=None):
+    """Where in the image the cells of a localiser's evidence maps are.
+
+    The geometry follows from the layers' configs, so that it needs no record and holds
+    for a loaded model too. Only patches of another size than the receptive field
+    are kept, in the attribute `patch_size` of the layer that gives the evidence (see
+    `ClassActivationMap`); they are centred where the receptive fields are.
+
+    Args:
+        model: Functional model with outputs `evidence_θ`, such as `anchornet` and what
+            `as_localizer` returns.
+        image_size: `(height, width)`, for padded models that leave it open.
+
+    Returns:
+        A list of dicts in the order of increasing patch size: `name`, which is what
+        follows `evidence_`, and `patch_size`, `stride` and `offset`, integers or pairs
+        (rows, columns) where the two differ. Cell `(i, j)` stands for the rows
+        `offset + stride * i` to `offset + stride * i + patch_size - 1` and such
+        columns. Where convolutions are padded the offset is negative: patches at the
+        border reach outside the image.
+
+    Raises:
+        ValueError: If the model has no such output, or a map has no windows.
+
+    Example:
+
+    >>> branches_of(anchornet((128, 160, 3), num_classes=10))[0]
+    {'name': '63', 'patch_size': 63, 'stride': 8, 'offset': 0}
+    """
+    output = getattr(model, "output", None)
+    names = list(output) if isinstance(output, dict) else []
+    if not any(name.startswith(EVIDENCE) for name in names):
+        raise ValueError(
+            f"Expected a functional model with outputs named '{EVIDENCE}...', such as "
+            f"`anchornet` or `as_localizer` return. Received: {model}, outputs {names}"
+        )
+    branches = []
+    for name, tensor in output.items():
+        if name.startswith(EVIDENCE):
+            field = receptive_field(model, tensor, image_size)
+            chosen = getattr(_maker(tensor).operation, "patch_size", None)
+            field = field if chosen is None else field.centred(chosen)
+            branches.append((name.removeprefix(EVIDENCE), field))
+    branches.sort(key=lambda branch: branch[1].size[0] * branch[1].size[1])
+    return [
+        {
+            "name": name,
+            "patch_size": _one_or_both(field.size),
+            "stride": _one_or_both(field.stride),
+            "offset": _one_or_both(field.offset),
+        }
+        for name, field in branches
+    ]
+
+
+def as_localizer(classifier, layer=None, patch_size=None):
+    """A localiser made of any classifier that averages a map and ends in `Dense`.
+
+    The evidence is the classifier's class activation map, what every cell contributes
+    to each logit (see `ClassActivationMap`). All layers and weights are the
+    classifier's own: training one trains the other. Dropout in front of the `Dense`
+    layer drops whole channels of the map, which is the same.
+
+    Args:
+        classifier: Functional or sequential model that ends in convolutional features,
+            `GlobalAveragePooling2D`, perhaps `Dropout`, `Dense` and perhaps an
+            activation, such as ResNet, MobileNetV2, DenseNet and EfficientNet of
+            `keras.applications`. A dict of outputs must have `logits`.
+        layer: Name of the layer that gives the features, or the layer; by default what
+            the classifier averages. An earlier layer, with as many channels, sees
+            smaller windows; the layers behind it are left out, so that the result is
+            another classifier, to be trained.
+        patch_size: Side of the patches, an integer or `(rows, columns)`, centred where
+            the cells' receptive fields are; by default the receptive fields. Those of
+            deep networks are larger than the image, although most of what a cell says
+            comes from near their centre; then the patch size must be chosen.
+
+    Returns:
+        Functional model on the classifier's input with the outputs `logits`, without
+        the classifier's activation, `logits_θ`, the same, and `evidence_θ`
+        `(batch, rows, columns, classes)`, all float32; `θ` is the patch size, such as
+        `96`, or `96x64`. Summed over the cells, plus the bias of the `Dense` layer, the
+        evidence gives the logits.
+
+    Raises:
+        ValueError: If the classifier does not end as above (VGG flattens its map), the
+            layer does not exist or has other channels, or the patches are larger than
+            the image.
+
+    Example:
+
+    >>> classifier = keras.applications.MobileNetV2((128, 160, 3), weights=None)
+    >>> localizer = as_localizer(classifier, patch_size=64)
+    >>> sorted(localizer.output)
+    ['evidence_64', 'logits', 'logits_64']
+    >>> branches_of(localizer)
+    [{'name': '64', 'patch_size': 64, 'stride': 32, 'offset': -1}]
+    """
+    if not isinstance(classifier, keras.Model) or not getattr(
+        classifier, "inputs", None
+    ):
+        raise ValueError(
+            f"Expected a built functional or sequential model. Received: {classifier}"
+        )
+    features, dropouts, dense = _head(classifier)
+    if layer is not None:
+        features = _features(classifier, layer, channels=dense.kernel.shape[0])
+    field = receptive_field(classifier, features)
+    size = field.size if patch_size is None else pair("patch_size", patch_size, 1)
+    _check_size(classifier, size, chosen=patch_size is not None)
+    for dropout in dropouts:
+        features = layers.SpatialDropout2D(dropout.rate, name=dropout.name)(features)
+    name = "x".join(map(str, dict.fromkeys(size)))
+    outputs = ClassActivationMap(
+        dense, patch_size=patch_size, dtype="float32", name=f"{EVIDENCE}{name}"
+    )(features)
+    return keras.Model(
+        classifier.inputs[0],
+        {
+            "logits": outputs["logits"],
+            f"logits_{name}": outputs["logits"],
+            f"{EVIDENCE}{name}": outputs["evidence"],
+        },
+        name=classifier.name,
+    )
+
+
+def _head(classifier):
+    """The map that is averaged, the dropout layers, and the last dense layer."""
+    sequential = isinstance(classifier, keras.Sequential)
+    output = classifier.outputs[0] if sequential else classifier.output
+    tensor = output.get("logits") if isinstance(output, dict) else output
+    if not isinstance(tensor, keras.KerasTensor):
+        raise ValueError(
+            "Expected a classifier with one output, or one named 'logits'. "
+            f"Received: {classifier.name!r} with outputs {output}"
+        )
+    dense, dropouts = None, []
+    after = (layers.Activation, layers.Softmax, layers.Identity)
+    while True:
+        node = _maker(tensor)
+        operation = node.operation
+        if dense is None and isinstance(operation, layers.Dense):
+            dense = operation
+        elif dense is not None and isinstance(operation, layers.Dropout):
+            dropouts.insert(0, operation)
+        elif dense is not None and _averages(operation):
+            return node.input_tensors[0], dropouts, dense
+        elif dense is not None or not isinstance(operation, after):
+            raise ValueError(
+                "Expected a classifier that ends in GlobalAveragePooling2D, perhaps "
+                "Dropout, and one Dense layer, so that its logits are a sum over "
+                f"cells. Received: {classifier.name!r}, with layer "
+                f"{operation.name!r} ({type(operation).__name__}) in that place"
+            )
+        (tensor,) = node.input_tensors
+
+
+def _averages(operation):
+    return (
+        isinstance(operation, layers.GlobalAveragePooling2D)
+        and operation.data_format == "channels_last"
+        and not operation.keepdims
+    )
+
+
+def _features(classifier, layer, channels):
+    """The output of a layer of the classifier that is named by the caller."""
+    names = {one.name: one for one in classifier.layers}
+    name = layer if isinstance(layer, str) else layer.name
+    if name not in names:
+        nearest = ", ".join(difflib.get_close_matches(name, names, 3))
+        raise ValueError(
+            f"Expected `layer` to be a layer of {classifier.name!r} itself. "
+            f"Received: layer={name!r}. Nearest: {nearest or list(names)[-3:]}"
+        )
+    features = names[name].output
+    shape = getattr(features, "shape", ())
+    if len(shape) != 4 or shape[-1] != channels:
+        raise ValueError(
+            f"Expected `layer` to give maps of {channels} channels, as the Dense layer "
+            f"takes. Received: layer={name!r} with output {features}"
+        )
+    return features
+
+
+def _check_size(classifier, size, chosen):
+    image = tuple(classifier.inputs[0].shape[1:3])
+    if any(
+        known is not None and known < side
+        for known, side in zip(image, size, strict=True)
+    ):
+        what = "`patch_size`" if chosen else "a receptive field"
+        advice = "a smaller one" if chosen else "`patch_size`, the size of the patches,"
+        raise ValueError(
+            f"Expected {what} no larger than the image, {image[0]} x {image[1]}. "
+            f"Received: {size[0]} x {size[1]}. Give {advice} or enlarge the images"
+        )
+
+
+def _maker(tensor):
+    """The layer call that a tensor comes from."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def _one_or_both(numbers):
+    rows, columns = numbers
+    return rows if rows == columns else (rows, columns)

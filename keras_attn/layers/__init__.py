@@ -3,6 +3,9 @@
 from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.class_evidence import ClassEvidence
+from keras_attn.layers.classify_patches import ClassifyPatches
+from keras_attn.layers.crop_patches import CropPatches
+from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.layers.margin_softmax import MarginSoftmax
 from keras_attn.layers.patch_logits import PatchLogits
 from keras_attn.layers.perturbed_argmax import PerturbedArgmax
@@ -14,6 +17,9 @@ __all__ = [
     "BranchDecision",
     "ClassEmbedding",
     "ClassEvidence",
+    "ClassifyPatches",
+    "CropPatches",
+    "LocalizePatches",
     "MarginSoftmax",
     "PatchLogits",
     "PerturbedArgmax",

@@ -100,6 +100,9 @@ class ClassEvidence(keras.layers.Layer):
         logits = logits + total * ops.cast(self.classifier.bias, pooled.dtype)
         return {"evidence": evidence, "logits": logits}
 
+    def window_steps(self):
+        return []
+
     def multiply_adds(self, input_shape):
         _, height, width, channels = input_shape
         # The classifier at every cell, and the weighted sum over the cells.

@@ -49,6 +49,9 @@ class SpatialAttentionBranch(keras.layers.Layer):
         scores = ops.sum(features * channel_attention, axis=-1, keepdims=True)
         return ops.cast(_softmax_over_cells(scores), self.compute_dtype)
 
+    def window_steps(self):
+        return None
+
     def multiply_adds(self, input_shape):
         _, height, width, channels = input_shape
         # The weighted sums of equations (1), (2) and (4).

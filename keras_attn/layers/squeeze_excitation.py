@@ -71,6 +71,9 @@ class SqueezeExcitation(keras.layers.Layer):
         gate = self.excite(self.squeeze(mean))
         return inputs * gate[:, None, None, :]
 
+    def window_steps(self):
+        return None
+
     def multiply_adds(self, input_shape):
         return 2 * self.units * input_shape[-1]
 

@@ -1,6 +1,7 @@
 import keras
 
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
+from keras_attn.ops.window_steps import WindowStep
 
 SHORTCUTS = ("top_left", "centre")
 
@@ -169,6 +170,10 @@ class ValidBottleneck(keras.layers.Layer):
         before = 0 if self.shortcut == "top_left" else lost // 2
         kept = slice(before, before - lost or None)
         return inputs[:, kept, kept, :]
+
+    def window_steps(self):
+        gates = [] if self.squeeze_units is None else [None]
+        return [WindowStep(self.kernel_size, self.strides), *gates]
 
     def multiply_adds(self, input_shape):
         _, height, width, _ = input_shape

@@ -1,6 +1,19 @@
 """The papers' equations as pure functions on tensors: no weights, no state."""
 
+from keras_attn.ops.boxes import iou
+from keras_attn.ops.patches import branch_decision, crop_patches, localize_patches
 from keras_attn.ops.pooling import window_average
+from keras_attn.ops.receptive_field import ReceptiveField, receptive_field
 from keras_attn.ops.soft_maximizers import margin_softmax, perturbed_argmax
 
-__all__ = ["margin_softmax", "perturbed_argmax", "window_average"]
+__all__ = [
+    "ReceptiveField",
+    "branch_decision",
+    "crop_patches",
+    "iou",
+    "localize_patches",
+    "margin_softmax",
+    "perturbed_argmax",
+    "receptive_field",
+    "window_average",
+]

@@ -13,7 +13,6 @@ from keras_attn.models.hcgnet import (
 from tests import harness
 from tests.reference import operations
 
-
 counting = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="building is slow elsewhere, and counts and shapes are the same",

@@ -145,10 +145,8 @@ def evaluation_batches(images, labels, batch_size):
     if isinstance(images, StreamedImages):
         indices = tf.data.Dataset.range(len(labels)).batch(batch_size)
         labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
-        dataset = tf.data.Dataset.zip(images.batches(indices, batch_size), labels)
-        # Without it Keras would be surprised by the end of the data.
-        count = tf.data.experimental.assert_cardinality(len(indices))
-        return finish(dataset.apply(count), PREFETCH)
+        batches = images.batches(indices, batch_size)
+        return finish(tf.data.Dataset.zip(batches, labels), PREFETCH)
     with tf.device("CPU:0"):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     return finish(dataset.batch(batch_size))

@@ -1,9 +1,9 @@
 """Localised patches of a data set, for fine-tuning a network on them.
 
 AnchorNet paper, "Localizing Multi-scale Semantic Patches for Image Classification",
-sections 4.1 and 4.3: a frozen localiser says where the evidence is, and a downstream network
-learns from what is there. The boxes are computed once and kept on disk; the pixels are
-cut out of the images when a batch needs them.
+sections 4.1 and 4.3: a frozen localiser says where the evidence is, and a downstream
+network learns from what is there. The boxes are computed once and kept on disk; the
+pixels are cut out of the images when a batch needs them.
 """
 
 import hashlib

@@ -108,7 +108,12 @@ class StreamedImages:
         Returns:
             `tf.data.Dataset` of `(batch_size, height, width, 3)`, 8-bit.
         """
-        return self._decoded(indices.map(lambda chosen: (chosen,))).batch(batch_size)
+        images = self._decoded(indices.map(lambda chosen: (chosen,))).batch(batch_size)
+        number = indices.cardinality()
+        if number == tf.data.UNKNOWN_CARDINALITY:
+            return images
+        # Keras is surprised by the end of data that do not say how many they are.
+        return images.apply(tf.data.experimental.assert_cardinality(number))
 
     def augmented_batches(self, steps, batch_size, augmentation):
         """Batches of augmented images.

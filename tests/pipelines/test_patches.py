@@ -256,6 +256,8 @@ def test_streamed_images_have_the_same_boxes(localizer, tmp_path, predictions):
     assert key == next((tmp_path / "b").iterdir()).name
     Image.fromarray(images[3][::-1]).save(tmp_path / "photos" / "02" / "0.png")
     assert key != patches.cache_key(localizer, Select(), streamed, labels)
+    batches = best_patch_batches(streamed, labels, wanted["boxes"], 3)
+    assert len(batches) == len(list(batches))
     assert_same(
         epochs_of(streamed[3:], labels[3:], wanted["boxes"][3:]),
         epochs_of(images[3:], labels[3:], wanted["boxes"][3:]),

@@ -137,7 +137,7 @@ def receptive_field(model, layer, image_size=None):
     )
 
 
-# ---- windows --------------------------------------------------------------------
+# ---- windows ---------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _join(traces, gates_allowed):
     return _Trace(joined, tuple(dict.fromkeys(names)))
 
 
-# ---- the graph --------------------------------------------------------------------
+# ---- the graph -------------------------------------------------------------------
 
 
 def _has_graph(model):
@@ -250,14 +250,16 @@ def _start(tensor, image_size):
         return _Trace(None, (tensor.name,))
     first = keras.config.image_data_format() == "channels_first"
     known = tuple(tensor.shape[2:] if first else tensor.shape[1:3])
-    given = known if image_size is None else tuple(image_size)
+    given = (None, None) if image_size is None else tuple(image_size)
     if len(given) != 2 or any(
-        size not in (None, wanted) for size, wanted in zip(known, given, strict=True)
+        None not in (size, wanted) and size != wanted
+        for size, wanted in zip(known, given, strict=True)
     ):
         raise ValueError(
             f"Expected `image_size` to agree with the model's input, {known}. "
             f"Received: image_size={image_size}"
         )
+    given = [size or wanted for size, wanted in zip(known, given, strict=True)]
     return _Trace(tuple(_Axis(cells=size) for size in given))
 
 
@@ -318,13 +320,21 @@ def _trace_call(node, inputs, log):
         return [_Trace(error=f"{name} {problem}")] * len(outputs)
     if trace.axes is None or not hasattr(operation, "window_steps"):
         return [trace] * len(outputs)
-    # Such a layer may have further outputs, and may have resized its input.
+    # Such a layer may have other outputs too, and may have resized its input.
     return [
         trace.of_lengths(tensor.shape[1:3])
-        if len(tensor.shape) == 4
+        if _is_map(tensor, trace)
         else _Trace(None, (operation.name,))
         for tensor in outputs
     ]
+
+
+def _is_map(tensor, trace):
+    """Whether a tensor has cells: not if it is one cell made of all others."""
+    if len(tensor.shape) != 4:
+        return False
+    lengths = tuple(axis.cells for axis in trace.axes)
+    return lengths == (1, 1) or tuple(tensor.shape[1:3]) != (1, 1)
 
 
 def _trace_operation(operation, inputs):

@@ -13,8 +13,8 @@ as if they were layers one after the other:
 
 With several inputs the steps hold for each of them; inputs without cells, such as
 pooled features, are gates. All outputs that are maps have the same windows; an output
-of another rank, such as logits, has no cells. Several paths inside the layer are
-described by the one with the largest window.
+of another rank, such as logits, or of one cell made of many has none. Several paths
+inside the layer are described by the one with the largest window.
 
     class Blur(keras.layers.Layer):
         def window_steps(self):
@@ -124,7 +124,7 @@ def adds_up(operation):
     return plain and type(operation).__name__ in ADDING_OPERATIONS
 
 
-# ---- rules ----------------------------------------------------------------------
+# ---- rules -----------------------------------------------------------------------
 
 
 def _pointwise(layer):

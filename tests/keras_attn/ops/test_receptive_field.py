@@ -323,6 +323,24 @@ def test_layers_tell_their_steps():
         receptive_field(model, outputs["summary"])
 
 
+def test_a_layer_that_makes_one_cell_of_the_map_leaves_no_windows():
+    class Context(Strange):
+        def call(self, inputs):
+            return ops.mean(inputs, axis=(1, 2), keepdims=True)
+
+        def window_steps(self):
+            return None
+
+    images = keras.Input((9, 11, 2))
+    context = Context(name="context")(images)
+    scaled = layers.Multiply(name="scaled")([images, context])
+    moved = layers.Add(name="moved")([images, context])
+    model = keras.Model(images, [scaled, moved])
+    assert receptive_field(model, "scaled").ignored == ("context",)
+    with pytest.raises(ValueError, match="adds what depends on the whole image"):
+        receptive_field(model, "moved")
+
+
 def test_a_layer_that_resizes_starts_the_image_anew():
     class Resize(layers.Layer):
         def call(self, inputs):

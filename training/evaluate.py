@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.build import check_arrays, checksum
 from pipelines.sources import load_source
+from pipelines.streaming import load_images
 from training.fit import load_data
 from training.resume import load_progress
 from training.run import write_then_rename
@@ -30,7 +31,8 @@ def evaluate_model(model, images, labels, batch_size=128):
 
     Args:
         model: Model with the named output `logits`, perhaps `patch_logits`.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
+        images: `(examples, height, width, 3)`, 8-bit, of the model's size; an array or
+            `StreamedImages`.
         labels: `(examples,)` integers.
         batch_size: Images at a time; the result does not depend on it.
 
@@ -43,7 +45,7 @@ def evaluate_model(model, images, labels, batch_size=128):
     Raises:
         ValueError: If images or labels do not fit, or there are none.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    labels = np.asarray(labels)
     num_classes = model.output["logits"].shape[-1]
     check_arrays(images, labels, num_classes)
     if not len(labels):
@@ -226,13 +228,11 @@ def _other_data(trained, dataset, data, on_corrupt):
             f"{trained.path}. Received: {dataset} with {unknown[:3]} among its "
             f"{len(source.class_names)} classes"
         )
-    source = source.decoded(trained.spec)
+    source, images = load_images(source, trained.spec)
     positions = [trained.class_names.index(name) for name in source.class_names]
     labels = np.array(positions, "int32")[source.labels]
     parts = {**source.official, "all": np.arange(len(labels))}
-    return {
-        name: (source.images[chosen], labels[chosen]) for name, chosen in parts.items()
-    }
+    return {name: (images[chosen], labels[chosen]) for name, chosen in parts.items()}
 
 
 def _check_own_classes(trained, names):

@@ -1,9 +1,8 @@
 """What a comparison reports of a trained run."""
 
-import numpy as np
-
 from training import features
-from training.trained import load_trained, outputs_of
+from training.evaluate import evaluate_model
+from training.trained import load_trained
 
 
 def accuracy(run, splits):
@@ -16,11 +15,9 @@ def accuracy(run, splits):
         `(metric, value)`.
     """
     split = held_out(splits)
-    images, labels = splits[split]
     model = load_trained(run.workdir, "last").model
-    logits = outputs_of(model, images, batch_size=256, names=["logits"])["logits"]
-    correct = np.argmax(logits, axis=-1) == labels
-    return f"{split}_accuracy", 100.0 * float(np.mean(correct))
+    result = evaluate_model(model, *splits[split], batch_size=256)
+    return f"{split}_accuracy", 100.0 * result["accuracy"]
 
 
 def same_class_neighbours(run, splits):

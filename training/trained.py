@@ -146,7 +146,7 @@ def with_outputs(model, names):
     kept = {name: model.output[name] for name in names if name in model.output}
     if len(kept) == len(model.output):
         return model
-    return keras.Model(model.inputs, kept, name=model.name)
+    return keras.Model(model.input, kept, name=model.name)
 
 
 def outputs_of(model, images, batch_size=128, names=None):

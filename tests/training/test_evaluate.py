@@ -186,3 +186,19 @@ def test_data_of_other_classes_is_an_error(tmp_path):
         evaluate(path, data=str(folder))
     with pytest.raises(ValueError, match="--data PATH"):
         evaluate(path)
+
+
+def test_images_that_stay_in_their_files_give_the_same(tmp_path, monkeypatch):
+    from pipelines.sources import load_source
+    from pipelines.streaming import StreamedImages, load_images
+
+    monkeypatch.setattr("training.evaluate.CHUNK", 4)
+    model = tiny.colour_model()
+    folder = tiny.colour_folder(tmp_path / "images", each=3)
+    spec = model.get_layer("preprocessing").spec
+    found = []
+    for gib in (1.0, 0.0):
+        source, images = load_images(load_source("folder", path=folder), spec, gib)
+        found.append(evaluate_model(model, images, source.labels))
+    assert isinstance(images, StreamedImages)
+    assert found[0] == found[1] and found[0]["examples"] == 9

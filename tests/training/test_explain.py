@@ -4,18 +4,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.training import tiny_models as tiny
-from training.explain import (
-    SHEET_ROWS,
-    Explanation,
-    explain,
-    explain_images,
-    labels_of,
-    picture,
-    sheet,
-    titles_of,
-    upsample,
-    wrap,
-)
+from training.class_maps import Explanation, explain_images, picture, sheet
+from training.drawing import SHEET_ROWS, titles_of, upsample, wrap
+from training.explain import explain, labels_of
 
 
 def split_image():
@@ -142,8 +133,10 @@ def test_explain_writes_a_picture_for_each_image(tmp_path):
 def test_many_images_take_several_sheets(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("training.explain.save", lambda figure, path: None)
-    monkeypatch.setattr("training.explain.picture", lambda *args: drawn.append(args))
-    monkeypatch.setattr("training.explain.sheet", lambda *args: drawn.append(args))
+    monkeypatch.setattr(
+        "training.class_maps.picture", lambda *given: drawn.append(given)
+    )
+    monkeypatch.setattr("training.class_maps.sheet", lambda *given: drawn.append(given))
     path = tiny.save_colour_model(tmp_path)
     for number in range(SHEET_ROWS + 1):
         tiny.save_image(tmp_path / "in" / f"{number:02}.png", split_image())
@@ -152,10 +145,12 @@ def test_many_images_take_several_sheets(tmp_path, monkeypatch):
     written, _ = explain(path, [tmp_path / "in"], tmp_path / "out", ["blue", "red"])
     names = [file.name for file in written]
     assert names[-4:] == ["a_1.png", "b_1.png", "overview.png", "overview_2.png"]
-    assert all(labels == [2, 0] for _, labels in drawn[:-2])
-    (first, rows), (rest, _) = drawn[-2:]
+    first, rows = drawn.pop(SHEET_ROWS)
+    rest, _ = drawn.pop()
     assert (len(first), len(rest)) == (SHEET_ROWS, 3)
     assert rows == [[2, 0]] * SHEET_ROWS
+    assert [each.title for each, _ in drawn] == [each.title for each in first + rest]
+    assert all(labels == [2, 0] for _, labels in drawn)
 
 
 def test_unknown_classes_name_the_nearest(tmp_path):

@@ -1,0 +1,118 @@
+"""Tools for pictures of images and of maps over them.
+
+Convention: maps are (height, width, classes), rows from the top. Cell (i, j) of an
+h x w map stands for the region centred at ((i + 0.5) H / h, (j + 0.5) W / w) of an
+H x W image, in the frame whose origin is the outer corner of the top left pixel.
+"""
+
+import collections
+import pathlib
+import re
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+MAP_COLOURS = "inferno"
+OPACITY = 0.6
+# Drawn size of an image's longer side, and the images on one overview sheet.
+PANEL_INCHES = 3.0
+SHEET_ROWS = 20
+
+
+def upsample(maps, height, width):
+    """Bilinear interpolation that keeps each cell's value at its region's centre.
+
+    Beyond the outermost centres the border's values go on.
+
+    Args:
+        maps: `(h, w, ...)`.
+        height, width: Size of the result.
+
+    Returns:
+        `(height, width, ...)`, float64.
+
+    Example:
+
+    >>> upsample(np.array([[0.0, 1.0]]), 1, 4)
+    array([[0.  , 0.25, 0.75, 1.  ]])
+    """
+    maps = np.asarray(maps, "float64")
+    for axis, size in enumerate((height, width)):
+        cells = maps.shape[axis]
+        centres = (np.arange(size) + 0.5) * cells / size - 0.5
+        centres = np.clip(centres, 0, cells - 1)
+        lower = np.floor(centres).astype(int)
+        upper = np.minimum(lower + 1, cells - 1)
+        shape = [1] * maps.ndim
+        shape[axis] = size
+        share = (centres - lower).reshape(shape)
+        below, above = np.take(maps, lower, axis), np.take(maps, upper, axis)
+        maps = below * (1 - share) + above * share
+    return maps
+
+
+def titles_of(files):
+    """What each file is called: its name, with its folder where names meet twice."""
+    names = collections.Counter(file.name for file in files)
+    return [
+        file.name if names[file.name] == 1 else f"{file.parent.name}/{file.name}"
+        for file in files
+    ]
+
+
+def save(figure, path):
+    """Writes a figure as PNG."""
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def wrap(name, width=30):
+    """A long name on several lines, broken after underscores and spaces."""
+    lines = [""]
+    for word in re.findall(r"[^_ ]*[_ ]|[^_ ]+", name):
+        if lines[-1] and len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def new_figure(size):
+    # No pyplot: it keeps every figure of the process alive.
+    return Figure(figsize=size, dpi=100, layout="constrained")
+
+
+def panel_inches(image):
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    return PANEL_INCHES * width / longer, PANEL_INCHES * height / longer
+
+
+def frame(image):
+    """Edges of the picture in pixels of the image: left, right, bottom, top."""
+    return (0, image.shape[1], image.shape[0], 0)
+
+
+def draw_image(axis, image):
+    axis.imshow(image, extent=frame(image), interpolation="nearest")
+    axis.set_axis_off()
+
+
+def draw_grey(axis, image):
+    """The image in grey, so that all colour is the map's."""
+    grey = image @ np.array([0.299, 0.587, 0.114]) / 255
+    # Lightened, so that a dark image does not look like a low value of the map.
+    grey = 0.3 + 0.7 * grey
+    draw_image(axis, np.repeat(grey[..., None], 3, axis=-1))
+
+
+def free_name(title, taken):
+    """A file name, without suffix, that no other picture has."""
+    stem = pathlib.PurePath(title.replace("/", "_")).stem
+    if stem.startswith("overview"):
+        stem = f"image_{stem}"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name

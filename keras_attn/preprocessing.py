@@ -143,6 +143,10 @@ class ImagePreprocessing(keras.layers.Layer):
             images = self.fit_size(images)
         return self.normalize(images)
 
+    def window_steps(self):
+        # Windows are told in pixels of the fitted image, which the network sees.
+        return []
+
     def compute_output_shape(self, input_shape):
         if not self.resize:
             return tuple(input_shape)

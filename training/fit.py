@@ -8,10 +8,14 @@ from keras_attn.preprocessing import ImageSpec
 from pipelines import build
 from pipelines.sources import load_source
 from pipelines.splits import split_indices
+from pipelines.streaming import clear_errors, load_images
 from training import callbacks, resume, strategy
 from training.methods import method_of
 from training.run import Run
 from training.trained import load_trained
+
+# Not a path in `Recipe.initial`: published weights, which the method loads.
+PUBLISHED = "imagenet"
 
 
 def image_spec(recipe, source):
@@ -41,7 +45,7 @@ def load_source_of(recipe, data=None, on_corrupt="error"):
 
 
 def load_data(recipe, data=None, source=None, on_corrupt="error"):
-    """The recipe's data in memory, split.
+    """The recipe's data, split.
 
     Args:
         recipe: `Recipe`.
@@ -51,16 +55,17 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
 
     Returns:
         `(spec, splits)`: the `ImageSpec`, and a dict from `train`, `validation` and
-        `test` to `(images, labels)`.
+        `test` to `(images, labels)`: images in memory, or `StreamedImages` where they
+        would not fit.
     """
     if source is None:
         source = load_source_of(recipe, data, on_corrupt)
     spec = image_spec(recipe, source)
-    source = source.decoded(spec)
+    source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
-    build.check_arrays(source.images, source.labels, len(source.class_names))
+    build.check_arrays(images, source.labels, len(source.class_names))
     return spec, {
-        name: (source.images[chosen], source.labels[chosen])
+        name: (images[chosen], source.labels[chosen])
         for name, chosen in indices.items()
     }
 
@@ -161,20 +166,21 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     try:
-        model.fit(
-            training,
-            validation_data=validation,
-            initial_epoch=start,
-            epochs=recipe.epochs,
-            steps_per_epoch=feed.steps,
-            shuffle=False,
-            verbose=verbose,
-            callbacks=[
-                callbacks.StopAtNotFinite(run, progress),
-                callbacks.Checkpoint(run, progress, _watched(model, validation)),
-                callbacks.EventFiles(run),
-            ],
-        )
+        with clear_errors():
+            model.fit(
+                training,
+                validation_data=validation,
+                initial_epoch=start,
+                epochs=recipe.epochs,
+                steps_per_epoch=feed.steps,
+                shuffle=False,
+                verbose=verbose,
+                callbacks=[
+                    callbacks.StopAtNotFinite(run, progress),
+                    callbacks.Checkpoint(run, progress, _watched(model, validation)),
+                    callbacks.EventFiles(run),
+                ],
+            )
     except KeyboardInterrupt:
         done = resume.load_progress(state).epochs
         print(
@@ -194,7 +200,7 @@ def trainable_model(recipe, spec, steps):
         tf.config.experimental.enable_op_determinism()
     with strategy.scope(), _dtype_policy(recipe.dtype_policy):
         model = make_model(recipe, spec)
-        if recipe.initial:
+        if recipe.initial not in ("", PUBLISHED):
             start_from(model, recipe.initial)
         strategy.synchronize(model, strategy.device_count() > 1)
         compile_model(model, recipe, steps * recipe.epochs)

@@ -25,7 +25,8 @@ class Recipe:
         activation: What follows the 3x3 convolutions of bottleneck blocks.
         patch_loss_weight: The paper's lambda; unused without patch logits.
         initial: Folder of a run, or model file, whose weights the training starts
-            with; empty: random ones.
+            with; `imagenet`: the published ones of `keras.applications`; empty:
+            random ones.
         localizer: Folder of a run, or model file, that localises the patches that
             the network is trained on; empty: it is trained on whole images.
         patches_per_image: Localised patches of an image seen in an epoch.
@@ -48,6 +49,8 @@ class Recipe:
         deterministic: Whether to use deterministic operations only.
         jit_compile: Whether to compile the step with XLA.
         examples: Size of the generated data set; unused by others.
+        in_memory: Decoded images of up to so many GiB are held in memory, more are
+            read from their files again and again.
         difficulty: Of the generated data set, in [0, 1]; unused by others.
     """
 
@@ -83,14 +86,16 @@ class Recipe:
     deterministic: bool = True
     jit_compile: bool = False
     examples: int = 6000
+    in_memory: float = 4.0
     difficulty: float = 0.5
 
     def __post_init__(self):
         for field in POSITIVE:
             if not 0 < getattr(self, field) < math.inf:
                 self._fail(field, "a positive number")
-        if not 0 <= self.weight_decay < math.inf:
-            self._fail("weight_decay", "zero or a positive number")
+        for field in ("weight_decay", "in_memory"):
+            if not 0 <= getattr(self, field) < math.inf:
+                self._fail(field, "zero or a positive number")
         for field in ("seed", "split_seed"):
             if not 0 <= getattr(self, field) < 2**31:
                 self._fail(field, "an integer in [0, 2**31)")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import keras
 
+from pipelines.streaming import load_images
 from training import features, measures, report, results, studies
 from training.experiment import Experiment
 from training.fit import image_spec, load_data, load_source_of, train
@@ -100,7 +101,8 @@ class Comparison:
         if recipe.image_size not in self.sources:
             source = self.load(recipe)
             spec = image_spec(recipe, source)
-            self.sources[recipe.image_size] = source.decoded(spec)
+            source, _ = load_images(source, spec, recipe.in_memory)
+            self.sources[recipe.image_size] = source
         return self.sources[recipe.image_size]
 
     def workdir(self, label, seed):

@@ -1,26 +1,42 @@
 """AnchorNet, and networks that classify whole images or localised patches."""
 
+import dataclasses
+
 import keras
 
-from keras_attn.models import anchornet
-from keras_attn.models.anchornet import without_auxiliary
+from keras_attn.models.anchornet import BRANCHES, anchornet, without_auxiliary
+from keras_attn.models.anchornet95 import anchornet95
+from keras_attn.models.downstream import build_downstream, downstream_normalization
+from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.preprocessing import ImagePreprocessing
 from training.feed import ImageFeed
+from training.patch_feed import LOCALIZER, PatchFeed
+from training.trained import load_trained
+
+# Patch sizes of AnchorNet's branches.
+SIZES = tuple(BRANCHES)
 
 
 def make_model(recipe, spec):
     decay = recipe.weight_decay if recipe.weight_decay_mode == "l2" else 0.0
     options = {"num_classes": len(spec.class_names), "weight_decay": decay}
-    if recipe.backbone == "anchornet":
+    if recipe.backbone in ("anchornet", "anchornet95"):
         images = keras.Input((spec.height, spec.width, 3), name="images")
         normalized = ImagePreprocessing(spec, name="preprocessing")(images)
+        if recipe.backbone == "anchornet95":
+            return anchornet95(input_tensor=normalized, **options)
         return anchornet(input_tensor=normalized, auxiliary=True, **options)
-    from keras_attn.models.downstream import build_downstream
-
+    weights = None
+    if recipe.initial == "imagenet":
+        weights = "imagenet"
+        normalization = downstream_normalization(recipe.backbone)
+        spec = dataclasses.replace(spec, **normalization)
     # Any size, since the same network sees whole images and patches.
     images = keras.Input((None, None, 3), name="images")
     normalized = ImagePreprocessing(spec, resize=False, name="preprocessing")(images)
-    return build_downstream(recipe.backbone, input_tensor=normalized, **options)
+    return build_downstream(
+        recipe.backbone, input_tensor=normalized, weights=weights, **options
+    )
 
 
 def losses(recipe, model):
@@ -37,8 +53,24 @@ def losses(recipe, model):
 
 
 def make_feed(recipe, splits):
-    return ImageFeed(recipe, splits)
+    return PatchFeed(recipe, splits) if recipe.localizer else ImageFeed(recipe, splits)
 
 
 def serving_model(model, run):
-    return without_auxiliary(model)
+    """Without what only training needs; on patches, around the run's localiser."""
+    if not run.recipe.localizer:
+        return without_auxiliary(model)
+    return patch_classifier(
+        load_trained(run.checkpoints / LOCALIZER).model,
+        model,
+        **patch_settings(run.recipe),
+    )
+
+
+def patch_settings(recipe):
+    """The recipe's settings of the patches, as `LocalizePatches` takes them."""
+    return {
+        "max_patches": tuple(int(value) for value in recipe.max_patches),
+        "iou_threshold": recipe.iou_threshold,
+        "coverage": tuple(recipe.coverage),
+    }

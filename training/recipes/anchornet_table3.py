@@ -48,7 +48,7 @@ GENERATED = {
     "image_size": 128,
     "augmentation": "translate_flip",
     "examples": 4200,
-    "difficulty": 0.2,
+    "difficulty": 0.5,
 }
 FINE_TUNING = {"schedule": "cosine", "optimizer": "sgd", "learning_rate": 0.01}
 

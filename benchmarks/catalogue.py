@@ -60,4 +60,10 @@ BENCHMARKS = {
             "whole process": Target("<=", 1.0),
         },
     ),
+    "anchornet_speed": Benchmark(
+        ALL_BACKENDS,
+        "images per second of AnchorNet (224x224, 1000 classes), relative to the same "
+        "without XLA",
+        {},
+    ),
 }

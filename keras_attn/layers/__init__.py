@@ -1,9 +1,11 @@
 """Layers: weights around an op, one public layer a file."""
 
 from keras_attn.layers.branch_decision import BranchDecision
+from keras_attn.layers.class_activation_map import ClassActivationMap
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.classify_patches import ClassifyPatches
+from keras_attn.layers.context_pooling import ContextPooling
 from keras_attn.layers.crop_patches import CropPatches
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.layers.margin_softmax import MarginSoftmax
@@ -15,9 +17,11 @@ from keras_attn.layers.valid_bottleneck import ValidBottleneck
 
 __all__ = [
     "BranchDecision",
+    "ClassActivationMap",
     "ClassEmbedding",
     "ClassEvidence",
     "ClassifyPatches",
+    "ContextPooling",
     "CropPatches",
     "LocalizePatches",
     "MarginSoftmax",

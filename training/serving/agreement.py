@@ -1,0 +1,125 @@
+"""Whether a SavedModel answers as its Keras model does."""
+
+import numpy as np
+
+# Largest difference of an output between the model and its export, relative to its
+# largest value, or absolute where that is below one.
+TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
+EXAMPLES = 4
+
+
+def check_agreement(answer, model, spec, folder):
+    """Raises if a SavedModel disagrees with what it was made from.
+
+    What is exact (whole numbers, truth values, texts) must be equal, real numbers
+    close. Where a localiser finds two places equally good, rounding decides, and
+    patches and all that follows from them may differ between two correct computations.
+    So an image whose exact answers differ from those that Keras computes step by step
+    may agree with Keras's compiled graph instead.
+
+    Args:
+        answer: Function from float32 images to the dict of outputs that is exported.
+        model: The Keras model in it.
+        spec: Its `ImageSpec`.
+        folder: The SavedModel, with the signatures `serving_default` and `images`.
+
+    Raises:
+        ValueError: If the outputs' names or values differ.
+    """
+    import tensorflow as tf
+
+    images = _smooth_images(spec)
+    pixels = tf.cast(images, tf.float32)
+    # The loaded object must outlive its signatures.
+    loaded = tf.saved_model.load(str(folder))
+    encoded = tf.stack([tf.io.encode_png(image) for image in tf.unstack(images)])
+    exported = {
+        "serving_default": loaded.signatures["serving_default"](image_bytes=encoded),
+        "images": loaded.signatures["images"](images=pixels),
+    }
+    expected = answer(pixels)
+    for signature, received in exported.items():
+        if set(received) != set(expected):
+            raise ValueError(
+                f"Expected the outputs {sorted(expected)} of the export. "
+                f"Received: {sorted(received)} from {signature!r}"
+            )
+    if any("seed_generator_state" in each.path for each in model.variables):
+        # Layers that draw random numbers answer differently every time.
+        return
+    policies = {layer.dtype_policy.name for layer in model._flatten_layers()}
+    tolerance = max(TOLERANCE.get(policy, 1e-4) for policy in policies)
+    compiled = None
+    for signature, received in exported.items():
+        differs = _differences(expected, received, tolerance)
+        flipped = np.any([differs[name] for name in _exact(expected)], axis=0)
+        if np.any(flipped):
+            compiled = compiled or tf.function(answer)(pixels)
+            again = _differences(compiled, received, tolerance)
+            differs = {
+                name: np.where(flipped, again[name], values)
+                for name, values in differs.items()
+            }
+        _refuse(signature, differs, expected, received)
+
+
+def _smooth_images(spec):
+    """Blurred noise, 8-bit; sharp noise drives networks far from what they know."""
+    import tensorflow as tf
+
+    coarse = np.random.default_rng(0).integers(0, 256, (EXAMPLES, 5, 7, 3))
+    images = tf.image.resize(coarse, (spec.height, spec.width))
+    return tf.cast(tf.round(images), tf.uint8)
+
+
+def _exact(outputs):
+    return [name for name, value in outputs.items() if not _is_real(value)]
+
+
+def _is_real(value):
+    return value.dtype.is_floating
+
+
+def _differences(expected, received, tolerance):
+    """For every output, for which images it differs."""
+    return {
+        name: _differs(value, received[name], tolerance)
+        for name, value in expected.items()
+    }
+
+
+def _differs(expected, received, tolerance):
+    if expected.shape != received.shape or expected.dtype != received.dtype:
+        return np.ones(len(expected), bool)
+    if _is_real(expected):
+        # Written so that NaN differs.
+        differs = ~(_distance(expected, received) <= tolerance * _scale(expected))
+    else:
+        differs = expected.numpy() != received.numpy()
+    return differs.reshape(len(expected), -1).any(axis=1)
+
+
+def _distance(expected, received):
+    return np.abs(_float64(received) - _float64(expected))
+
+
+def _scale(expected):
+    return max(1.0, np.max(np.abs(_float64(expected)), initial=0.0))
+
+
+def _float64(tensor):
+    return np.asarray(tensor).astype("float64")
+
+
+def _refuse(signature, differs, expected, received):
+    for name, images in differs.items():
+        if not images.any():
+            continue
+        found = "different"
+        if _is_real(expected[name]) and expected[name].shape == received[name].shape:
+            worst = _distance(expected[name], received[name])[images].max()
+            found = f"off by {worst:.2g}, of at most {_scale(expected[name]):.2g}"
+        raise ValueError(
+            f"The export disagrees with the model: {name} of {signature!r} is {found}. "
+            "Nothing was written."
+        )

@@ -4,7 +4,10 @@ import pathlib
 import shutil
 import sys
 
+import numpy as np
+
 from keras_attn.layers.localize_patches import SLACK, LocalizePatches
+from keras_attn.models.anchornet import BRANCHES
 from keras_attn.models.localizer import branches_of
 from pipelines import patches
 from training.feed import VALIDATION_BATCH
@@ -44,12 +47,13 @@ class PatchFeed:
                 f"{self.recipe.localizer} was trained on. "
                 f"Received: image_size={self.recipe.image_size}"
             )
+        branches = branches_of(self.localizer.model)
         folder = self.localizer.path.parent
         if self.localizer.run:
             folder = self.localizer.run.workdir
         found = patches.localized_boxes(
             self.localizer.model,
-            LocalizePatches(branches_of(self.localizer.model), **SLACK),
+            LocalizePatches(branches, **slack_settings(branches)),
             images,
             labels,
             pathlib.Path(folder) / "patches",
@@ -95,6 +99,21 @@ class PatchFeed:
             partial = target.with_name(f".{LOCALIZER}.partial")
             shutil.copyfile(self.localizer.path, partial)
             partial.replace(target)
+
+
+def slack_settings(branches):
+    """The paper's slack settings; a branch that it has not, as the one nearest in size.
+
+    Args:
+        branches: As `branches_of` returns them.
+    """
+    sizes = np.array(list(BRANCHES))
+    nearest = [
+        int(np.abs(sizes - np.max(branch["patch_size"])).argmin())
+        for branch in branches
+    ]
+    counts = tuple(SLACK["max_patches"][index] for index in nearest)
+    return {**SLACK, "max_patches": counts}
 
 
 def _show(done, total):

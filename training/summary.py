@@ -1,15 +1,17 @@
 """What a recipe's network is and costs, without training it."""
 
+import dataclasses
 import re
 
 from keras_attn.accounting import multiply_adds, trainable_params
+from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImageSpec
 from pipelines.catalogue import KNOWN
 from pipelines.sources import load_source
 from training.fit import make_model
 
 # Data sets whose number of classes is known though their names are not.
-CLASS_COUNTS = {"generated": 10, "miniimagenet": 100}
+CLASS_COUNTS = {"generated": 10, "miniimagenet": 100, "imagenet2012": 1000}
 
 
 def summarize(recipe, data=None):
@@ -26,7 +28,10 @@ def summarize(recipe, data=None):
     """
     names = class_names(recipe, data)
     size = recipe.image_size
-    model = make_model(recipe, ImageSpec(size, size, class_names=names))
+    spec = ImageSpec(size, size, class_names=names)
+    # The published weights, which a recipe may start from, change no count.
+    model = make_model(dataclasses.replace(recipe, initial=""), spec)
+    model = without_auxiliary(model)
     stages = [layer for layer in model.layers if re.fullmatch(r"stage\d+", layer.name)]
     return {
         "recipe": recipe.name,
@@ -34,7 +39,7 @@ def summarize(recipe, data=None):
         "row": recipe.row,
         "classes": len(names),
         "trainable_params": trainable_params(model),
-        "multiply_adds": multiply_adds(model),
+        "multiply_adds": multiply_adds(model, (size, size, 3)),
         "outputs": {name: list(value.shape) for name, value in model.output.items()},
         "maps": {layer.name: list(layer.output.shape) for layer in stages},
     }

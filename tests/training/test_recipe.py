@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from keras_attn.models import BACKBONES
+from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS
 from pipelines.augment import AUGMENTATIONS
 from pipelines.sources import SOURCE_NAMES
 from pipelines.splits import SPLIT_NAMES
@@ -18,6 +18,12 @@ from training.recipes import (
     get_recipe,
     recipe_names,
 )
+
+
+BACKBONE_NAMES = {
+    "class_embedding": BACKBONES,
+    "anchornet": ("anchornet", "anchornet95", *DOWNSTREAM_NETWORKS),
+}
 
 
 def test_overrides_are_parsed_by_type():
@@ -69,6 +75,13 @@ def test_the_last_of_two_overrides_counts():
         ("decay_factor=0", ["a positive number"]),
         ("weight_decay=-1", ["weight_decay", "zero or a positive number"]),
         ("weight_decay=nan", ["weight_decay", "zero or a positive number"]),
+        ("method=resnet", ["class_embedding, anchornet"]),
+        ("schedule=linear", ["steps, cosine"]),
+        ("crop_fraction=0", ["crop_fraction", "(0, 1]"]),
+        ("max_patches=3,0", ["max_patches", "positive integers"]),
+        ("coverage=0.5,1.5", ["coverage", "(0, 1]"]),
+        ("iou_threshold=2", ["iou_threshold", "[0, 1]"]),
+        ("in_memory=-1", ["in_memory", "zero or a positive"]),
         ("seed=-1", ["seed", "2**31"]),
         ("seed=4294967296", ["seed", "2**31"]),
         ("patch_loss_weight=1.5", ["patch_loss_weight", "[0, 1]"]),
@@ -118,7 +131,7 @@ def test_recipes_have_the_promised_names():
 
 def test_recipes_name_what_exists():
     for recipe in RECIPES.values():
-        assert recipe.backbone in BACKBONES
+        assert recipe.backbone in BACKBONE_NAMES[recipe.method]
         assert recipe.dataset in SOURCE_NAMES
         assert recipe.split in SPLIT_NAMES
         assert recipe.augmentation in AUGMENTATIONS

@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_attn.models.patch_classifier import patch_classifier
 from pipelines.decoding import decode_image
 from tests.training import tiny_models as tiny
+from tests.training.test_localize import colour_classifier, looped
 from training.predict import read_images
 from training.serving import export
 from training.trained import load_trained, outputs_of
@@ -47,7 +49,8 @@ assert "keras_attn" not in sys.modules
 arrays = {key: value.numpy() for key, value in results.items()}
 texts = {key: value for key, value in arrays.items() if value.dtype == object}
 # Texts as such: object arrays would need pickle.
-np.savez(answers, **{**arrays, **{key: value.astype(str) for key, value in texts.items()}})
+texts = {key: value.astype(str) for key, value in texts.items()}
+np.savez(answers, **{**arrays, **texts})
 """
 
 
@@ -220,3 +223,118 @@ def test_decoder_is_that_of_training(tmp_path):
     pixels = decode_image(file.read_bytes(), "x.jpg")
     expected = outputs_of(load_trained(path).model, pixels[None])["logits"]
     np.testing.assert_allclose(served(folder, [file])["logits"], expected, atol=1e-5)
+
+
+# ---- localisers --------------------------------------------------------------------
+
+
+def patches_of(model, settings, images):
+    """Outputs of a localiser, and the patches that loops choose on its maps."""
+    outputs = outputs_of(model, images)
+    outputs |= {"boxes": [], "scores": [], "valid": [], "branch": []}
+    most = max(settings["max_patches"])
+    for index in range(len(images)):
+        _, window, boxes, scores = looped(outputs, index, tuple(settings.values()))
+        missing = most - len(boxes)
+        outputs["boxes"].append(boxes + [(-1,) * 4] * missing)
+        outputs["scores"].append(scores + [0.0] * missing)
+        outputs["valid"].append([True] * len(boxes) + [False] * missing)
+        outputs["branch"].append(tiny.WINDOWS.index(window))
+    outputs = {name: np.asarray(value) for name, value in outputs.items()}
+    exponents = np.exp(outputs["logits"])
+    outputs["probabilities"] = exponents / exponents.sum(-1, keepdims=True)
+    outputs["class"] = np.array(tiny.COLOURS)[outputs["logits"].argmax(-1)]
+    return outputs
+
+
+def test_tensorflow_alone_localises_as_loops_do(tmp_path):
+    settings = {
+        "max_patches": (4, 3),
+        "iou_threshold": 0.5,
+        "coverage": (0.5, 0.75),
+    }
+    run = tiny.localizer_run(tmp_path / "run", **settings)
+    folder = export(run.workdir, output=tmp_path / "saved")
+    assert folder.parent.name == "flowers"
+    size = tiny.LOCALIZER_SIZE
+    files = [tiny.save_image(tmp_path / f"{i}.png", noise(i, *size)) for i in range(7)]
+    images = np.stack([noise(i, *size) for i in range(7)])
+    expected = patches_of(load_trained(run.workdir).model, settings, images)
+    with client(folder, files, tmp_path / "answers.npz") as received:
+        assert {key.split("_", 2)[2] for key in received.files} == set(expected)
+        for key in received.files:
+            _, count, name = key.split("_", 2)
+            check_same(received[key], expected[name][: int(count)], key)
+    facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
+    assert [branch["patch_size"] for branch in facts["branches"]] == [16, 24]
+    assert facts["patch_settings"]["max_patches"] == [4, 3]
+    assert facts["outputs"]["boxes"] == [None, 4, 4]
+
+
+def test_a_classifier_of_patches_is_served_whole(tmp_path):
+    model = patch_classifier(
+        tiny.localizer(auxiliary=False), colour_classifier(), (3, 2), coverage=0.5
+    )
+    model.save(tmp_path / "patches.keras")
+    folder = export(tmp_path / "patches.keras", output=tmp_path / "saved")
+    size = tiny.LOCALIZER_SIZE
+    files = [tiny.save_image(tmp_path / f"{i}.png", noise(i, *size)) for i in range(5)]
+    expected = outputs_of(model, np.stack([noise(i, *size) for i in range(5)]))
+    for count in (1, 5):
+        answer = served(folder, files[:count])
+        assert set(answer) == {*expected, "probabilities", "class"}
+        for name, value in expected.items():
+            check_same(answer[name].numpy(), value[:count], name)
+        valid = answer["valid"].numpy()
+        mean = answer["patch_probabilities"].numpy().sum(1) / valid.sum(1)[:, None]
+        np.testing.assert_allclose(answer["probabilities"], mean, atol=1e-5)
+    facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
+    assert [branch["patch_size"] for branch in facts["branches"]] == [16, 24]
+
+
+def test_models_of_any_size_are_served_at_any_size(tmp_path):
+    colour_classifier().save(tmp_path / "any.keras")
+    folder = export(tmp_path / "any.keras", output=tmp_path / "saved")
+    loaded = tf.saved_model.load(str(folder))
+    for size in ((31, 17), tiny.LOCALIZER_SIZE):
+        images = noise(0, *size)[None]
+        logits = loaded.signatures["images"](images=tf.constant(images, tf.float32))
+        expected = 5 * images.mean(axis=(1, 2)) / 255
+        np.testing.assert_allclose(logits["logits"], expected, rtol=1e-4)
+
+
+# ---- files -------------------------------------------------------------------------
+
+
+def test_grey_and_transparent_files_are_decoded_as_in_training(tmp_path):
+    path = tiny.save_colour_model(tmp_path)
+    folder = export(path, output=tmp_path / "saved")
+    pixels, alpha = noise(0, 41, 56), noise(1, 41, 56)[..., :1]
+    grey = np.concatenate([pixels[..., :1], alpha], axis=-1)
+    files = [
+        tiny.save_image(tmp_path / "grey.jpg", pixels[..., 0]),
+        tiny.save_image(tmp_path / "rgba.png", np.concatenate([pixels, alpha], -1)),
+        tiny.save_image(tmp_path / "grey_alpha.png", grey),
+    ]
+    Image.fromarray(pixels).convert("P").save(tmp_path / "palette.gif")
+    files.append(tmp_path / "palette.gif")
+    trained = load_trained(path)
+    images, _, _ = read_images(files, trained.spec)
+    expected = outputs_of(trained.model, images)
+    answer = served(folder, files)
+    for name, value in expected.items():
+        check_same(answer[name].numpy(), value, name)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [(b"", "empty"), (b"no image", "Unknown image file format"), (None, "Invalid")],
+)
+def test_corrupt_files_are_an_error(tmp_path, data, message):
+    folder = export(tiny.save_colour_model(tmp_path), output=tmp_path / "saved")
+    if data is None:
+        Image.fromarray(noise(0, 90, 70)).save(tmp_path / "cut.jpg")
+        data = (tmp_path / "cut.jpg").read_bytes()[:1500]
+    loaded = tf.saved_model.load(str(folder))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.signatures["serving_default"](image_bytes=tf.constant([data]))

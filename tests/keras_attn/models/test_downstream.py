@@ -146,6 +146,7 @@ def test_says_what_to_do_when_the_download_fails(small_applications):
 # ---- networks of our own ---------------------------------------------------------
 
 
+@only_tensorflow
 def test_small_resnet_is_small():
     model = build_downstream("small_resnet", 10, weight_decay=1e-4)
     assert trainable_params(model) == 2_798_314

@@ -1,5 +1,6 @@
 """What the layers that hold classifiers ask of them."""
 
+import keras
 from keras import ops
 
 SMALLEST_PROBABILITY = 1e-30
@@ -64,3 +65,20 @@ def logits_of(classifier, images, from_logits):
     if from_logits:
         return outputs
     return ops.log(ops.maximum(outputs, SMALLEST_PROBABILITY))
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ImageSize(keras.layers.Layer):
+    """Passes images on, and refuses those of another shape than it was built for.
+
+    A functional model lets some of them through, to fail with less clear errors.
+    """
+
+    def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
+
+    def call(self, images):
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

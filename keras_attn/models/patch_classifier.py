@@ -1,0 +1,146 @@
+"""One model from images to classes by way of patches."""
+
+import keras
+
+from keras_attn.accounting import patch_cost
+from keras_attn.layers._classifiers import ImageSize, check_images, pair
+from keras_attn.layers.classify_patches import ClassifyPatches
+from keras_attn.layers.localize_patches import LocalizePatches
+from keras_attn.models.localizer import branches_of
+from keras_attn.preprocessing import ImagePreprocessing
+
+
+def patch_classifier(
+    localizer,
+    classifier,
+    max_patches,
+    iou_threshold=0.3,
+    coverage=1.0,
+    compat=False,
+    from_logits=True,
+    image_size=None,
+    gather=None,
+    name="patch_classifier",
+):
+    """A classifier that sees patches, around a localiser and any Keras classifier.
+
+    AnchorNet paper, sections 3.3 and 4.4: the localiser decides on a branch and its
+    patches (`LocalizePatches`); these are cut out of the image and classified one by
+    one, and their softmax distributions added up (`ClassifyPatches`). The classifier
+    works on valid patches only, those of the same size together; JAX, which
+    compiles static shapes only, computes every slot and drops the others.
+
+    Args:
+        localizer: Functional model with outputs `logits_NAME` and `evidence_NAME` for
+            every branch, such as `anchornet` or `as_localizer` return.
+        classifier: Keras model of patches, see `ClassifyPatches`. If the branches have
+            several patch sizes it must take images of any size.
+        max_patches, iou_threshold, coverage, compat: Of `LocalizePatches`; the first
+            and third may have one value for every branch.
+        from_logits: Whether the classifier returns logits; else probabilities.
+        image_size: `(height, width)` of the images, for a localiser that leaves it
+            open. By default the size that its preprocessing fits images to, if any.
+        gather: See `ClassifyPatches`.
+        name: Name of the model.
+
+    Localiser and classifier get the same pixels: both are to contain their own
+    `ImagePreprocessing`, the classifier one with `resize=False`, or neither.
+
+    Returns:
+        Functional model with the outputs of `ClassifyPatches`: `logits`,
+        `patch_probabilities`; and those of `LocalizePatches`: `label`, `branch`,
+        `boxes`, `scores`, `valid`.
+
+    Raises:
+        ValueError: If images are smaller than a patch, or the classifier does not take
+            patches of every size, or images with the localiser's channels.
+
+    Example:
+
+    >>> localizer = anchornet((128, 160, 3), num_classes=10)
+    >>> classifier = keras.applications.MobileNetV2(
+    ...     (None, None, 3), weights=None, classes=10, classifier_activation=None
+    ... )
+    >>> model = patch_classifier(localizer, classifier, max_patches=(5, 3, 2))
+    >>> model.output["patch_probabilities"].shape
+    (None, 5, 10)
+    """
+    shape = image_shape(localizer, image_size)
+    branches = branches_of(localizer, shape[:2])
+    images = keras.Input(shape, dtype=localizer.inputs[0].dtype, name="images")
+    check_images((None, *shape), [pair(each["patch_size"]) for each in branches])
+    maps = localizer(ImageSize(name="image_size")(images))
+    localize = LocalizePatches(
+        branches,
+        max_patches,
+        iou_threshold=iou_threshold,
+        coverage=coverage,
+        compat=compat,
+        name="localize_patches",
+    )
+    found = localize(maps_of(maps, branches))
+    classified = ClassifyPatches(
+        classifier,
+        [branch["patch_size"] for branch in branches],
+        localize.max_patches,
+        from_logits=from_logits,
+        gather=gather,
+        name="classify_patches",
+    )([images, found["boxes"], found["valid"], found["branch"]])
+    return keras.Model(images, {**classified, **found}, name=name)
+
+
+def cost_of(model):
+    """`PatchCost` of a model that `patch_classifier` returned.
+
+    Example:
+
+    >>> outputs = model.predict(images)
+    >>> patches = outputs["valid"].sum(axis=1)
+    >>> cost_of(model).mean(outputs["branch"], patches)
+    """
+    (localizer,) = [each for each in model.layers if isinstance(each, keras.Model)]
+    (patches,) = [each for each in model.layers if isinstance(each, ClassifyPatches)]
+    shape = tuple(model.inputs[0].shape[1:])
+    return patch_cost(localizer, patches.classifier, patches.patch_sizes, shape)
+
+
+def maps_of(maps, branches):
+    """What `LocalizePatches` takes, of all that a localiser returns."""
+    return {
+        f"{kind}_{branch['name']}": maps[f"{kind}_{branch['name']}"]
+        for branch in branches
+        for kind in ("logits", "evidence")
+    }
+
+
+def image_shape(localizer, image_size=None):
+    """`(height, width, channels)` of the images of a composite model.
+
+    Raises:
+        ValueError: If the size is unknown, or not what the localiser takes.
+    """
+    *expected, channels = localizer.inputs[0].shape[1:]
+    expected = fitted_size(localizer) or expected
+    size = tuple(expected if image_size is None else image_size)
+    if None in size:
+        raise ValueError(
+            "Expected `image_size`, because the localiser takes images of any size. "
+            f"Received: image_size={image_size}"
+        )
+    if any(
+        known not in (None, given) for known, given in zip(expected, size, strict=True)
+    ):
+        raise ValueError(
+            "Expected images of the size that the localiser takes, "
+            f"{tuple(expected)}. Received: image_size={image_size}"
+        )
+    return (*size, channels)
+
+
+def fitted_size(model):
+    """`(height, width)` that a model fits images to by itself, or `None`."""
+    for layer in model.layers:
+        if isinstance(layer, ImagePreprocessing) and layer.resize:
+            return layer.spec.height, layer.spec.width
+    return None

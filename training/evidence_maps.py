@@ -96,6 +96,13 @@ class EvidenceExplanation:
         """Labels of the most probable classes of the image."""
         return (-self.probabilities).argsort(kind="stable")[:count].tolist()
 
+    def deciding(self):
+        """The `BranchMaps` whose probabilities are the image's."""
+        return min(
+            self.branches,
+            key=lambda each: abs(each.probabilities - self.probabilities).max(),
+        )
+
     def decision(self):
         """The image's name, its class and its probability."""
         (best,) = self.top(1)
@@ -186,7 +193,12 @@ def picture(explanation, labels):
     for line, branch in zip(axes, explanation.branches, strict=True):
         draw_image(line[0], explanation.image)
         draw_window(line[0], explanation.image, branch)
-        line[0].set_title(f"windows of {branch.name}", fontsize=9)
+        decides = branch is explanation.deciding()
+        line[0].set_title(
+            f"{'deciding: ' if decides else ''}windows of {branch.name}",
+            fontsize=9,
+            fontweight="bold" if decides else "normal",
+        )
         limit = highest_evidence([branch], labels)
         for axis, label in zip(line[1:drawn_at], labels, strict=True):
             draw_evidence(axis, explanation.image, branch, label, limit)

@@ -86,6 +86,7 @@ def draw_boxes(axis, localized):
     """The image with numbered boxes, the last one lowest."""
     draw_image(axis, localized.image)
     numbered = list(enumerate(localized.boxes))
+    few = len(numbered) <= CROPS_A_LINE
     for number, (top, left, bottom, right) in reversed(numbered):
         colour = BOX_COLOURS[number % len(BOX_COLOURS)]
         # Inside the box's edge, so that boxes at the border are seen whole.
@@ -97,7 +98,8 @@ def draw_boxes(axis, localized):
         axis.text(
             max(left, 0) + 1,
             max(top, 0) + 1,
-            f"{number + 1}: {localized.scores[number]:.2f}",
+            # Scores of many boxes would hide each other.
+            f"{number + 1}: {localized.scores[number]:.2f}" if few else f"{number + 1}",
             ha="left",
             va="top",
             fontsize=8,

@@ -108,6 +108,8 @@ def test_picture_has_a_row_a_branch_and_a_scale_a_row():
     for line, seen in zip(panels, explained.branches, strict=True):
         np.testing.assert_array_equal(line[0].images[0].get_array(), red_square())
         assert str(seen.patch_size[0]) in line[0].get_title()
+        decides = np.array_equal(seen.probabilities, explained.probabilities)
+        assert line[0].get_title().startswith("deciding: ") == decides
         assert [panel.get_title().split("\n")[0] for panel in line[1:]] == [
             "blue",
             "red",

@@ -347,6 +347,8 @@ def test_many_patches_are_all_shown():
     assert len(found.boxes) == 13
     panels = [axis for axis in picture(found).axes if axis.images]
     assert len(panels) == 5 + 13
+    # Without scores, which would hide each other.
+    assert set(texts(panels[0])) == {str(number) for number in range(1, 14)}
 
 
 def test_images_that_needed_no_patches_can_be_drawn(tmp_path):

@@ -7,6 +7,7 @@ from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.context_pooling import ContextPooling
 from keras_attn.layers.crop_patches import CropPatches
+from keras_attn.layers.early_exit import EarlyExit
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.layers.margin_softmax import MarginSoftmax
 from keras_attn.layers.patch_logits import PatchLogits
@@ -23,6 +24,7 @@ __all__ = [
     "ClassifyPatches",
     "ContextPooling",
     "CropPatches",
+    "EarlyExit",
     "LocalizePatches",
     "MarginSoftmax",
     "PatchLogits",

@@ -9,9 +9,15 @@ from keras_attn.models.downstream import (
     build_downstream,
     downstream_normalization,
 )
+from keras_attn.models.early_exit import (
+    early_exit_classifier,
+    exit_table,
+    with_exits,
+)
 from keras_attn.models.hcgnet import hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of
 from keras_attn.models.localizing import with_patches
+from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model
 from keras_attn.models.resnext import resnext50
 from keras_attn.models.small_resnet import small_resnet
@@ -27,15 +33,20 @@ __all__ = [
     "build_downstream",
     "build_model",
     "cifar_resnet",
+    "cost_of",
     "dn100",
     "downstream_normalization",
+    "early_exit_classifier",
+    "exit_table",
     "hcgnet_b",
     "hcgnet_c",
+    "patch_classifier",
     "resnet20",
     "resnext50",
     "rn26",
     "rn38",
     "small_resnet",
+    "with_exits",
     "with_patches",
     "wrn16",
 ]

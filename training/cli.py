@@ -1,11 +1,11 @@
-"""The command line: one thin function a command, over the Python API."""
+"""The command line: its arguments, and what happens to errors."""
 
 import argparse
 import difflib
-import json
 import os
-import pathlib
 import sys
+
+from training import commands
 
 # What a command may fail with through its input or its surroundings; all else is a
 # defect and shows its traceback.
@@ -43,172 +43,6 @@ def main(argv=None):
         return 2
 
 
-# ---- commands ------------------------------------------------------------------------
-
-
-def recipes(arguments):
-    from training.recipes import EXPERIMENTS, RECIPES
-
-    columns = ("name", "dataset", "backbone", "row", "epochs")
-    lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
-    lines += [
-        tuple(str(getattr(recipe, column)) for column in columns)
-        for recipe in RECIPES.values()
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip())
-    print("\nEXPERIMENT (keras-attn reproduce)")
-    print("\n".join(EXPERIMENTS))
-
-
-def summary(arguments):
-    recipe = _recipe(arguments)
-    from training.summary import format_summary, summarize
-
-    result = summarize(recipe, arguments.data)
-    print(json.dumps(result, indent=2) if arguments.json else format_summary(result))
-
-
-def train(arguments):
-    recipe = _recipe(arguments)
-    from training import fit
-    from training.resume import load_progress
-
-    run = fit.train(
-        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
-    )
-    progress = load_progress(run.checkpoints / "last.npz")
-    print(f"\nModel: {run.model_path('best')}")
-    for which, epoch in (("best", progress.best_epoch), ("last", -1)):
-        logs = progress.history[epoch]
-        if "val_logits_accuracy" in logs:
-            percent = 100 * logs["val_logits_accuracy"]
-            print(
-                f"Validation accuracy, {which} epoch ({logs['epoch']}): {percent:.2f} %"
-            )
-    data = f" --data {arguments.data}" if arguments.data else ""
-    print(
-        "Next:\n"
-        f"  keras-attn evaluate {run.workdir}{data}\n"
-        f"  keras-attn predict {run.workdir} IMAGE_OR_FOLDER\n"
-        f"  keras-attn explain {run.workdir} IMAGE_OR_FOLDER --output explained\n"
-        f"  keras-attn export {run.workdir}"
-    )
-
-
-def evaluate(arguments):
-    from training.evaluate import evaluate, format_evaluation
-
-    result = evaluate(
-        arguments.model,
-        arguments.split,
-        arguments.data,
-        arguments.dataset,
-        arguments.checkpoint,
-        arguments.on_corrupt,
-    )
-    if arguments.split is None and result["split"] != "test":
-        print(
-            f"No test images; evaluated on split {result['split']!r}.", file=sys.stderr
-        )
-    if result["same_data"] is False:
-        print(
-            "These are not the images that the run was trained on, so another split: "
-            "some may have been trained on.",
-            file=sys.stderr,
-        )
-    print(json.dumps(result, indent=2) if arguments.json else format_evaluation(result))
-
-
-def predict(arguments):
-    from training.predict import format_predictions, predict
-
-    predictions, problems = predict(
-        arguments.model,
-        arguments.images,
-        arguments.top,
-        arguments.checkpoint,
-        arguments.on_corrupt,
-    )
-    _report_skipped(problems)
-    if arguments.json:
-        print(json.dumps(predictions, indent=2))
-    else:
-        print(format_predictions(predictions))
-
-
-def explain(arguments):
-    from training.explain import explain
-
-    written, problems = explain(
-        arguments.model,
-        arguments.images,
-        arguments.output,
-        arguments.classes,
-        arguments.top,
-        arguments.checkpoint,
-        arguments.on_corrupt,
-    )
-    _report_skipped(problems)
-    for path in written:
-        print(path)
-
-
-def export(arguments):
-    from training.serving.export import export
-
-    target = export(
-        arguments.model,
-        arguments.name,
-        arguments.version,
-        arguments.output,
-        arguments.checkpoint,
-    )
-    print(
-        f"{target}\nSignatures: serving_default (image_bytes: encoded files), "
-        "images (images: raw pixels)"
-    )
-
-
-def data(arguments):
-    from training.contents import describe
-
-    print(
-        describe(
-            arguments.name,
-            arguments.data,
-            arguments.output,
-            arguments.examples_per_class,
-            arguments.split,
-            arguments.on_corrupt,
-            arguments.set,
-        )
-    )
-
-
-def reproduce(arguments):
-    from training.reproduce import reproduce
-
-    reproduce(
-        arguments.name,
-        arguments.data,
-        arguments.workdir,
-        arguments.results,
-        arguments.seeds,
-        arguments.rows,
-        arguments.set,
-        arguments.on_corrupt,
-    )
-
-
-def demo(arguments):
-    from training.demo import demo
-
-    demo(arguments.workdir)
-
-
 # ---- arguments -----------------------------------------------------------------------
 
 
@@ -241,10 +75,12 @@ def parser():
         prog="keras-attn",
         description="Attention and localisation for image classifiers.",
     )
-    commands = root.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    added_commands = root.add_subparsers(
+        metavar="COMMAND", dest="command", required=True
+    )
 
     def command(function, text, *, name=None):
-        added = commands.add_parser(
+        added = added_commands.add_parser(
             name or function.__name__, help=text, description=text
         )
         added.set_defaults(run=function)
@@ -253,15 +89,19 @@ def parser():
         )
         return added
 
-    command(recipes, "list the recipes and the experiments")
+    command(commands.recipes, "list the recipes and the experiments")
 
-    added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
+    added = command(
+        commands.summary, "parameters, multiply-adds and maps of a recipe's network"
+    )
     added.add_argument("recipe", metavar="RECIPE")
     _add_data(added)
     _add_set(added)
     _add_json(added)
 
-    added = command(train, "train a recipe, or go on where its training stopped")
+    added = command(
+        commands.train, "train a recipe, or go on where its training stopped"
+    )
     added.add_argument(
         "recipe", metavar="RECIPE", nargs="?", default=DEFAULT, help=f"{DEFAULT}"
     )
@@ -274,20 +114,20 @@ def parser():
         help="compute in bfloat16, as --set dtype_policy=mixed_bfloat16",
     )
 
-    added = command(evaluate, "accuracy and cross-entropy of a trained model")
+    added = command(commands.evaluate, "accuracy and cross-entropy of a trained model")
     _add_model(added)
     _add_data(added, on_corrupt=True)
     added.add_argument("--dataset", help="name of the data set, if not the run's own")
     added.add_argument("--split", choices=("test", "validation", "train", "all"))
     _add_json(added)
 
-    added = command(predict, "classes of images")
+    added = command(commands.predict, "classes of images")
     _add_model(added)
     _add_images(added)
     added.add_argument("--top", type=int, default=5, help="classes an image (5)")
     _add_json(added)
 
-    added = command(explain, "class maps drawn over images, as PNG")
+    added = command(commands.explain, "class maps drawn over images, as PNG")
     _add_model(added)
     _add_images(added)
     added.add_argument("--output", required=True, help="folder of the pictures")
@@ -295,13 +135,45 @@ def parser():
     which.add_argument("--classes", nargs="+", help="names of the classes to draw")
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
 
-    added = command(export, "write a SavedModel that TensorFlow alone can serve")
+    added = command(
+        commands.localize, "the patches that decide a class, as PNG and JSON"
+    )
+    _add_model(added)
+    _add_images(added)
+    added.add_argument("--output", required=True, help="folder of pictures and JSON")
+    added.add_argument(
+        "--max-patches",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="most patches of an image, one value or one a branch (the recipe's)",
+    )
+    added.add_argument(
+        "--iou-threshold",
+        type=float,
+        metavar="T",
+        help="patches overlap by less than this, 0 to 1 (the recipe's)",
+    )
+    added.add_argument(
+        "--coverage",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="share of the cells to choose among, one value or one a branch",
+    )
+    _add_json(added)
+
+    added = command(
+        commands.export, "write a SavedModel that TensorFlow alone can serve"
+    )
     _add_model(added)
     added.add_argument("--name", help="name of the served model")
     added.add_argument("--version", type=int, help="version number (the next one)")
     added.add_argument("--output", default="saved_models", help="(saved_models)")
 
-    added = command(data, "count a data set's classes and draw a contact sheet")
+    added = command(
+        commands.data, "count a data set's classes and draw a contact sheet"
+    )
     added.add_argument("name", metavar="NAME", help="generated, cifar10, folder, ...")
     _add_data(added, on_corrupt=True)
     added.add_argument("--output", default="contact_sheet.png", help="the picture")
@@ -309,7 +181,9 @@ def parser():
     added.add_argument("--split", help="a named split, to count its parts")
     _add_set(added, "options of the generated data set: examples, image_size, ...")
 
-    added = command(reproduce, "train the rows of a table or figure of a paper")
+    added = command(
+        commands.reproduce, "train the rows of a table or figure of a paper"
+    )
     added.add_argument("name", metavar="NAME")
     _add_data(added, on_corrupt=True)
     added.add_argument("--workdir", default="runs", help="folder of the runs (runs)")
@@ -318,7 +192,9 @@ def parser():
     added.add_argument("--rows", nargs="+", metavar="ROW", help="(all)")
     _add_set(added)
 
-    added = command(demo, "train, evaluate, explain and export on generated images")
+    added = command(
+        commands.demo, "train, evaluate, explain and export on generated images"
+    )
     added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
     return root
 
@@ -368,28 +244,6 @@ def _add_model(added):
 def _add_images(added):
     added.add_argument("images", metavar="IMAGE", nargs="+", help="images or folders")
     _add_on_corrupt(added)
-
-
-# ---- helpers -------------------------------------------------------------------------
-
-
-def _recipe(arguments):
-    from training.recipe import apply_overrides
-    from training.recipes import get_recipe
-
-    assignments = list(arguments.set)
-    if getattr(arguments, "mixed_precision", False):
-        assignments.append("dtype_policy=mixed_bfloat16")
-    return apply_overrides(get_recipe(arguments.recipe), assignments)
-
-
-def _workdir(arguments):
-    return pathlib.Path(arguments.workdir or pathlib.Path("runs", arguments.recipe))
-
-
-def _report_skipped(problems):
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
 
 
 def _is_expected(error):

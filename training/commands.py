@@ -1,0 +1,213 @@
+"""What the commands do: one thin function each, over the Python API.
+
+Imports are inside, so that a command loads what it needs and no more.
+"""
+
+import json
+import pathlib
+import sys
+
+
+def recipes(arguments):
+    from training.recipes import EXPERIMENTS, RECIPES
+
+    columns = ("name", "dataset", "backbone", "row", "epochs")
+    lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
+    lines += [
+        tuple(str(getattr(recipe, column)) for column in columns)
+        for recipe in RECIPES.values()
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+    print("\nEXPERIMENT (keras-attn reproduce)")
+    print("\n".join(EXPERIMENTS))
+
+
+def summary(arguments):
+    recipe = _recipe(arguments)
+    from training.summary import format_summary, summarize
+
+    result = summarize(recipe, arguments.data)
+    print(json.dumps(result, indent=2) if arguments.json else format_summary(result))
+
+
+def train(arguments):
+    recipe = _recipe(arguments)
+    from training import fit
+    from training.resume import load_progress
+
+    run = fit.train(
+        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
+    )
+    progress = load_progress(run.checkpoints / "last.npz")
+    print(f"\nModel: {run.model_path('best')}")
+    for which, epoch in (("best", progress.best_epoch), ("last", -1)):
+        logs = progress.history[epoch]
+        if "val_logits_accuracy" in logs:
+            percent = 100 * logs["val_logits_accuracy"]
+            print(
+                f"Validation accuracy, {which} epoch ({logs['epoch']}): {percent:.2f} %"
+            )
+    data = f" --data {arguments.data}" if arguments.data else ""
+    print(
+        "Next:\n"
+        f"  keras-attn evaluate {run.workdir}{data}\n"
+        f"  keras-attn predict {run.workdir} IMAGE_OR_FOLDER\n"
+        f"  keras-attn explain {run.workdir} IMAGE_OR_FOLDER --output explained\n"
+        f"  keras-attn export {run.workdir}"
+    )
+
+
+def evaluate(arguments):
+    from training.evaluate import evaluate, format_evaluation
+
+    result = evaluate(
+        arguments.model,
+        arguments.split,
+        arguments.data,
+        arguments.dataset,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    if arguments.split is None and result["split"] != "test":
+        print(
+            f"No test images; evaluated on split {result['split']!r}.", file=sys.stderr
+        )
+    if result["same_data"] is False:
+        print(
+            "These are not the images that the run was trained on, so another split: "
+            "some may have been trained on.",
+            file=sys.stderr,
+        )
+    print(json.dumps(result, indent=2) if arguments.json else format_evaluation(result))
+
+
+def predict(arguments):
+    from training.predict import format_predictions, predict
+
+    predictions, problems = predict(
+        arguments.model,
+        arguments.images,
+        arguments.top,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    _report_skipped(problems)
+    if arguments.json:
+        print(json.dumps(predictions, indent=2))
+    else:
+        print(format_predictions(predictions))
+
+
+def explain(arguments):
+    from training.explain import explain
+
+    written, problems = explain(
+        arguments.model,
+        arguments.images,
+        arguments.output,
+        arguments.classes,
+        arguments.top,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    _report_skipped(problems)
+    for path in written:
+        print(path)
+
+
+def localize(arguments):
+    from training.localize import localize
+
+    result, written, problems = localize(
+        arguments.model,
+        arguments.images,
+        arguments.output,
+        arguments.max_patches,
+        arguments.iou_threshold,
+        arguments.coverage,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    _report_skipped(problems)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print("\n".join(map(str, written)))
+
+
+def export(arguments):
+    from training.serving.export import export
+
+    target = export(
+        arguments.model,
+        arguments.name,
+        arguments.version,
+        arguments.output,
+        arguments.checkpoint,
+    )
+    print(
+        f"{target}\nSignatures: serving_default (image_bytes: encoded files), "
+        "images (images: raw pixels)"
+    )
+
+
+def data(arguments):
+    from training.contents import describe
+
+    print(
+        describe(
+            arguments.name,
+            arguments.data,
+            arguments.output,
+            arguments.examples_per_class,
+            arguments.split,
+            arguments.on_corrupt,
+            arguments.set,
+        )
+    )
+
+
+def reproduce(arguments):
+    from training.reproduce import reproduce
+
+    reproduce(
+        arguments.name,
+        arguments.data,
+        arguments.workdir,
+        arguments.results,
+        arguments.seeds,
+        arguments.rows,
+        arguments.set,
+        arguments.on_corrupt,
+    )
+
+
+def demo(arguments):
+    from training.demo import demo
+
+    demo(arguments.workdir)
+
+
+# ---- helpers ------------------------------------------------------------------------
+
+
+def _recipe(arguments):
+    from training.recipe import apply_overrides
+    from training.recipes import get_recipe
+
+    assignments = list(arguments.set)
+    if getattr(arguments, "mixed_precision", False):
+        assignments.append("dtype_policy=mixed_bfloat16")
+    return apply_overrides(get_recipe(arguments.recipe), assignments)
+
+
+def _workdir(arguments):
+    return pathlib.Path(arguments.workdir or pathlib.Path("runs", arguments.recipe))
+
+
+def _report_skipped(problems):
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)

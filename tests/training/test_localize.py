@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.models.early_exit import early_exit_classifier
 from keras_attn.models.localizer import as_localizer
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
@@ -221,6 +222,25 @@ def test_patches_of_a_patch_classifier_have_their_own_classes(tmp_path, undrawn)
     with pytest.raises(ValueError, match=r"built in, and {'coverage': \[0.5\]}"):
         localize(tmp_path / "patches.keras", files, tmp_path / "x", coverage=[0.5])
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("thresholds, patches", [([0.0] * 3, 0), (None, 3)])
+def test_images_that_exit_early_have_no_patches(tmp_path, undrawn, thresholds, patches):
+    model = early_exit_classifier(
+        tiny.localizer(auxiliary=False),
+        colour_classifier(),
+        colour_classifier(),
+        max_patches=3,
+        resized_size=16,
+        thresholds=thresholds,
+    )
+    model.save(tmp_path / "early.keras")
+    files = noise_files(tmp_path / "in", 1)
+    result, _, _ = localize(tmp_path / "early.keras", files, tmp_path / "out")
+    (entry,) = result["images"]
+    assert len(entry["patches"]) == patches
+    assert (entry["patch_size"] is None) == (patches == 0)
+    assert len(entry["branches"]) == 2
 
 
 def test_any_classifier_can_be_made_a_localiser(tmp_path, undrawn):

@@ -66,4 +66,10 @@ BENCHMARKS = {
         "without XLA",
         {},
     ),
+    "patches_against_full_image": Benchmark(
+        ("tensorflow",),
+        "images per second of ResNet-50, batch 16, localiser and cropping included, "
+        "relative to `full image` (224x224)",
+        {"patches": Target(">=", 1.4), "early exit": Target(">=", 1.4)},
+    ),
 }

@@ -78,6 +78,35 @@ def test_rates_compare_images_not_rounds():
     assert step.value == pytest.approx(100.0) and step.ratio == 1.0
 
 
+def test_given_patches_are_those_of_the_paper():
+    from benchmarks import patches_against_full_image as benchmark
+
+    branches, patches = np.array(benchmark.BRANCHES), np.array(benchmark.PATCHES)
+    shares = np.bincount(branches) / len(branches)
+    np.testing.assert_allclose(
+        shares, np.divide([15050, 18047, 16903], 50000), atol=0.03
+    )
+    means = [patches[branches == branch].mean() for branch in range(3)]
+    np.testing.assert_allclose(means, [5.6, 2.9, 2.1], atol=0.11)
+    sizes = {63: 21, 95: 17, 111: 15}
+    random = np.random.default_rng(0)
+    maps = {}
+    for size, cells in sizes.items():
+        maps[f"logits_{size}"] = random.normal(size=(16, 2)).astype("float32")
+        evidence = random.normal(size=(16, cells, cells, 2))
+        maps[f"evidence_{size}"] = evidence.astype("float32")
+    layer = benchmark.GivenPatches(
+        [{"name": str(size), "patch_size": size} for size in sizes], (6, 3, 3)
+    )
+    found = layer(maps)
+    np.testing.assert_array_equal(found["branch"], branches)
+    np.testing.assert_array_equal(np.sum(found["valid"], axis=1), patches)
+    sides = np.asarray(found["boxes"])[:, 0]
+    np.testing.assert_array_equal(
+        sides[:, 2] - sides[:, 0], np.take(list(sizes), branches)
+    )
+
+
 def test_targets_bound_the_ratio_from_their_side():
     assert Target("<=", 1.1).verdict(1.1) == "<= 1.10: met"
     assert Target("<=", 1.1).verdict(1.11) == "<= 1.10: MISSED"

@@ -53,7 +53,8 @@ class EarlyExit(keras.layers.Layer):
             `None`: no image exits before the last stage.
         policy: Instead of thresholds, a serialisable object whose method
             `stop(stage, confidences)` takes all confidences so far, `(batch,
-            stage + 1)`, and returns which images exit, `(batch,)`.
+            stage + 1)`, and returns which images exit, `(batch,)`, such as
+            `keras_attn.exit_policy.ExitRule`.
         from_logits: Whether the classifiers return logits; else probabilities.
         costs: Dict of the multiply-adds of one use of each network, `"resized"`,
             `"localizer"` and `"patch"`, a list with one number a branch. `None`:
@@ -124,6 +125,11 @@ class EarlyExit(keras.layers.Layer):
         self.supports_jit = self.patches.supports_jit
         self.stages = 1 + max(limits)
         self.thresholds = _check_thresholds(thresholds, policy, self.stages)
+        if getattr(policy, "exits", self.stages) != self.stages:
+            raise ValueError(
+                f"Expected a policy of {self.stages} exits, one more than the largest "
+                f"of `max_patches`. Received: one of {policy.exits}"
+            )
 
     def build(self, input_shape):
         channels = input_shape[-1]

@@ -271,6 +271,10 @@ def test_refusals(setting):
         setting.layer([0.5, 0.5, 1.5])
     with pytest.raises(ValueError, match="either `thresholds` or `policy`"):
         setting.layer(0.5, policy=Agreement(0.5))
+    short = Agreement(0.5)
+    short.exits = 3
+    with pytest.raises(ValueError, match="policy of 4 exits.*Received: one of 3"):
+        setting.layer(policy=short)
     other = small_classifier(classes=7)
     layer = EarlyExit(
         setting.localizer,

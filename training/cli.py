@@ -127,7 +127,7 @@ def parser():
     added.add_argument("--top", type=int, default=5, help="classes an image (5)")
     _add_json(added)
 
-    added = command(commands.explain, "class maps drawn over images, as PNG")
+    added = command(commands.explain, "maps of classes drawn over images, as PNG")
     _add_model(added)
     _add_images(added)
     added.add_argument("--output", required=True, help="folder of the pictures")

@@ -50,11 +50,9 @@ def early_exit_model(path, resized, policy=None, checkpoint="best"):
         load_trained(run.checkpoints / LOCALIZER).model,
         small.model,
         run.load_model(checkpoint),
-        max_patches=tuple(int(value) for value in run.recipe.max_patches),
         resized_size=(small.spec.height, small.spec.width),
         policy=policy,
-        iou_threshold=run.recipe.iou_threshold,
-        coverage=tuple(run.recipe.coverage),
+        **run.recipe.patch_settings(),
     )
 
 

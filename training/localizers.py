@@ -40,15 +40,6 @@ def localizer_of(model):
     return check_evidence(model)
 
 
-def recipe_settings(recipe):
-    """The recipe's settings of the patches, as arguments of `with_patches`."""
-    return {
-        "max_patches": tuple(int(value) for value in recipe.max_patches),
-        "iou_threshold": recipe.iou_threshold,
-        "coverage": tuple(recipe.coverage),
-    }
-
-
 def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None):
     """How many patches are chosen and how, as arguments of `with_patches`.
 
@@ -62,8 +53,8 @@ def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None)
         Dict of the three.
     """
     branches = sum(name.startswith("evidence_") for name in trained.model.output)
-    defaults = recipe_settings(Recipe(name="defaults"))
-    settings = recipe_settings(trained.run.recipe) if trained.run else dict(defaults)
+    defaults = Recipe(name="defaults").patch_settings()
+    settings = trained.run.recipe.patch_settings() if trained.run else dict(defaults)
     for name, value in ANY_BRANCHES.items():
         if settings[name] == defaults[name] and len(defaults[name]) != branches:
             settings[name] = value

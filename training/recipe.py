@@ -121,6 +121,14 @@ class Recipe:
             f"Received: {field}={getattr(self, field)!r}"
         )
 
+    def patch_settings(self):
+        """How patches are chosen at inference, as arguments of `LocalizePatches`."""
+        return {
+            "max_patches": tuple(int(value) for value in self.max_patches),
+            "iou_threshold": self.iou_threshold,
+            "coverage": tuple(self.coverage),
+        }
+
     def to_json(self):
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 

@@ -178,7 +178,7 @@ def without_auxiliary(model):
     }
     if len(kept) == len(model.output):
         return model
-    return keras.Model(model.inputs, kept, name=model.name)
+    return keras.Model(model.input, kept, name=model.name)
 
 
 def _check(branches, squeeze_base, evidence):

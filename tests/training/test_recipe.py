@@ -19,7 +19,6 @@ from training.recipes import (
     recipe_names,
 )
 
-
 BACKBONE_NAMES = {
     "class_embedding": BACKBONES,
     "anchornet": ("anchornet", "anchornet95", *DOWNSTREAM_NETWORKS),

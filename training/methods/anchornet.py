@@ -63,14 +63,5 @@ def serving_model(model, run):
     return patch_classifier(
         load_trained(run.checkpoints / LOCALIZER).model,
         model,
-        **patch_settings(run.recipe),
+        **run.recipe.patch_settings(),
     )
-
-
-def patch_settings(recipe):
-    """The recipe's settings of the patches, as `LocalizePatches` takes them."""
-    return {
-        "max_patches": tuple(int(value) for value in recipe.max_patches),
-        "iou_threshold": recipe.iou_threshold,
-        "coverage": tuple(recipe.coverage),
-    }

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.splits import split_indices
 from training.measures import held_out
-from training.studies.rankings import patch_settings, select
+from training.studies.rankings import select
 from training.trained import load_trained
 
 
@@ -33,7 +33,7 @@ def study(runs, sources):
     selections, _ = select(
         localizer,
         source.images[chosen],
-        **patch_settings(run.recipe),
+        **run.recipe.patch_settings(),
         seed=run.recipe.seed,
     )
     truth = {name: array[chosen] for name, array in source.annotations.items()}

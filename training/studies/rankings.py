@@ -13,7 +13,6 @@ import tensorflow as tf
 from keras_attn.layers import LocalizePatches
 from keras_attn.models.localizer import branches_of
 from keras_attn.ops.patches import localize_patches
-from training.recipe import Recipe
 
 # Cells in the order of: AnchorNet's class evidence; nothing; nearness to the centre;
 # mean and variance of the Sobel gradient in the cell's window.
@@ -44,15 +43,6 @@ class Selection:
         rows = _between(boxes[..., 0], boxes[..., 2], height)
         columns = _between(boxes[..., 1], boxes[..., 3], width)
         return np.einsum("nkh,nkw->nhw", rows, columns, dtype="int32") > 0
-
-
-def patch_settings(recipe: Recipe):
-    """The recipe's settings of the patches, as `LocalizePatches` takes them."""
-    return {
-        "max_patches": tuple(int(value) for value in recipe.max_patches),
-        "iou_threshold": recipe.iou_threshold,
-        "coverage": tuple(recipe.coverage),
-    }
 
 
 def select(localizer, images, max_patches, iou_threshold, coverage, seed=0):

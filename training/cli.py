@@ -192,11 +192,74 @@ def parser():
     added.add_argument("--rows", nargs="+", metavar="ROW", help="(all)")
     _add_set(added)
 
+    _add_exit_policy(added_commands)
+
     added = command(
         commands.demo, "train, evaluate, explain and export on generated images"
     )
     added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
     return root
+
+
+def _add_exit_policy(commands_of_root):
+    text = "when to stop: policies for classifiers with early exits"
+    group = commands_of_root.add_parser("exit-policy", help=text, description=text)
+    actions = group.add_subparsers(metavar="ACTION", dest="action", required=True)
+
+    def action(name, function, text):
+        added = actions.add_parser(name, help=text, description=text)
+        added.set_defaults(run=function)
+        added.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error"
+        )
+        return added
+
+    added = action(
+        "fit", commands.exit_policy_fit, "fit the best policy of each budget"
+    )
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--out", required=True, metavar="POLICY.json")
+    added.add_argument("--points", type=int, default=40, help="number of budgets (40)")
+    _add_json(added)
+
+    added = action("evaluate", commands.exit_policy_evaluate, "its cost and accuracy")
+    added.add_argument("policy", metavar="POLICY.json")
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--picture", metavar="PNG", help="draw the curve")
+    _add_json(added)
+
+    added = action(
+        "judge", commands.exit_policy_judge, "fit on halves, judge on others"
+    )
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--seeds", type=int, default=5, help="random halves (5)")
+    added.add_argument("--results", default="results", help="folder (results)")
+
+    added = action("table", commands.exit_policy_table, "run all exits on a data set")
+    _add_early_exit(added)
+    added.add_argument("--out", required=True, metavar="TABLE.npz")
+    _add_data(added, on_corrupt=True)
+    added.add_argument(
+        "--split", choices=("train", "validation", "test"), default="validation"
+    )
+
+    added = action(
+        "model", commands.exit_policy_model, "write a model that exits early"
+    )
+    _add_early_exit(added)
+    added.add_argument("--policy", required=True, metavar="POLICY.json")
+    added.add_argument("--budget", required=True, type=float, help="mean cost")
+    added.add_argument("--out", required=True, metavar="MODEL.keras")
+
+
+def _add_early_exit(added):
+    _add_model(added)
+    added.add_argument(
+        "--resized",
+        required=True,
+        metavar="WORKDIR|MODEL.keras",
+        help="network of the resized image",
+    )
 
 
 def _add_data(added, on_corrupt=False):

@@ -170,6 +170,56 @@ def data(arguments):
     )
 
 
+def exit_policy_fit(arguments):
+    from training import exit_policy
+
+    summary = exit_policy.fit(arguments.table, arguments.out, arguments.points)
+    _print(arguments, summary, exit_policy.format_fit)
+
+
+def exit_policy_evaluate(arguments):
+    from training import exit_policy
+
+    points = exit_policy.evaluate(arguments.policy, arguments.table, arguments.picture)
+    _print(arguments, points, exit_policy.format_evaluation)
+
+
+def exit_policy_judge(arguments):
+    from training import exit_judge
+
+    print(exit_judge.judge(arguments.table, arguments.seeds, arguments.results))
+
+
+def exit_policy_table(arguments):
+    from training.early_exit import write_table
+
+    table = write_table(
+        arguments.model,
+        arguments.resized,
+        arguments.out,
+        arguments.data,
+        arguments.split,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
+    )
+    images, exits = table["confidence"].shape
+    print(f"{arguments.out}: {images} images, {exits} exits")
+
+
+def exit_policy_model(arguments):
+    from training.early_exit import write_model
+
+    rule = write_model(
+        arguments.model,
+        arguments.resized,
+        arguments.policy,
+        arguments.budget,
+        arguments.out,
+        arguments.checkpoint,
+    )
+    print(f"{arguments.out}: mean cost {rule.cost:.6g} on the table of the policy")
+
+
 def reproduce(arguments):
     from training.reproduce import reproduce
 
@@ -192,6 +242,10 @@ def demo(arguments):
 
 
 # ---- helpers ------------------------------------------------------------------------
+
+
+def _print(arguments, result, formatted):
+    print(json.dumps(result, indent=2) if arguments.json else formatted(result))
 
 
 def _recipe(arguments):

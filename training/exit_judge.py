@@ -46,8 +46,8 @@ COMPARISON = Experiment(
 def judge(table, seeds=5, folder="results"):
     """Compares on random halves of a table and writes the results.
 
-    For every seed the table is cut into random halves; what is fitted to one is judged
-    on the other, at the costs that the authors' thresholds have there.
+    For every seed the table is cut into random halves; what is fitted to either is
+    judged on the other, at the costs that the authors' thresholds have there.
 
     Args:
         table: Path of a table with five exits.
@@ -82,10 +82,11 @@ def judge(table, seeds=5, folder="results"):
 NOTES = (
     "A metric ends in the mean cost of one line of the authors' thresholds on the "
     "whole table, in the table's unit (GFLOPs); it is read off at the cost that the "
-    "line has on the judged half. `gain` is the accuracy less the authors', in points. "
-    "Seeds are random halves of the table: fitted to one, judged on the other. The "
-    "halves of different seeds overlap, so the spread is not that of new data.",
-    "The picture's left panel judges seed 0.",
+    "line has on the judged images. `gain` is the accuracy less the authors', in "
+    "points. A seed cuts the table into random halves: each is judged with what was "
+    "fitted to the other, and the value is the mean of both. All seeds share the same "
+    "images, so the spread is that of the cut and the fit, not that of new images.",
+    "The picture's left panel judges one half of seed 0.",
 )
 
 
@@ -113,16 +114,30 @@ def _curves(fitted, judged):
     return curves
 
 
-def _judge_seed(table, seed, names):
-    fitted, judged = _halves(table, seed)
+def _judge_half(fitted, judged):
+    """Dict from label to `(accuracies at the authors' costs, seconds)`."""
     authors = _authors(judged)
     costs = [point["cost"] for point in authors]
-    reference = np.array([point["accuracy"] for point in authors])
     found = {
         label: (accuracy_at(costs, points), seconds)
         for label, (points, seconds) in _curves(fitted, judged).items()
     }
-    found[AUTHORS] = (reference, 0.0)
+    found[AUTHORS] = (np.array([point["accuracy"] for point in authors]), 0.0)
+    return found
+
+
+def _judge_seed(table, seed, names):
+    first, second = _halves(table, seed)
+    found = [_judge_half(first, second), _judge_half(second, first)]
+    # Label -> accuracies at the authors' costs, and seconds; means of both halves.
+    found = {
+        label: (
+            np.mean([half[label][0] for half in found], axis=0),
+            np.mean([half[label][1] for half in found]),
+        )
+        for label in found[0]
+    }
+    reference = found[AUTHORS][0]
     common = {
         "method": COMPARISON.method,
         "table": COMPARISON.table,

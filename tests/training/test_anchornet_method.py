@@ -1,5 +1,7 @@
 """The method's path from images to a classifier of patches, with tiny networks."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from keras import layers
 
 from keras_attn.layers import BranchDecision, ClassEvidence
 from keras_attn.ops.patches import crop_patches
-from training import evaluate, fit
+from training import cli, evaluate, fit
 from training.methods import anchornet as method
 from training.recipe import Recipe
 from training.trained import load_trained, outputs_of, softmax
@@ -161,3 +163,68 @@ def test_patches_of_images_of_another_size_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="Expected image_size=32.*image_size=48"):
         fit.train(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def table(runs, tmp_path_factory):
+    """The path of an exit table, written by the command."""
+    path = tmp_path_factory.mktemp("table") / "table.npz"
+    folders = [str(runs[name].workdir) for name in ("patches", "full")]
+    arguments = [folders[0], "--resized", folders[1], "--out", str(path)]
+    assert cli.main(["exit-policy", "table", *arguments, "--split", "test"]) == 0
+    return path
+
+
+def test_the_table_of_a_run_is_what_its_networks_say(runs, table, source):
+    """The first exit is the resized image, here of full size; then a patch each."""
+    with np.load(table, allow_pickle=False) as file:
+        confidence, correct, cost = (
+            file[name] for name in ("confidence", "correct", "cost")
+        )
+    _, splits = fit.load_data(runs["patches"].recipe, source=source)
+    images, labels = splits["test"]
+    assert confidence.shape == correct.shape == (len(labels), 1 + 3)
+    assert (np.diff(cost) > 0).all()
+    logits = outputs_of(load_trained(runs["full"].workdir).model, images)["logits"]
+    np.testing.assert_allclose(confidence[:, 0], softmax(logits).max(-1), atol=1e-5)
+    np.testing.assert_array_equal(correct[:, 0], logits.argmax(axis=-1) == labels)
+    first = outputs_of(load_trained(runs["patches"].workdir).model, images[:1])
+    y, x, below, _ = first["boxes"][0, 0]
+    patch = images[:1, y:below, x : x + below - y]
+    more = runs["patches"].load_model("best").predict(patch, verbose=0)["logits"]
+    np.testing.assert_allclose(
+        confidence[0, 1], softmax(logits[:1] + more).max(), atol=1e-5
+    )
+
+
+def test_a_model_that_exits_early_is_used_like_any_other(
+    runs, table, tmp_path, source, capsys
+):
+    policy, model = str(tmp_path / "policy.json"), str(tmp_path / "early.keras")
+    assert cli.main(["exit-policy", "fit", str(table), "--out", policy]) == 0
+    capsys.readouterr()
+    assert cli.main(["exit-policy", "evaluate", policy, str(table), "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    # The cheapest point stops at once, for it there are no patches to pay.
+    with np.load(table, allow_pickle=False) as file:
+        cost = file["cost"]
+    assert points[0]["cost"] == pytest.approx(cost[0])
+    budget = points[len(points) // 2]["cost"]
+    folders = [str(runs[name].workdir) for name in ("patches", "full")]
+    arguments = ["--policy", policy, "--budget", str(budget), "--out", model]
+    command = ["exit-policy", "model", folders[0], "--resized", folders[1]]
+    assert cli.main([*command, *arguments]) == 0
+    _, splits = fit.load_data(runs["patches"].recipe, source=source)
+    outputs = outputs_of(load_trained(model).model, splits["test"][0])
+    # The table knows the mean cost of an exit, the model that of every image.
+    assert cost[outputs["exit"].astype(int)].mean() == pytest.approx(budget)
+    assert outputs["cost"].mean() == pytest.approx(budget, rel=0.05)
+    correct = outputs["logits"].argmax(axis=-1) == splits["test"][1]
+    assert correct.mean() == pytest.approx(points[len(points) // 2]["accuracy"])
+
+
+def test_early_exits_need_a_run_of_patches(runs, tmp_path, capsys):
+    full = str(runs["full"].workdir)
+    command = ["exit-policy", "table", full, "--resized", full]
+    assert cli.main([*command, "--out", str(tmp_path / "table.npz")]) == 2
+    assert "run that was trained on patches" in capsys.readouterr().err

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_attn.exit_policy import ExitRule
 from keras_attn.models.early_exit import (
     early_exit_classifier,
     exit_table,
@@ -65,6 +66,16 @@ def test_saved_model_is_the_same(networks, images, policy, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     wanted = model.predict(images, verbose=0)
     same(loaded.predict(images, verbose=0), wanted)
+
+
+def test_a_fitted_rule_of_thresholds_exits_as_thresholds_do(networks, model, images):
+    # Stops where `doubt - bound <= 0`, doubt being 1 - confidence.
+    bounds = [1 - threshold for threshold in THRESHOLDS]
+    rule = ExitRule(1.0, 0.5, [[-bound, 1.0, 0.0, 0.0] for bound in bounds])
+    other = early_exit_classifier(
+        *networks, resized_size=RESIZED, policy=rule, **SELECTION
+    )
+    same(other.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
 def test_exported_with_any_batch_size(model, images, tmp_path):

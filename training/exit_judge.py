@@ -90,6 +90,18 @@ NOTES = (
 )
 
 
+def format_judgement(rows):
+    """The gains of `judge` for people."""
+    lines = ["Gain over the authors' thresholds, in points (mean, spread over seeds):"]
+    lines += [
+        f"  {row}, at {metric.removeprefix('gain_at_')}: {group['mean']:+.2f}"
+        + ("" if len(group["seeds"]) == 1 else f" ± {group['spread']:.2f}")
+        for (row, metric, _), group in results.summarize(rows).items()
+        if metric.startswith("gain_at_")
+    ]
+    return "\n".join(lines)
+
+
 def _authors(table):
     return [threshold_point(line, table) for line in AUTHORS_THRESHOLDS]
 

@@ -37,7 +37,7 @@ class Experiment:
         title: What is compared.
         rows: The rows.
         measure: Name of a measure in `training.measures` in place of accuracy.
-        picture: Name of a picture in `training.features.PICTURES` to draw of the
+        picture: Name of a picture in `training.reproduce.PICTURES` to draw of the
             trained runs in place of the plot of the values.
         study: Name of a study in `training.studies` that measures all runs of a seed
             together, in place of a measure of each.

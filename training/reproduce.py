@@ -9,13 +9,15 @@ from collections.abc import Callable
 import keras
 
 from pipelines.streaming import load_images
-from training import features, measures, report, results, studies
+from training import features, gallery, measures, report, results, studies
 from training.experiment import Experiment
 from training.fit import image_spec, load_data, load_source_of, train
 from training.recipe import apply_overrides
 from training.recipes import get_experiment
 from training.resume import load_progress
 from training.run import Run
+
+PICTURES = {**features.PICTURES, **gallery.PICTURES}
 
 
 def reproduce(
@@ -49,7 +51,7 @@ def reproduce(
         Path of the CSV file.
     """
     experiment = get_experiment(name)
-    if experiment.picture:
+    if experiment.picture in features.PICTURES:
         features.require_scikit_learn()
     chosen = _choose(experiment, rows)
     comparison = Comparison(
@@ -160,7 +162,7 @@ class Comparison:
         recipe = self.recipes[rows[0].label]
         spec, splits = load_data(recipe, source=self.source(recipe))
         examples = splits[measures.held_out(splits)]
-        draw = features.PICTURES[self.experiment.picture]
+        draw = PICTURES[self.experiment.picture]
         picture = draw(runs, examples, spec.class_names)
         report.write(self.experiment, self.path, self.command, *picture)
 

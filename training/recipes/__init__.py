@@ -3,6 +3,7 @@
 import difflib
 
 from training.recipes import (
+    anchornet_figure3,
     anchornet_figure6,
     anchornet_object_hits,
     anchornet_table3,
@@ -24,6 +25,7 @@ FAMILIES = (
     class_embedding_figure5,
     anchornet_table3,
     anchornet_table4,
+    anchornet_figure3,
     anchornet_figure6,
     anchornet_object_hits,
 )

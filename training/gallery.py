@@ -1,0 +1,89 @@
+"""Figures 3 and 5 of the AnchorNet paper: what the branches choose and attend to."""
+
+import collections
+
+import numpy as np
+
+from training import evidence_maps, localized_pictures
+from training.drawing import draw_image, new_figure, panel_inches, wrap
+from training.localize import localize_images
+from training.localizers import localizing
+from training.trained import load_trained
+
+# Held-out images that are looked at, and those of every branch that are drawn.
+CANDIDATES = 300
+SHOWN = 3
+
+
+def patches_picture(runs, examples, class_names):
+    """Figure 3: localised patches, the images of every branch together.
+
+    Args:
+        runs: Dict from the rows' labels to `Run`; the first is a localiser.
+        examples: `(images, labels)`, of which the most confident right ones are shown.
+        class_names: One name a class.
+
+    Returns:
+        `(figure, notes)`.
+    """
+    localized, counts = _best_of_every_branch(runs, examples, class_names)
+    notes = [
+        "The most confident right answers of every branch. Of "
+        f"{sum(counts.values())} held-out images the branches decide "
+        + ", ".join(f"{count} ({name})" for name, count in sorted(counts.items()))
+        + "."
+    ]
+    return localized_pictures.sheet(localized), notes
+
+
+def attention_picture(runs, examples, class_names):
+    """Figure 5: the attention maps of all branches; arguments as above."""
+    localized, _ = _best_of_every_branch(runs, examples, class_names)
+    width, height = panel_inches(localized[0].image)
+    columns = 1 + len(localized[0].branches)
+    figure = new_figure((columns * width + 1.2, len(localized) * (height + 0.6)))
+    axes = figure.subplots(len(localized), columns, squeeze=False)
+    for line, each in zip(axes, localized, strict=True):
+        draw_image(line[0], each.image)
+        line[0].set_title(
+            f"{wrap(each.title)}\ndecides: {each.chosen.name}", fontsize=9
+        )
+        limit = evidence_maps.highest_attention(each.branches)
+        for axis, branch in zip(line[1:], each.branches, strict=True):
+            evidence_maps.draw_attention(axis, each.image, branch, limit)
+            axis.set_title(f"attention, {branch.name}", fontsize=9)
+    return figure, ["Attention in multiples of an equal share for every cell."]
+
+
+def _best_of_every_branch(runs, examples, class_names):
+    """Some `Localized` of every branch, and how many images each branch decides."""
+    trained = load_trained(next(iter(runs.values())).workdir, "last")
+    if not any(name.startswith("attention_") for name in trained.model.output):
+        raise ValueError(
+            "Expected a localiser with attention maps, such as anchornet. "
+            f"Received: {trained.path}"
+        )
+    model, _ = localizing(trained)
+    images, labels = (part[:CANDIDATES] for part in examples)
+    titles = [class_names[label] for label in labels]
+    localized = localize_images(model, np.asarray(images), class_names, titles)
+    counts = collections.Counter(each.chosen.name for each in localized)
+    right = [
+        each
+        for each, label in zip(localized, labels, strict=True)
+        if each.label == label
+    ]
+    right.sort(key=lambda each: -each.probabilities.max())
+    shown = [
+        each
+        for branch in range(len(localized[0].branches))
+        for each in [each for each in right if each.branch == branch][:SHOWN]
+    ]
+    return shown or localized[:SHOWN], counts
+
+
+# Name of a picture -> function, as `training.features.PICTURES`.
+PICTURES = {
+    "localized_patches": patches_picture,
+    "attention_maps": attention_picture,
+}

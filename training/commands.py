@@ -187,7 +187,8 @@ def exit_policy_evaluate(arguments):
 def exit_policy_judge(arguments):
     from training import exit_judge
 
-    print(exit_judge.judge(arguments.table, arguments.seeds, arguments.results))
+    rows = exit_judge.judge(arguments.table, arguments.seeds, arguments.results)
+    print(exit_judge.format_judgement(rows))
 
 
 def exit_policy_table(arguments):

@@ -14,12 +14,12 @@ from keras_attn.models.early_exit import (
     exit_table,
     with_exits,
 )
-from keras_attn.models.hcgnet import hcgnet_b, hcgnet_c
+from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of
 from keras_attn.models.localizing import with_patches
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model
-from keras_attn.models.resnext import resnext50
+from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
 from keras_attn.models.wide_resnet import wrn16
 
@@ -38,10 +38,12 @@ __all__ = [
     "downstream_normalization",
     "early_exit_classifier",
     "exit_table",
+    "hcgnet",
     "hcgnet_b",
     "hcgnet_c",
     "patch_classifier",
     "resnet20",
+    "resnext",
     "resnext50",
     "rn26",
     "rn38",

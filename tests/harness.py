@@ -289,9 +289,15 @@ def example(input_shape, seed=11):
 
 
 def functional(layer, input_shape):
-    inputs = tree.map_shape_structure(
-        lambda shape: keras.Input(tuple(shape)[1:]), input_shape
-    )
+    if isinstance(input_shape, dict):
+        inputs = {
+            name: keras.Input(tuple(shape)[1:], name=name)
+            for name, shape in input_shape.items()
+        }
+    else:
+        inputs = tree.map_shape_structure(
+            lambda shape: keras.Input(tuple(shape)[1:]), input_shape
+        )
     return keras.Model(inputs, layer(inputs))
 
 

@@ -135,9 +135,11 @@ class Recipe:
     @classmethod
     def from_json(cls, text):
         values = json.loads(text)
-        for name, value in values.items():
-            if isinstance(value, list):
-                values[name] = tuple(value)
+        values["decay_at"] = tuple(values["decay_at"])
+        # Fields that came later are not in older files: their defaults hold.
+        for name in ("max_patches", "coverage"):
+            if name in values:
+                values[name] = tuple(values[name])
         return cls(**values)
 
 

@@ -1,6 +1,6 @@
 """keras-attn: attention and localisation for image classifiers, in Keras 3."""
 
-from keras_attn import layers, losses, models, ops
+from keras_attn import convert, layers, losses, models, ops
 from keras_attn.accounting import (
     PatchCost,
     multiply_adds,
@@ -20,6 +20,7 @@ __all__ = [
     "ImageSpec",
     "PatchCost",
     "__version__",
+    "convert",
     "estimate_margin_and_scale",
     "fit_exit_policy",
     "insert",

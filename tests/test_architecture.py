@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 API_FILE = Path(__file__).with_name("public_api.txt")
 PUBLIC_MODULES = [
     "keras_attn",
+    "keras_attn.convert",
     "keras_attn.layers",
     "keras_attn.losses",
     "keras_attn.models",
@@ -23,7 +24,7 @@ ALLOWED_PACKAGES = {
     "training": {"training", "pipelines", "keras_attn"},
 }
 # Inside keras_attn a room may import from itself and from those before it.
-ROOMS = ["ops", "layers", "models"]
+ROOMS = ["ops", "layers", "models", "convert"]
 
 
 def imports(path, package_root=ROOT):

@@ -36,8 +36,10 @@ def test_block_in_resnet50_has_the_stated_maps(capsys):
 
 def test_quoted_results_are_those_that_the_program_wrote():
     written = [path.read_text() for path in sorted((ROOT / "results").glob("*.md"))]
-    quoted = re.findall(r"^\| rn26_.*$", README, re.MULTILINE)
-    assert len(quoted) >= 5
+    quoted = re.findall(
+        r"^\| (?:rn26_|full|patches |rescaled).*$", README, re.MULTILINE
+    )
+    assert len(quoted) >= 8
     for line in quoted:
         assert any(line in text.splitlines() for text in written), line
 
@@ -55,3 +57,10 @@ def test_commands_and_options_exist():
     assert len(lines) >= 8
     for line in lines:
         assert parser().parse_args(line.split())
+
+
+def test_a_classifier_of_patches_has_the_stated_outputs():
+    model = run(BLOCKS[2])
+    assert model.output["logits"].shape == (None, 5)
+    assert model.output["boxes"].shape == (None, 4, 4)
+    assert model.output["patch_probabilities"].shape == (None, 4, 5)

@@ -76,7 +76,8 @@ def sheet(all_localized):
     )
     for line, localized in zip(axes, all_localized, strict=True):
         draw_boxes(line[0], localized)
-        line[0].set_title(f"{wrap(localized.title)}\n{localized.answer()}", fontsize=8)
+        title = f"{wrap(localized.title)}\n{wrap(localized.answer())}"
+        line[0].set_title(title, fontsize=8)
         _draw_chosen(line[1], localized)
         _draw_crops(line[2:], localized)
     return figure

@@ -58,9 +58,7 @@ def patch_classifier(
     Example:
 
     >>> localizer = anchornet((128, 160, 3), num_classes=10)
-    >>> classifier = keras.applications.MobileNetV2(
-    ...     (None, None, 3), weights=None, classes=10, classifier_activation=None
-    ... )
+    >>> classifier = small_resnet(num_classes=10)
     >>> model = patch_classifier(localizer, classifier, max_patches=(5, 3, 2))
     >>> model.output["patch_probabilities"].shape
     (None, 5, 10)

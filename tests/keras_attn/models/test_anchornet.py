@@ -7,6 +7,12 @@ from keras_attn.models import anchornet
 from keras_attn.models.anchornet import without_auxiliary
 from tests.harness import gradients, to_numpy
 
+# Its layers are tested on JAX each; the whole network, compiled operation by operation,
+# would take minutes there.
+slow_on_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX takes minutes to compile the network"
+)
+
 SMALL = {"input_shape": (119, 127, 3), "num_classes": 4}
 
 
@@ -55,6 +61,7 @@ def test_maps_of_an_image_of_224_pixels_have_21_17_and_15_rows():
         assert output[f"auxiliary_{size}"].shape == (None, 1000)
 
 
+@slow_on_jax
 def test_evidence_sums_to_the_logits_and_attention_to_one(small):
     outputs = {name: to_numpy(x) for name, x in small(images(2, 119, 127, 3)).items()}
     for size in (63, 95, 111):
@@ -66,6 +73,7 @@ def test_evidence_sums_to_the_logits_and_attention_to_one(small):
     assert (outputs["logits"][:, None] == stacked).all(axis=2).any(axis=1).all()
 
 
+@slow_on_jax
 @pytest.mark.parametrize("size, cell", [(63, (7, 2)), (95, (3, 4)), (111, (1, 0))])
 def test_a_cell_sees_its_window_and_nothing_else(size, cell):
     """The support of the gradient, with squeeze-excitation and attention left out."""
@@ -85,6 +93,7 @@ def test_a_cell_sees_its_window_and_nothing_else(size, cell):
     assert (columns[0], columns[-1]) == (8 * cell[1], 8 * cell[1] + size - 1)
 
 
+@slow_on_jax
 def test_any_image_size_with_the_same_weights(small):
     free = anchornet((None, None, 3), num_classes=4)
     free.set_weights(small.get_weights())
@@ -97,6 +106,7 @@ def test_any_image_size_with_the_same_weights(small):
     assert free(images(1, 135, 111, 3))["evidence_63"].shape == (1, 10, 7, 4)
 
 
+@slow_on_jax
 def test_survives_saving(small, tmp_path):
     small.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -65,6 +65,10 @@ def test_inner_maps_stay_within_reach_and_the_model_survives_saving(tmp_path):
         )
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="JAX takes half a minute to build ResNet-50; smaller models are above",
+)
 def test_resnet50_of_keras_applications_trains_with_the_block():
     backbone = keras.applications.ResNet50(
         weights=None, input_shape=(64, 96, 3), classes=5, classifier_activation=None

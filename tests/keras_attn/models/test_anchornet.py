@@ -31,6 +31,7 @@ def images(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
+@slow_on_jax
 @pytest.mark.parametrize(
     "options, inference, training",
     [

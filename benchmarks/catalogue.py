@@ -60,6 +60,12 @@ BENCHMARKS = {
             "whole process": Target("<=", 1.0),
         },
     ),
+    "patch_selection": Benchmark(
+        ALL_BACKENDS,
+        "time of choosing 10 patches on 256 maps of 17x17, how many times faster than "
+        "`Python loop`",
+        {"batched, compiled": Target(">=", 100.0)},
+    ),
     "anchornet_speed": Benchmark(
         ALL_BACKENDS,
         "images per second of AnchorNet (224x224, 1000 classes), relative to the same "

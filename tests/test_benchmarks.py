@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import measure, perturbed_memory, soft_maximizers, table
+from benchmarks import (
+    measure,
+    patch_selection,
+    perturbed_memory,
+    soft_maximizers,
+    table,
+)
 from benchmarks.catalogue import BENCHMARKS, Target
 
 
@@ -105,6 +111,24 @@ def test_given_patches_are_those_of_the_paper():
     np.testing.assert_array_equal(
         sides[:, 2] - sides[:, 0], np.take(list(sizes), branches)
     )
+
+
+def test_speedups_say_how_many_times_faster_a_case_is():
+    seconds = {"Python loop": [2.0, 6.0, 4.0], "batched": [1.0, 2.0, 0.5]}
+    loop, batched = patch_selection.speedups(seconds, "Python loop", "on")
+    assert (loop.ratio, batched.ratio) == (1.0, 3.0)
+    assert (loop.xla, batched.xla) == ("", "on")
+    assert batched.value == pytest.approx(1000.0)
+
+
+def test_loops_over_images_choose_the_same_patches():
+    maps = np.random.default_rng(0).standard_normal((4, 17, 17))
+    boxes = patch_selection.batched_selection(maps.astype("float32"), False)()
+    patch_selection.check(maps.astype("float32"), [boxes])
+    boxes = np.array(boxes)
+    boxes[2, 1] += 1
+    with pytest.raises(RuntimeError, match="same patches"):
+        patch_selection.check(maps.astype("float32"), [boxes])
 
 
 def test_targets_bound_the_ratio_from_their_side():

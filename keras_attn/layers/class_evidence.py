@@ -91,13 +91,16 @@ class ClassEvidence(keras.layers.Layer):
         if self.aggregation == "mean":
             rows, columns = ops.shape(attention)[1:3]
             weights = attention / ops.cast(rows * columns, attention.dtype)
-        evidence = self.classifier(features)
+        kernel = ops.cast(self.classifier.kernel, features.dtype)
+        bias = ops.cast(self.classifier.bias, features.dtype)
+        # `(X W + b) * S` as one product, since maps of many classes are large.
+        linear = ops.concatenate([kernel, bias[None]], axis=0)
+        weighted = ops.concatenate([features * weights, weights], axis=-1)
+        logits = ops.matmul(ops.sum(weighted, axis=(1, 2)), linear)
         if self.weighted:
-            evidence = evidence * weights
-        pooled = ops.sum(features * weights, axis=(1, 2))
-        logits = ops.matmul(pooled, ops.cast(self.classifier.kernel, pooled.dtype))
-        total = ops.sum(weights, axis=(1, 2))
-        logits = logits + total * ops.cast(self.classifier.bias, pooled.dtype)
+            evidence = ops.matmul(weighted, linear)
+        else:
+            evidence = self.classifier(features)
         return {"evidence": evidence, "logits": logits}
 
     def window_steps(self):

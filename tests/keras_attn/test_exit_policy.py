@@ -326,7 +326,11 @@ def test_bad_tables(name, value, words):
 
 def test_rounding_of_a_softmax_is_no_error():
     over = np.nextafter(np.float32(1), np.float32(2))
-    fit_exit_policy(**{**GOOD, "confidence": np.full((4, 2), over, "float32")})
+    rounded, exact = (
+        fit_exit_policy(**{**GOOD, "confidence": np.full((4, 2), sure, "float32")})
+        for sure in (over, 1.0)
+    )
+    assert rounded.evaluate(**GOOD) == exact.evaluate(**GOOD)
 
 
 def test_other_errors():

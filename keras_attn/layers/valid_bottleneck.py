@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn.layers._folding import normalized
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
 from keras_attn.ops.window_steps import WindowStep
 
@@ -154,13 +155,13 @@ class ValidBottleneck(keras.layers.Layer):
     def call(self, inputs, training=None):
         x = inputs
         if self.expand is not None:
-            x = self.expand_normalization(self.expand(x), training=training)
+            x = normalized(self.expand, self.expand_normalization, x, training)
             x = self.activation(x)
-        x = self.depthwise_normalization(self.depthwise(x), training=training)
+        x = normalized(self.depthwise, self.depthwise_normalization, x, training)
         x = self.activation(x)
         if self.squeeze_excitation is not None:
             x = self.squeeze_excitation(x)
-        x = self.project_normalization(self.project(x), training=training)
+        x = normalized(self.project, self.project_normalization, x, training)
         return x + self._cropped(inputs) if self.adds_input else x
 
     def _cropped(self, inputs):

@@ -104,3 +104,15 @@ def test_a_map_smaller_than_the_kernel_is_refused():
 def test_refuses_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=f"Expected `{message}`"):
         ValidBottleneck(**{"filters": 3, "expansion": 6, **options})
+
+
+def test_frozen_normalization_keeps_its_statistics_in_training():
+    layer = ValidBottleneck(4, expansion=8, squeeze_units=2)
+    inputs = example((2, 8, 7, 4))
+    layer(inputs)
+    randomize(layer)
+    wanted = run(layer, inputs)
+    layer.trainable = False
+    np.testing.assert_allclose(to_numpy(layer(inputs, training=True)), wanted, 1e-6)
+    layer.trainable = True
+    assert np.abs(to_numpy(layer(inputs, training=True)) - wanted).max() > 0.1

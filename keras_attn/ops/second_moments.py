@@ -1,0 +1,279 @@
+"""Second moments of the descriptors of a map: outer products, covariances, roots.
+
+A map `(batch, height, width, channels)` is taken as a set of n = height x width
+descriptors per image, the rows of `X`, in any order. Everything is computed in
+float32 at least, because products of half-precision numbers lose what the roots are
+sensitive to, and returned so.
+
+Literature: bilinear pooling (Lin et al., 2015), compact bilinear pooling (Gao et al.,
+2016; the tensor sketch is Pham and Pagh's, 2013), kernel pooling (Cui et al., 2017),
+MPN-COV (Li et al., 2017), iSQRT-COV (Li et al., 2018).
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Added under the signed square root, whose derivative is infinite at zero.
+ROOT_OFFSET = 1e-8
+# Norms and traces below these count as these, so that zero stays zero and its
+# gradient finite.
+SMALLEST_NORM = 1e-12
+SMALLEST_TRACE = 1e-12
+
+
+def outer_product_mean(features):
+    """`X^T X / n`: mean over the cells of `x x^T`.
+
+    Args:
+        features: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, channels, channels)`, symmetric, in float32 at least.
+    """
+    return _outer_product_mean(_descriptors(features))
+
+
+def covariance(features):
+    """`X^T I_n X` with `I_n = (I - 1 1^T / n) / n`: the biased covariance.
+
+    MPN-COV paper, equation (1). The mean is subtracted first; the mean of the squares
+    minus the square of the mean would cancel.
+
+    Args:
+        features: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, channels, channels)`, symmetric and positive semi-definite, in
+        float32 at least.
+    """
+    descriptors = _descriptors(features)
+    return _outer_product_mean(
+        descriptors - ops.mean(descriptors, axis=1, keepdims=True)
+    )
+
+
+def newton_schulz_root(matrices, iterations=5):
+    """Approximate square root by the coupled Newton-Schulz iteration.
+
+    iSQRT-COV paper, equations (2) to (5): `A = S / tr S`, `Y = A`, `Z = I`, then
+    `T = (3 I - Z Y) / 2`, `Y <- Y T`, `Z <- T Z`, and in the end `sqrt(tr S) Y`.
+
+    Eigenvalues far below the trace need many iterations: an eigenvalue `e` of `A`
+    grows by at most 9/4 each. With the paper's five, a root of 256 equal eigenvalues
+    is half of the exact one. Above about 15, float32 rounding of eigenvalues that are
+    zero is blown up: take `eigen_root` for exact roots.
+
+    Args:
+        matrices: `(..., d, d)`, symmetric, positive semi-definite.
+        iterations: Number of iterations, at least 1.
+
+    Returns:
+        As `matrices`, in float32 at least. Zero for the zero matrix, with a finite
+        gradient.
+    """
+    matrices = float32_at_least(matrices)
+    trace = ops.trace(matrices, axis1=-2, axis2=-1)[..., None, None]
+    trace = ops.maximum(trace, SMALLEST_TRACE)
+    normalized = matrices / trace
+    identity = ops.eye(matrices.shape[-1], dtype=matrices.dtype)
+    # The first iteration, with Z = I, takes one product instead of three, and the
+    # last needs no Z.
+    step = 1.5 * identity - 0.5 * normalized
+    root, inverse = ops.matmul(normalized, step), step
+    for remaining in reversed(range(iterations - 1)):
+        step = 1.5 * identity - 0.5 * ops.matmul(inverse, root)
+        root = ops.matmul(root, step)
+        if remaining:
+            inverse = ops.matmul(step, inverse)
+    return ops.sqrt(trace) * root
+
+
+def eigen_root(matrices):
+    """Square root by eigen-decomposition, without the eigenvalues that are noise.
+
+    MPN-COV paper, equations (2) and (3): `U diag(sqrt(e)) U^T`, where eigenvalues up
+    to `d` times the machine precision times the largest one count as zero.
+
+    The gradient is that of the matrix root, `U (K * (U^T G U)) U^T` with
+    `K_ij = 1 / (sqrt(e_i) + sqrt(e_j))`, which is finite for equal eigenvalues, where
+    that of eigenvectors is not. Pairs of zero eigenvalues get no gradient.
+
+    Args:
+        matrices: `(..., d, d)`, symmetric, positive semi-definite.
+
+    Returns:
+        As `matrices`, in float32 at least.
+    """
+
+    @ops.custom_gradient
+    def root(matrices):
+        values, vectors = ops.eigh(ops.stop_gradient(matrices))
+        transposed = ops.swapaxes(vectors, -1, -2)
+        precision = np.finfo(keras.backend.standardize_dtype(values.dtype)).eps
+        # Ascending, so the last one is the largest.
+        tolerance = values.shape[-1] * float(precision) * values[..., -1:]
+        kept = values > tolerance
+        roots = ops.where(kept, ops.sqrt(ops.where(kept, values, 1.0)), 0.0)
+
+        def gradient(*arguments, upstream=None):
+            # Torch hands over the inputs too, and the cotangent by name.
+            cotangent = arguments[0] if upstream is None else upstream
+            cotangent = 0.5 * (cotangent + ops.swapaxes(cotangent, -1, -2))
+            sums = roots[..., :, None] + roots[..., None, :]
+            positive = sums > 0.0
+            weights = ops.where(positive, 1.0 / ops.where(positive, sums, 1.0), 0.0)
+            inner = ops.matmul(transposed, ops.matmul(cotangent, vectors))
+            return ops.matmul(vectors, ops.matmul(weights * inner, transposed))
+
+        return ops.matmul(vectors * roots[..., None, :], transposed), gradient
+
+    return root(float32_at_least(matrices))
+
+
+def upper_triangle(matrices):
+    """The entries on and above the diagonal, row by row.
+
+    Args:
+        matrices: `(batch, d, d)`.
+
+    Returns:
+        `(batch, d (d + 1) / 2)`; entries off the diagonal are not scaled.
+    """
+    size = matrices.shape[-1]
+    rows, columns = np.triu_indices(size)
+    return ops.take(_flat(matrices), (rows * size + columns).astype("int32"), axis=-1)
+
+
+def hash_tables(count, length, dimension, seed):
+    """Bins and signs of count sketches, the same wherever they are drawn.
+
+    They come from the raw numbers of NumPy's PCG64, which are the same in every
+    version of NumPy, so that a seed is all that a saved model needs.
+
+    Args:
+        count: Number of sketches.
+        length: Length of the vectors to sketch.
+        dimension: Number of bins.
+        seed: Integer.
+
+    Returns:
+        Two NumPy arrays `(count, length)`: int32 bins in `0..dimension - 1` and
+        float32 signs, -1 or 1.
+    """
+    numbers = np.random.PCG64(seed).random_raw(2 * count * length)
+    numbers = numbers.reshape(2, count, length)
+    bins = (numbers[0] % np.uint64(dimension)).astype("int32")
+    signs = np.where(numbers[1] % np.uint64(2), 1.0, -1.0).astype("float32")
+    return bins, signs
+
+
+def count_sketch(vectors, bins, signs, dimension):
+    """Adds every entry, times its sign, to its bin.
+
+    Args:
+        vectors: `(batch, length)`.
+        bins, signs: `(length,)`, from `hash_tables`.
+        dimension: Number of bins.
+
+    Returns:
+        `(batch, dimension)`. In expectation over the tables, inner products are those
+        of the vectors.
+    """
+    # Transposed, because sums of segments run along the first axis.
+    signed = ops.transpose(vectors) * ops.cast(signs, vectors.dtype)[:, None]
+    return ops.transpose(ops.segment_sum(signed, bins, num_segments=dimension))
+
+
+def outer_product_sketch(matrices, bins, signs, dimension):
+    """Count sketch of sums of `x x^T`: the same sum of the tensor sketches of `x`.
+
+    Compact bilinear pooling paper, algorithm 2, convolves two count sketches of every
+    descriptor by FFT and sums. A tensor sketch is the count sketch of `vec(x x^T)`
+    with the bins `(h1(i) + h2(j)) mod D` and the signs `s1(i) s2(j)`, which is linear:
+    here the outer products are summed first. That takes d^2 numbers an image instead
+    of n D, no FFT, and empty bins are exactly zero.
+
+    Args:
+        matrices: `(batch, d, d)`, such as `outer_product_mean`.
+        bins, signs: `(2, d)`, from `hash_tables`.
+        dimension: Number of bins.
+
+    Returns:
+        `(batch, dimension)`.
+    """
+    pair_bins = (bins[0][:, None] + bins[1][None, :]) % dimension
+    pair_signs = signs[0][:, None] * signs[1][None, :]
+    return count_sketch(
+        _flat(matrices), pair_bins.ravel(), pair_signs.ravel(), dimension
+    )
+
+
+def tensor_sketch_means(features, bins, signs, dimension):
+    """Means over the cells of the tensor sketches of degree 2, 3, ... of `x`.
+
+    Kernel pooling paper, section 3.2: the tensor sketch of degree p is the circular
+    convolution of p count sketches. They are multiplied in the frequency domain, where
+    the cells are averaged too, so that one inverse FFT an image and degree is enough.
+
+    Args:
+        features: `(batch, height, width, channels)`.
+        bins, signs: `(highest degree, channels)`, from `hash_tables`.
+        dimension: Number of bins of each sketch.
+
+    Returns:
+        List of `(batch, dimension)` for degrees 2 to the highest. In expectation over
+        the tables, inner products of sketches of `x` and `y` are `(x . y)^p`.
+    """
+    descriptors = _descriptors(features)
+    cells = ops.reshape(descriptors, (-1, descriptors.shape[-1]))
+    by_image = (*ops.shape(descriptors)[:2], dimension // 2 + 1)
+    means = []
+    for degree, tables in enumerate(zip(bins, signs, strict=True), start=1):
+        sketch = count_sketch(cells, *tables, dimension)
+        real, imaginary = ops.rfft(sketch)
+        if degree == 1:
+            product = real, imaginary
+            continue
+        product = (
+            product[0] * real - product[1] * imaginary,
+            product[0] * imaginary + product[1] * real,
+        )
+        mean = tuple(ops.mean(ops.reshape(x, by_image), axis=1) for x in product)
+        means.append(ops.irfft(mean, fft_length=dimension))
+    return means
+
+
+def signed_sqrt(values):
+    """`sign(x) sqrt(|x| + 1e-8)`; zero, with gradient zero, at zero."""
+    return ops.sign(values) * ops.sqrt(ops.abs(values) + ROOT_OFFSET)
+
+
+def l2_normalize(values):
+    """Divides by the Euclidean norm along the last axis; zero stays zero."""
+    squares = ops.sum(ops.square(values), axis=-1, keepdims=True)
+    return values * ops.rsqrt(ops.maximum(squares, SMALLEST_NORM**2))
+
+
+def float32_at_least(values):
+    """The tensor in float32, or in float64 if it is that."""
+    values = ops.convert_to_tensor(values)
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    return ops.cast(values, keras.backend.result_type(dtype, "float32"))
+
+
+def _descriptors(features):
+    """`(batch, cells, channels)`, in float32 at least."""
+    features = float32_at_least(features)
+    return ops.reshape(features, (ops.shape(features)[0], -1, features.shape[-1]))
+
+
+def _outer_product_mean(descriptors):
+    count = ops.cast(ops.shape(descriptors)[1], descriptors.dtype)
+    transposed = ops.swapaxes(descriptors, 1, 2)
+    return ops.matmul(transposed, descriptors) / count
+
+
+def _flat(matrices):
+    size = matrices.shape[-1]
+    return ops.reshape(matrices, (ops.shape(matrices)[0], size * size))

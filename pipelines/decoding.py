@@ -11,6 +11,7 @@ from PIL import Image
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+NO_IMAGE = f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
 
 # Files per round of `decode_files`: their encoded bytes are held at the same time.
 CHUNK = 4096
@@ -30,7 +31,7 @@ class CorruptImageError(ValueError):
         self.reason = reason
 
 
-def decode_image(data: bytes, where: str) -> np.ndarray:
+def decode_image(data: bytes, where: str, banner: int = 0) -> np.ndarray:
     """Decode a JPEG, PNG, GIF (first frame) or BMP image to RGB.
 
     The decoder is `tf.io.decode_image`, the one that an exported model uses, so that
@@ -42,14 +43,15 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     Args:
         data: The encoded file.
         where: The name of the image in error messages, usually its path.
+        banner: Rows at the bottom that are no part of the image and are cut off.
 
     Returns:
         A uint8 array of shape (height, width, 3), values 0..255.
 
     Raises:
         CorruptImageError: The data is empty, not an image of these formats,
-            truncated or damaged, or larger than 100 megapixels (seen in its header,
-            before it is decoded).
+            truncated or damaged, larger than 100 megapixels (seen in its header,
+            before it is decoded), or nothing but banner.
 
     Example:
 
@@ -58,10 +60,41 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     reason = header_problem(data)
     if reason is None:
         try:
-            return _decode(data).numpy()
+            image = _decode(data).numpy()
+            return image[: _rows_above(banner, image.shape[0], where)]
         except tf.errors.OpError as error:
             reason = _first_sentence(error)
     raise CorruptImageError(where, reason)
+
+
+def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int]:
+    """Height and width of an image, from its header alone.
+
+    Args:
+        file: Path of an image file, or its content.
+        where, banner: As in `decode_image`.
+
+    Raises:
+        CorruptImageError: The file cannot be read, or is no image of these formats, or
+            nothing but banner.
+    """
+    try:
+        content = file if isinstance(file, str) else io.BytesIO(file)
+        with Image.open(content, formats=FORMATS) as image:
+            width, height = image.size
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise unreadable(where, error) from error
+    except Exception as error:  # As in `header_problem`.
+        raise CorruptImageError(where, NO_IMAGE) from error
+    return _rows_above(banner, height, where), width
+
+
+def _rows_above(banner, height, where):
+    if height <= banner:
+        raise CorruptImageError(
+            where, f"{height} rows. Expected more than the banner's {banner}"
+        )
+    return height - banner
 
 
 def header_problem(data: bytes) -> str | None:
@@ -75,7 +108,7 @@ def header_problem(data: bytes) -> str | None:
     except Image.DecompressionBombError:
         return f"larger than {MAX_PIXELS // 10**6} megapixels"
     except Exception:  # Pillow's parsers raise many types on damaged headers.
-        return f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
+        return NO_IMAGE
     if width * height > MAX_PIXELS:
         return (
             f"{width} x {height} pixels, larger than {MAX_PIXELS // 10**6} megapixels"
@@ -92,6 +125,7 @@ def decode_files(
     size: tuple[int, int],
     fit: Callable | None = None,
     progress: Callable[[int, int], None] | None = None,
+    banner: int = 0,
 ):
     """Decode many files to one array, in parallel, and list those that are corrupt.
 
@@ -103,6 +137,7 @@ def decode_files(
         fit: Brings one (H, W, 3) uint8 tensor to `size`, inside `Dataset.map`. It is
             not called for an image that has that size already.
         progress: Called with (files done, files in all) now and then.
+        banner: As in `decode_image`.
 
     Returns:
         images: uint8, (number of readable files, height, width, 3).
@@ -124,12 +159,14 @@ def decode_files(
                         chunk[index] = data
                     else:
                         problems[index] = CorruptImageError(where[index], reason)
-            for decoded, batch in _decode_chunk(chunk, size, fit):
+            for decoded, batch in _decode_chunk(chunk, size, fit, banner):
                 images[decoded] = batch
                 good[decoded] = True
             for index in chunk:
                 if not good[index]:
-                    problems[index] = _problem_of(chunk[index], where[index], size, fit)
+                    problems[index] = _problem_of(
+                        chunk[index], where[index], size, fit, banner
+                    )
             if progress is not None:
                 progress(indices[-1] + 1, total)
     kept = np.flatnonzero(good)
@@ -137,11 +174,11 @@ def decode_files(
     return (images if good.all() else images[kept]), kept, problems
 
 
-def check_files(read: Callable[[int], bytes], where: Sequence[str]):
+def check_files(read: Callable[[int], bytes], where: Sequence[str], banner: int = 0):
     """Decode every file and keep none, to find those that are corrupt.
 
     Args:
-        read, where: As in `decode_files`.
+        read, where, banner: As in `decode_files`.
 
     Returns:
         A tuple of `CorruptImageError`, one for each file that cannot be decoded.
@@ -149,7 +186,7 @@ def check_files(read: Callable[[int], bytes], where: Sequence[str]):
 
     def problem(index):
         try:
-            decode_image(read(index), where[index])
+            decode_image(read(index), where[index], banner)
         except CorruptImageError as error:
             return error
         except OSError as error:
@@ -187,8 +224,10 @@ def _decode(data):
     return image
 
 
-def _decode_and_fit(data, size, fit):
-    return fit_image(_decode(data), size, fit)
+def _decode_and_fit(data, size, fit, banner):
+    image = _decode(data)
+    rows = tf.maximum(tf.shape(image)[0] - banner, 0)
+    return fit_image(image[:rows], size, fit)
 
 
 def fit_image(image, size, fit=None):
@@ -202,7 +241,7 @@ def fit_image(image, size, fit=None):
     return tf.ensure_shape(image, (*size, 3))
 
 
-def _decode_chunk(chunk, size, fit):
+def _decode_chunk(chunk, size, fit, banner):
     """Yield batches (indices, images) of those files that can be decoded."""
     if not chunk:
         return
@@ -210,7 +249,7 @@ def _decode_chunk(chunk, size, fit):
         (np.fromiter(chunk, np.int64), tf.constant(list(chunk.values()), tf.string))
     )
     dataset = dataset.map(
-        lambda index, data: (index, _decode_and_fit(data, size, fit)),
+        lambda index, data: (index, _decode_and_fit(data, size, fit, banner)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     # A failing file drops out here; the caller sees the gap and asks for the reason.
@@ -218,13 +257,13 @@ def _decode_chunk(chunk, size, fit):
     yield from dataset.as_numpy_iterator()
 
 
-def _problem_of(data, where, size, fit):
+def _problem_of(data, where, size, fit, banner):
     """Why one file failed; errors that are not the file's fault are raised."""
     try:
-        decode_image(data, where)
+        decode_image(data, where, banner)
     except CorruptImageError as error:
         return error
-    _decode_and_fit(data, size, fit)
+    _decode_and_fit(data, size, fit, banner)
     raise RuntimeError(f"{where} failed in a batch but not alone.")
 
 

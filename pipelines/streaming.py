@@ -41,10 +41,10 @@ def load_images(source, spec, in_memory_gib=IN_MEMORY_GIB):
 
     Returns:
         `(source, images)`: the source without the files that `on_corrupt="skip"` has
-        left out, and its `(N, height, width, 3)` images, a NumPy array or
-        `StreamedImages`. To find what to leave out of streamed images every file is
-        decoded once; with `on_corrupt="error"` such a file is met when a batch needs
-        it, see `clear_errors`.
+        left out, its boxes in pixels of the images, and its `(N, height, width, 3)`
+        images, a NumPy array or `StreamedImages`. To find what to leave out of
+        streamed images every file is decoded once; with `on_corrupt="error"` such a
+        file is met when a batch needs it, see `clear_errors`.
     """
     size = len(source) * spec.height * spec.width * 3
     if source.images is not None or size <= in_memory_gib * 2**30:
@@ -52,7 +52,7 @@ def load_images(source, spec, in_memory_gib=IN_MEMORY_GIB):
         return source, source.images
     if source.on_corrupt == "skip":
         source = source.readable()
-    return source, StreamedImages(source, spec)
+    return source.with_boxes_in_frame(spec), StreamedImages(source, spec)
 
 
 class StreamedImages:
@@ -165,7 +165,7 @@ class StreamedImages:
         index = self.indices[index]
         where = self.source.where(index)
         try:
-            return decode_image(self.source.read(index), where)
+            return decode_image(self.source.read(index), where, self.source.banner)
         except OSError as error:
             raise unreadable(where, error) from error
 
@@ -185,9 +185,10 @@ class StreamedImages:
         return digest.hexdigest()
 
     def spec_of_pixels(self):
-        """What of the spec decides the pixels."""
+        """What of the spec, and of the source, decides the pixels."""
         spec = self.spec
-        return spec.height, spec.width, spec.interpolation, spec.crop_fraction
+        of_spec = spec.height, spec.width, spec.interpolation, spec.crop_fraction
+        return (*of_spec, self.source.banner) if self.source.banner else of_spec
 
 
 def _class_and_name(source, index):

@@ -1,0 +1,70 @@
+"""Retrieval in plain NumPy, one image, one region, one query at a time."""
+
+import numpy as np
+
+
+def generalized_mean(image, exponent):
+    height, width, channels = image.shape
+    pooled = np.zeros(channels)
+    for k in range(channels):
+        total = 0.0
+        for value in image[..., k].ravel().astype("float64"):
+            total += max(value, 1e-6) ** exponent
+        pooled[k] = (total / (height * width)) ** (1 / exponent)
+    return pooled
+
+
+def cross_dimensional(image):
+    """Sums weighted by cell and channel, of features that are not negative."""
+    image = image.astype("float64")
+    height, width, channels = image.shape
+    sums = image.sum(axis=2)
+    length = np.sqrt((sums**2).sum())
+    shares = [
+        np.count_nonzero(image[..., k]) / (height * width) for k in range(channels)
+    ]
+    pooled = np.zeros(channels)
+    for k in range(channels):
+        if shares[k] == 0:
+            continue
+        for i in range(height):
+            for j in range(width):
+                pooled[k] += np.sqrt(sums[i, j] / length) * image[i, j, k]
+        pooled[k] *= np.log(sum(shares) / shares[k])
+    return pooled
+
+
+def regions(height, width, levels, extra):
+    """Boxes of R-MAC; the longer side has `extra` more than the shorter one."""
+    boxes = []
+    for level in range(1, levels + 1):
+        size = int(2 * min(height, width) / (level + 1))
+        if size == 0:
+            continue
+        counts = [level, level]
+        if height != width:
+            counts[int(width > height)] += extra
+        for y in spread(height, size, counts[0]):
+            for x in spread(width, size, counts[1]):
+                boxes.append((y, x, y + size, x + size))
+    return boxes
+
+
+def regional_maximum(image, levels, extra):
+    image = image.astype("float64")
+    total = 0.0
+    for y0, x0, y1, x1 in [
+        (0, 0, *image.shape[:2]),
+        *regions(*image.shape[:2], levels, extra),
+    ]:
+        maximum = image[y0:y1, x0:x1].max(axis=(0, 1))
+        total = total + maximum / (np.linalg.norm(maximum) + 1e-6)
+    return total
+
+
+def spread(length, size, count):
+    """Starts of windows, whose real-valued centres are evenly spaced and floored."""
+    half = int(np.floor(size / 2 - 1))
+    step = 0 if count == 1 else (length - size) / (count - 1)
+    # Rounding to 9 digits undoes the noise of the division by `count - 1`.
+    return [int(np.floor(round(half + i * step, 9))) - half for i in range(count)]

@@ -164,6 +164,32 @@ def parser():
     _add_json(added)
 
     added = command(
+        commands.index, "describe all images of a folder, to be searched; again: update"
+    )
+    _add_model(added)
+    added.add_argument("folder", metavar="FOLDER", help="of the images")
+    added.add_argument("--out", required=True, metavar="INDEX", help="its folder")
+    added.add_argument(
+        "--index-type",
+        choices=("flat", "float16", "ivf"),
+        help="exact, exact in half the memory, or approximate (flat)",
+    )
+    _add_on_corrupt(added)
+    _add_json(added)
+
+    added = command(commands.search, "the images of an index most like the given ones")
+    added.add_argument("index", metavar="INDEX", help="what `index` has made")
+    _add_images(added)
+    added.add_argument("--top", type=int, default=10, help="hits an image (10)")
+    added.add_argument("--out", metavar="FOLDER", help="write contact sheets as PNG")
+    added.add_argument(
+        "--model",
+        metavar="WORKDIR|MODEL.keras",
+        help="the model that made the index, if it was moved",
+    )
+    _add_json(added)
+
+    added = command(
         commands.export, "write a SavedModel that TensorFlow alone can serve"
     )
     _add_model(added)

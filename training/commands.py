@@ -138,6 +138,51 @@ def localize(arguments):
         print("\n".join(map(str, written)))
 
 
+def index(arguments):
+    from training.index import format_summary, index_folder
+
+    def progress(done, total):
+        end = "\r" if sys.stderr.isatty() and done < total else "\n"
+        text = f"Described {done} of {total} images"
+        print(text, end=end, file=sys.stderr, flush=True)
+
+    try:
+        summary, problems = index_folder(
+            arguments.model,
+            arguments.folder,
+            arguments.out,
+            arguments.index_type,
+            arguments.checkpoint,
+            arguments.on_corrupt,
+            progress,
+        )
+    except KeyboardInterrupt:
+        print("\nWhat was described is kept; repeat to go on.", file=sys.stderr)
+        raise
+    _report_skipped(problems)
+    if arguments.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print(f"{arguments.out}: {format_summary(summary)}")
+
+
+def search(arguments):
+    from training.search import format_results, search
+
+    results, written, problems = search(
+        arguments.index,
+        arguments.images,
+        arguments.top,
+        arguments.out,
+        arguments.model,
+        arguments.on_corrupt,
+    )
+    _report_skipped(problems)
+    print(json.dumps(results, indent=2) if arguments.json else format_results(results))
+    for path in written:
+        print(path, file=sys.stderr if arguments.json else sys.stdout)
+
+
 def export(arguments):
     from training.serving.export import export
 

@@ -115,14 +115,41 @@ def bilinear_sample(features, coordinates, padding="border"):
     return ops.reshape(result, (-1, rows, columns, channels))
 
 
+def limit_to_map(fields):
+    """Fields shortened along each axis so that they do not lead out of the map.
+
+    Where a displacement is shortened, no gradient passes. A cell at the border whose
+    displacement is zero has the full gradient.
+
+    Args:
+        fields: `(batch, height, width, groups, 2)`, for a map of this height and width.
+
+    Returns:
+        Float32 tensor of the same shape.
+
+    Example:
+
+    >>> limit_to_map(np.array([[[[[0.5, -1.0]], [[0.0, 0.25]]]]]))[0, 0, :, 0]
+    [[0., 0.], [0., 0.]]
+    """
+    fields = ops.cast(fields, "float32")
+    _, height, width, _, _ = ops.shape(fields)
+    grid = ops.expand_dims(cell_grid(height, width), 2)
+    last = ops.cast(ops.stack([height - 1, width - 1]), "float32")
+    return _limited(fields, -grid, last - grid)
+
+
+def _limited(values, lowest, highest):
+    """`clip`, whose gradient at the ends themselves differs between backends."""
+    limited = ops.clip(values, lowest, highest)
+    return ops.where(ops.equal(limited, values), values, ops.stop_gradient(limited))
+
+
 def _neighbours(positions, size, padding):
     """The two cells around positions along one axis: their indices and weights."""
     last = size - 1
     if padding == "border":
-        # `clip` has gradients of its own at the ends, different ones on each backend.
-        limited = ops.clip(positions, 0.0, ops.cast(last, "float32"))
-        inside = ops.equal(limited, positions)
-        positions = ops.where(inside, positions, ops.stop_gradient(limited))
+        positions = _limited(positions, 0.0, ops.cast(last, "float32"))
         # In the last cell the interval before it, so that its gradient is known.
         lower = ops.clip(_floor(positions), 0, ops.maximum(last - 1, 0))
     else:

@@ -1,0 +1,256 @@
+import keras
+from keras import ops
+
+from keras_attn.layers._warp_estimator import WarpEstimator
+from keras_attn.ops.warp import limit_to_map, warp
+from keras_attn.ops.warp_candidates import expected_displacement
+
+EPSILON = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class VolumetricTransformer(keras.layers.Layer):
+    """Moves the parts that groups of channels see to where a class usually has them.
+
+    Volumetric Transformer Networks, section 3.3, for a map `U` whose channels form `C`
+    groups `c` of consecutive ones:
+
+    1. `X_c`: the largest and the mean channel of the group, normalised to mean 0 and
+       variance 1 over both and all cells (a group norm without scale and offset),
+    2. `E_c`: an encoder and decoder whose convolutions all groups share, and whose
+       squeeze and expansion matrices mix the groups; its last layer starts at zero,
+    3. `P_c(i, j) = softmax over j of (U_c^max(j) + U_c^avg(j) + E_c(i, j)) / beta` for
+       the candidates `j` in a window around the cell `i`, on maps not normalised,
+    4. `G_c(i) = sum over j of P_c(i, j) (j - i)`, the field of the group,
+    5. `V_k(i) = U_k(i + G_c(i))` for the channels `k` of the group, see
+       `keras_attn.ops.warp` for the convention of fields and the sampling.
+
+    A new layer does not leave the map as it is: it pulls every cell towards the
+    strongest responses of the group in its window and, near the border, inwards, as
+    there are no candidates outside the map.
+
+    The paper leaves open how wide the estimator is, how it goes up and down, and what
+    lies outside the map; the defaults here have 790,761 trainable parameters.
+
+    Args:
+        groups: Number `C` of groups, a divisor of the number of channels; or `None`,
+            an ablation of the paper: every channel is a group of its own, seen by the
+            estimator as it is, not normalised. That takes much time and memory.
+        window: Odd number of rows and columns of the window of candidates.
+        temperature: Positive number `beta`.
+        features: Widths of the estimator's encoder, one a level; the decoder has the
+            same in reverse order.
+        channels: Numbers of channels that the groups are squeezed to, one a level;
+            `None`: half as many at each level. Only if `mix_channels`.
+        mix_channels: `False`, an ablation: no squeeze and no expansion, the estimator
+            sees every group by itself.
+        probabilistic: `False`, an ablation: the estimator's last layer returns the
+            field itself, which is cut off where it would lead out of the map. A new
+            layer then leaves the map as it is; window and temperature play no part.
+        kernel_regularizer: Regularizer of all kernels and mixing matrices.
+
+    Input shape: `(batch, height, width, channels)`, height and width at least as large
+        as the window. They may be unknown, and vary, on TensorFlow.
+
+    Output shape: a dict `{"features": (batch, height, width, channels), "fields":
+        (batch, height, width, C, 2)}`: `V` in the layer's compute dtype, and `G`,
+        `(dy, dx)` in cells, always float32. Softmax and coordinates are computed in
+        float32.
+
+    Raises:
+        ValueError: For arguments other than these, channels that cannot be grouped, or
+            a map smaller than the window.
+
+    Example:
+
+    >>> layer = VolumetricTransformer(groups=8, window=5, features=(16, 32))
+    >>> outputs = layer(keras.random.normal((2, 14, 12, 64)))
+    >>> outputs["features"].shape, outputs["fields"].shape
+    ((2, 14, 12, 64), (2, 14, 12, 8, 2))
+    """
+
+    def __init__(
+        self,
+        groups=32,
+        window=11,
+        temperature=10.0,
+        features=(32, 64, 128, 256),
+        channels=None,
+        mix_channels=True,
+        probabilistic=True,
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        if groups is not None:
+            _check_positive("groups", groups)
+        _check_positive("window", window)
+        if window % 2 == 0:
+            raise ValueError(f"Expected `window` to be odd. Received: window={window}")
+        if not temperature > 0:
+            raise ValueError(
+                "Expected `temperature` to be positive. "
+                f"Received: temperature={temperature}"
+            )
+        _check_widths(features, channels, mix_channels)
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.window = window
+        self.temperature = temperature
+        self.features = tuple(features)
+        self.channels = None if channels is None else tuple(channels)
+        self.mix_channels = mix_channels
+        self.probabilistic = probabilistic
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        _, height, width, channels = input_shape
+        groups = self._groups_of(input_shape)
+        if self.probabilistic:
+            self._check_window(height, width)
+        self.estimator = WarpEstimator(
+            outputs=self.window**2 if self.probabilistic else 2,
+            features=self.features,
+            channels=self._squeezed(groups),
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name="estimator",
+        )
+        seen = 1 if self.groups is None else 2
+        self.estimator.build((None, groups, height, width, seen))
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+
+    def _groups_of(self, input_shape):
+        channels = input_shape[-1]
+        groups = channels if self.groups is None else self.groups
+        if channels is None or channels % groups:
+            raise ValueError(
+                "Expected a known number of channels that `groups` divides. "
+                f"Received: groups={groups} and a map of shape {tuple(input_shape)}"
+            )
+        return groups
+
+    def _check_window(self, height, width):
+        if min(size or self.window for size in (height, width)) < self.window:
+            raise ValueError(
+                "Expected a map at least as large as the window of candidates, or a "
+                f"smaller window. Received: window={self.window} and a map of "
+                f"{height} x {width} cells"
+            )
+
+    def _squeezed(self, groups):
+        """Numbers of channels after each squeeze."""
+        if not self.mix_channels:
+            return None
+        halves = [max(1, groups >> level + 1) for level in range(len(self.features))]
+        return self.channels or tuple(halves)
+
+    def call(self, inputs, training=None):
+        responses, seen = self._group_maps(inputs)
+        estimate = self.estimator(ops.cast(seen, self.compute_dtype), training=training)
+        groups, height, width = ops.shape(responses)[1:]
+        if self.probabilistic:
+            responses = ops.reshape(responses, (-1, height, width))
+            estimate = expected_displacement(
+                responses, estimate, self.window, self.temperature
+            )
+        fields = ops.reshape(estimate, (-1, groups, height, width, 2))
+        fields = ops.cast(ops.transpose(fields, (0, 2, 3, 1, 4)), "float32")
+        if not self.probabilistic:
+            fields = limit_to_map(fields)
+        return {"features": warp(inputs, fields), "fields": fields}
+
+    def _group_maps(self, inputs):
+        """What the candidates and what the estimator are told about each group.
+
+        Returns:
+            `U_max + U_avg`, `(batch, groups, height, width)`, and `X`, `(batch, groups,
+            height, width, features)`, both float32.
+        """
+        inputs = ops.cast(inputs, "float32")
+        if self.groups is None:
+            maps = ops.transpose(inputs, (0, 3, 1, 2))
+            return 2.0 * maps, ops.expand_dims(maps, -1)
+        _, height, width, channels = ops.shape(inputs)
+        depth = channels // self.groups
+        grouped = ops.reshape(inputs, (-1, height, width, self.groups, depth))
+        pooled = ops.stack([ops.max(grouped, -1), ops.mean(grouped, -1)], axis=-1)
+        pooled = ops.transpose(pooled, (0, 3, 1, 2, 4))
+        mean = ops.mean(pooled, axis=(2, 3, 4), keepdims=True)
+        centred = pooled - mean
+        variance = ops.mean(ops.square(centred), axis=(2, 3, 4), keepdims=True)
+        return ops.sum(pooled, axis=-1), centred * ops.rsqrt(variance + EPSILON)
+
+    def window_steps(self):
+        """`None`: through the estimator a cell sees the whole map."""
+        return None
+
+    def multiply_adds(self, input_shape):
+        """Of the estimator, the expected displacements and the sampling."""
+        _, height, width, channels = input_shape
+        groups = self._groups_of(input_shape)
+        cells = height * width
+        expectation = 2 * self.window**2 if self.probabilistic else 0
+        return (
+            self.estimator.multiply_adds((None, groups, height, width))
+            + cells * groups * expectation
+            + 4 * cells * channels
+        )
+
+    def compute_output_shape(self, input_shape):
+        groups = self._groups_of(input_shape)
+        return {
+            "features": tuple(input_shape),
+            "fields": (*input_shape[:-1], groups, 2),
+        }
+
+    def compute_output_spec(self, inputs, training=None):
+        shapes = self.compute_output_shape(inputs.shape)
+        return {
+            "features": keras.KerasTensor(shapes["features"], self.compute_dtype),
+            "fields": keras.KerasTensor(shapes["fields"], "float32"),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "window": self.window,
+            "temperature": self.temperature,
+            "features": self.features,
+            "channels": self.channels,
+            "mix_channels": self.mix_channels,
+            "probabilistic": self.probabilistic,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+def _check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"Expected `{name}` to be a positive integer. Received: {name}={value}"
+        )
+
+
+def _check_widths(features, channels, mix_channels):
+    if not isinstance(features, (tuple, list)) or not features:
+        raise ValueError(
+            "Expected `features` to be at least one width. "
+            f"Received: features={features}"
+        )
+    for width in features:
+        _check_positive("features", width)
+    if channels is None:
+        return
+    if not mix_channels:
+        raise ValueError(
+            "Expected no `channels` without `mix_channels`. "
+            f"Received: channels={channels}"
+        )
+    if not isinstance(channels, (tuple, list)) or len(channels) != len(features):
+        raise ValueError(
+            f"Expected as many `channels` as `features`. Received: "
+            f"channels={channels}, features={features}"
+        )
+    for number in channels:
+        _check_positive("channels", number)

@@ -68,3 +68,35 @@ def spread(length, size, count):
     step = 0 if count == 1 else (length - size) / (count - 1)
     # Rounding to 9 digits undoes the noise of the division by `count - 1`.
     return [int(np.floor(round(half + i * step, 9))) - half for i in range(count)]
+
+
+def revisited(rankings, ground_truth, kind, cutoffs):
+    """mAP and mP@k of a setup, walking down each ranking image by image."""
+    precisions, at_cutoffs = [], []
+    for ranking, entry in zip(rankings, ground_truth, strict=True):
+        right = {"easy": ["easy"], "medium": ["easy", "hard"], "hard": ["hard"]}[kind]
+        ignored = {"easy": ["junk", "hard"], "medium": ["junk"]}.get(
+            kind, ["junk", "easy"]
+        )
+        right = {image for name in right for image in entry[name]}
+        ignored = {image for name in ignored for image in entry[name]}
+        if not right:
+            continue
+        area, seen, found, places = 0.0, 0, 0, []
+        for image in ranking:
+            if image in ignored:
+                continue
+            if image in right:
+                before = found / seen if seen else 1.0
+                after = (found + 1) / (seen + 1)
+                area += (before + after) / 2 / len(right)
+                found += 1
+                places.append(seen + 1)
+            seen += 1
+        precisions.append(area)
+        row = []
+        for cutoff in cutoffs:
+            last = min(max(places), cutoff)
+            row.append(sum(place <= last for place in places) / last)
+        at_cutoffs.append(row)
+    return np.mean(precisions), np.mean(at_cutoffs, axis=0)

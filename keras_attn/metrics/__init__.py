@@ -1,0 +1,19 @@
+"""Measures of what networks return, in NumPy."""
+
+from keras_attn.metrics.retrieval import (
+    average_precision,
+    precision_at,
+    recall_at,
+    retrieval_map,
+    retrieval_scores,
+    revisited_scores,
+)
+
+__all__ = [
+    "average_precision",
+    "precision_at",
+    "recall_at",
+    "retrieval_map",
+    "retrieval_scores",
+    "revisited_scores",
+]

@@ -100,3 +100,32 @@ def revisited(rankings, ground_truth, kind, cutoffs):
             row.append(sum(place <= last for place in places) / last)
         at_cutoffs.append(row)
     return np.mean(precisions), np.mean(at_cutoffs, axis=0)
+
+
+def pca_whitened(descriptors, dimensions):
+    """Through the singular values of the centred descriptors, without a covariance."""
+    centred = descriptors - descriptors.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    scores = centred @ directions[:dimensions].T
+    return unit_rows(scores / scores.std(axis=0))
+
+
+def learned_whitened(descriptors, queries, positives, dimensions):
+    """By the inverse square root in place of the Cholesky factor.
+
+    Any two factors of the same covariance differ by a rotation, which the principal
+    directions that come next undo.
+    """
+    differences = [
+        descriptors[q] - descriptors[p] for q, p in zip(queries, positives, strict=True)
+    ]
+    covariance = sum(np.outer(d, d) for d in differences) / len(differences)
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors @ np.diag(values**-0.5) @ vectors.T
+    projected = (descriptors - descriptors[list(queries)].mean(axis=0)) @ root
+    _, _, directions = np.linalg.svd(projected, full_matrices=False)
+    return unit_rows(projected @ directions[:dimensions].T)
+
+
+def unit_rows(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

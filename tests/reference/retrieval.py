@@ -129,3 +129,27 @@ def learned_whitened(descriptors, queries, positives, dimensions):
 
 def unit_rows(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def asmk(first, second, codebook, power, threshold, weights, nearest=(1, 1)):
+    """ASMK of two images' local descriptors, word by word and sign by sign."""
+
+    def words_of(descriptors, count):
+        found = {}
+        for descriptor in descriptors:
+            distances = [np.linalg.norm(descriptor - word) for word in codebook]
+            for word in np.argsort(distances)[:count]:
+                residual = descriptor - codebook[word]
+                found[word] = found.get(word, 0) + residual
+        return {word: np.where(total > 0, 1, -1) for word, total in found.items()}
+
+    first, second = words_of(first, nearest[0]), words_of(second, nearest[1])
+    total = 0.0
+    for word in first:
+        if word in second:
+            match = np.dot(first[word], second[word]) / codebook.shape[1]
+            if match >= threshold:
+                total += weights[word] ** 2 * match**power
+    for words in (first, second):
+        total /= np.sqrt(sum(weights[word] ** 2 for word in words))
+    return total

@@ -11,11 +11,9 @@ from pipelines.splits import split_indices
 from pipelines.streaming import clear_errors, load_images
 from training import callbacks, resume, strategy
 from training.methods import method_of
+from training.optimizers import LayerwiseSGD
 from training.run import Run
 from training.trained import load_trained
-
-# Not a path in `Recipe.initial`: published weights, which the method loads.
-PUBLISHED = "imagenet"
 
 
 def image_spec(recipe, source):
@@ -104,6 +102,11 @@ def make_optimizer(recipe, steps):
     }
     if recipe.optimizer == "adamw":
         options["weight_decay"] = decay or 0.0
+    if recipe.new_layers_rate != 1:
+        options["factors"] = dict.fromkeys(
+            method_of(recipe).NEW_LAYERS, recipe.new_layers_rate
+        )
+        classes["sgd"] = LayerwiseSGD
     optimizer = classes[recipe.optimizer](rate, **options)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
@@ -200,7 +203,9 @@ def trainable_model(recipe, spec, steps):
         tf.config.experimental.enable_op_determinism()
     with strategy.scope(), _dtype_policy(recipe.dtype_policy):
         model = make_model(recipe, spec)
-        if recipe.initial not in ("", PUBLISHED):
+        print(f"Initial weights: {recipe.initial or 'random'}")
+        # Published weights are the method's to load.
+        if recipe.initial and not recipe.published_weights:
             start_from(model, recipe.initial)
         strategy.synchronize(model, strategy.device_count() > 1)
         compile_model(model, recipe, steps * recipe.epochs)

@@ -25,14 +25,29 @@ class Recipe:
         activation: What follows the 3x3 convolutions of bottleneck blocks.
         patch_loss_weight: The paper's lambda; unused without patch logits.
         initial: Folder of a run, or model file, whose weights the training starts
-            with; `imagenet`: the published ones of `keras.applications`; empty:
-            random ones.
+            with; `imagenet`: the published ones of `keras.applications`, or a local
+            copy of their file (`.h5`); empty: random ones.
         localizer: Folder of a run, or model file, that localises the patches that
             the network is trained on; empty: it is trained on whole images.
         patches_per_image: Localised patches of an image seen in an epoch.
         max_patches: Most patches of an image that are classified, by branch.
         iou_threshold: Patches overlap by less than this; 0 to 1.
         coverage: Share of the cells that patches are chosen among, by branch.
+        deformation: What warps the last map: `none`, `volumetric_transformer` or one
+            of its comparators, see `keras_attn.models.warped_classifier`.
+        pooling: What turns the last map into a descriptor, see
+            `keras_attn.models.second_order`.
+        reduced_channels: Channels of the map that a second-order pooling takes.
+        groups: Groups of channels that are warped together; 0: each on its own.
+        window: Side of the window of warping candidates, odd.
+        mix_channels: Whether the groups' warps depend on each other.
+        probabilistic: Whether warps are means over candidates, or regressed.
+        consistency_weight: Weight of the consistency loss, the paper's lambda.
+        consistency_margin: Margin of the consistency loss, the paper's alpha.
+        images_per_class: Images of the same class in a batch; 1: batches in random
+            order.
+        new_layers_rate: Learning rate of the layers behind the backbone, relative to
+            the backbone's; only with `sgd`.
         batch_size: Images in a step, over all devices.
         epochs: Passes over the training set.
         optimizer: `adam`, `adamw` or `sgd` (momentum 0.9).
@@ -70,6 +85,17 @@ class Recipe:
     max_patches: tuple[float, ...] = (5, 3, 2)
     iou_threshold: float = 0.3
     coverage: tuple[float, ...] = (0.05, 0.04, 0.03)
+    deformation: str = "none"
+    pooling: str = "average"
+    reduced_channels: int = 256
+    groups: int = 32
+    window: int = 11
+    mix_channels: bool = True
+    probabilistic: bool = True
+    consistency_weight: float = 0.0
+    consistency_margin: float = 30.0
+    images_per_class: int = 1
+    new_layers_rate: float = 1.0
     batch_size: int = 32
     epochs: int = 200
     optimizer: str = "adam"
@@ -93,7 +119,7 @@ class Recipe:
         for field in POSITIVE:
             if not 0 < getattr(self, field) < math.inf:
                 self._fail(field, "a positive number")
-        for field in ("weight_decay", "in_memory"):
+        for field in NOT_NEGATIVE:
             if not 0 <= getattr(self, field) < math.inf:
                 self._fail(field, "zero or a positive number")
         for field in ("seed", "split_seed"):
@@ -108,6 +134,10 @@ class Recipe:
             self._fail("max_patches", "positive integers, one a branch")
         if any(not 0 < value <= 1 for value in self.coverage):
             self._fail("coverage", "numbers in (0, 1], one a branch")
+        if self.batch_size % self.images_per_class:
+            self._fail("images_per_class", f"a divisor of {self.batch_size}, a batch")
+        if self.new_layers_rate != 1 and self.optimizer != "sgd":
+            self._fail("new_layers_rate", f"1 with {self.optimizer}")
         edges = (0.0, *self.decay_at, 1.0)
         if any(not low < high for low, high in itertools.pairwise(edges)):
             self._fail("decay_at", "increasing fractions in (0, 1)")
@@ -120,6 +150,12 @@ class Recipe:
             f"Expected {field} of recipe {self.name!r} to be {expected}. "
             f"Received: {field}={getattr(self, field)!r}"
         )
+
+    @property
+    def published_weights(self):
+        """`imagenet`, or the path of a file as published; `None` without them."""
+        named = self.initial == PUBLISHED or self.initial.endswith(".h5")
+        return self.initial if named else None
 
     def patch_settings(self):
         """How patches are chosen at inference, as arguments of `LocalizePatches`."""
@@ -151,10 +187,23 @@ POSITIVE = (
     "decay_factor",
     "examples",
     "patches_per_image",
+    "reduced_channels",
+    "window",
+    "images_per_class",
+    "new_layers_rate",
 )
+NOT_NEGATIVE = (
+    "weight_decay",
+    "in_memory",
+    "groups",
+    "consistency_weight",
+    "consistency_margin",
+)
+# Of `Recipe.initial`: the published weights, to be downloaded.
+PUBLISHED = "imagenet"
 
 CHOICES = {
-    "method": ("class_embedding", "anchornet"),
+    "method": ("class_embedding", "anchornet", "volumetric_transformer"),
     "schedule": ("steps", "cosine"),
     "optimizer": ("adam", "adamw", "sgd"),
     "weight_decay_mode": ("l2", "decoupled"),

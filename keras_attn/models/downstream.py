@@ -8,6 +8,12 @@ import keras
 
 from keras_attn.models import building
 from keras_attn.models.hcgnet import hcgnet_c
+from keras_attn.models.published import (
+    load_weights,
+    penalize_kernels,
+    published_network,
+    reverse_channels,
+)
 from keras_attn.models.resnext import resnext50
 from keras_attn.models.small_resnet import small_resnet
 
@@ -132,7 +138,7 @@ def build_downstream(
             inputs, features, None, num_classes, name, weight_decay
         )
     if weights is not None and _is_own(weights):
-        _load(model, weights, f"{name!r} with {num_classes} classes")
+        load_weights(model, weights, f"{name!r} with {num_classes} classes")
     return model
 
 
@@ -190,47 +196,16 @@ def _is_own(weights):
 def _features(name, inputs, weights, weight_decay):
     """Last features of a network of `keras.applications` on the inputs."""
     application = APPLICATIONS[name]
-    options = {"include_top": False, "input_tensor": inputs, "name": name}
-    if weights == "imagenet":
-        try:
-            network = application.builder(weights="imagenet", **options)
-        except Exception as error:  # Keras raises nothing more specific.
-            raise FileNotFoundError(
-                f"Expected to download the published weights of {name!r}, which "
-                f"failed ({error}). Without a network, give `weights` the path of a "
-                f"local copy of {application.file}"
-            ) from error
-    else:
-        network = application.builder(weights=None, **options)
-        if weights is not None and not _is_own(weights):
-            _load(network, weights, f"{application.file}, as published for {name!r}")
     published = weights is not None and not _is_own(weights)
+    network = published_network(
+        name,
+        application.builder,
+        application.file,
+        weights if published else None,
+        input_tensor=inputs,
+        name=name,
+    )
     if published and application.blue_first:
-        # Reversing the stem's kernel reverses its images, once and for all.
-        kernel = network.get_layer(application.stem).kernel
-        kernel.assign(keras.ops.flip(kernel, axis=2))
-    if weight_decay:
-        _penalize_kernels(network, weight_decay)
+        reverse_channels(network.get_layer(application.stem))
+    penalize_kernels(network.layers, weight_decay)
     return network.output
-
-
-def _penalize_kernels(network, weight_decay):
-    """L2 penalty on every kernel of a network that has no argument for it.
-
-    The variable's regularizer counts in this model; the layer's goes into the config
-    and so into the variable of a loaded model.
-    """
-    regularizer = keras.regularizers.L2(weight_decay)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            layer.kernel.regularizer = regularizer
-            layer.kernel_regularizer = regularizer
-
-
-def _load(model, path, wanted):
-    try:
-        model.load_weights(path)
-    except Exception as error:  # Of many kinds, and none says what was wanted.
-        raise ValueError(
-            f"Expected the weights of {wanted}. Received: {str(path)!r} ({error})"
-        ) from error

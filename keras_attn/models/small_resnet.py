@@ -11,6 +11,7 @@ def small_resnet(
     num_classes=1000,
     base_width=32,
     blocks_per_stage=2,
+    strides=(1, 2, 2, 2),
     weight_decay=0.0,
     input_tensor=None,
     name="small_resnet",
@@ -29,6 +30,7 @@ def small_resnet(
         num_classes: Number of classes.
         base_width: Channels of the first stage.
         blocks_per_stage: Blocks in every stage.
+        strides: Stride of every stage, whose number it gives.
         weight_decay: Coefficient of the L2 penalty on kernels.
         input_tensor: Tensor of normalised images to build on instead of a new input.
         name: Name of the model.
@@ -41,12 +43,12 @@ def small_resnet(
     x = padded.convolution(inputs, base_width, 5, "stem", 2, decay=weight_decay)
     x = padded.normalized_relu(x, "stem")
     x = padded.max_pool(x, "stem_pool")
-    for stage in range(4):
+    for stage, stride in enumerate(strides):
         for block in range(blocks_per_stage):
             x = _basic_block(
                 x,
                 base_width * 2**stage,
-                2 if stage > 0 and block == 0 else 1,
+                stride if block == 0 else 1,
                 f"stage{stage + 1}_block{block + 1}",
                 weight_decay,
             )

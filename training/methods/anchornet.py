@@ -26,9 +26,8 @@ def make_model(recipe, spec):
         if recipe.backbone == "anchornet95":
             return anchornet95(input_tensor=normalized, **options)
         return anchornet(input_tensor=normalized, auxiliary=True, **options)
-    weights = None
-    if recipe.initial == "imagenet":
-        weights = "imagenet"
+    weights = recipe.published_weights
+    if weights:
         normalization = downstream_normalization(recipe.backbone)
         spec = dataclasses.replace(spec, **normalization)
     # Any size, since the same network sees whole images and patches.

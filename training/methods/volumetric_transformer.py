@@ -1,0 +1,67 @@
+"""Volumetric transformer: a backbone whose last map is warped, and comparators."""
+
+import dataclasses
+
+import keras
+
+from keras_attn.losses.consistency import ConsistencyLoss
+from keras_attn.models.feature_backbones import backbone_normalization
+from keras_attn.models.warped_classifier import warped_classifier
+from keras_attn.preprocessing import ImagePreprocessing
+from training.feed import ImageFeed
+from training.pair_feed import PairFeed
+
+# Layers behind the backbone, which have no published weights.
+NEW_LAYERS = ("deformation", "reduction", "reduction_normalization", "pool", "logits")
+
+
+def make_model(recipe, spec):
+    weights = recipe.published_weights
+    if weights:
+        normalization = backbone_normalization(recipe.backbone)
+        spec = dataclasses.replace(spec, **normalization)
+    images = keras.Input((spec.height, spec.width, 3), name="images")
+    return warped_classifier(
+        recipe.backbone,
+        recipe.deformation,
+        recipe.pooling,
+        num_classes=len(spec.class_names),
+        input_tensor=ImagePreprocessing(spec, name="preprocessing")(images),
+        weights=weights,
+        options=_options(recipe),
+        reduced_channels=recipe.reduced_channels,
+        weight_decay=recipe.weight_decay if recipe.weight_decay_mode == "l2" else 0.0,
+        warped_output=recipe.consistency_weight > 0,
+    )
+
+
+def _options(recipe):
+    """The recipe's arguments of the deformation's layer."""
+    if recipe.deformation != "volumetric_transformer":
+        return {}
+    return {
+        "groups": recipe.groups or None,
+        "window": recipe.window,
+        "mix_channels": recipe.mix_channels,
+        "probabilistic": recipe.probabilistic,
+    }
+
+
+def losses(recipe, model):
+    """Cross-entropy, and the consistency of the warped maps of a class."""
+    loss = {"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+    if "warped" not in model.output:
+        return {"loss": loss}
+    loss["warped"] = ConsistencyLoss(margin=recipe.consistency_margin)
+    return {"loss": loss, "loss_weights": {"warped": recipe.consistency_weight}}
+
+
+def make_feed(recipe, splits):
+    paired = recipe.images_per_class > 1
+    return PairFeed(recipe, splits) if paired else ImageFeed(recipe, splits)
+
+
+def serving_model(model, run):
+    """Without the warped map, which only the loss needs."""
+    kept = {name: value for name, value in model.output.items() if name != "warped"}
+    return keras.Model(model.input, kept, name=model.name)

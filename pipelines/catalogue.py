@@ -42,6 +42,11 @@ class Known:
         parts: Parts of the data set in TensorFlow Datasets, of those whose images stay
             in its files.
         manual: Files that TensorFlow Datasets cannot download by itself.
+        builder: Its name in TensorFlow Datasets where that is another one.
+        unpacked: Official files that are read from one folder, after unpacking.
+        first_pixel: Number of the first row and column in its boxes; 1 where they are
+            given by their first and last pixel, as in MATLAB.
+        banner: Rows at the bottom of its images that are to be cut off.
     """
 
     class_names: tuple[str, ...] = ()
@@ -54,6 +59,21 @@ class Known:
     num_classes: int = 0
     parts: tuple[str, ...] = ()
     manual: tuple[str, ...] = ()
+    builder: str = ""
+    unpacked: tuple[str, ...] = ()
+    first_pixel: int = 0
+    banner: int = 0
+
+    def other_way(self):
+        """How to get the data without TensorFlow Datasets."""
+        if self.archive:
+            return f"get {self.archive} from {self.url} and pass it as path"
+        if self.unpacked:
+            return (
+                f"get {', '.join(self.unpacked)} from {self.url}, unpack them into one "
+                "folder and pass it as path"
+            )
+        return "pass a folder of train/CLASS/image and val/CLASS/image"
 
 
 KNOWN = {
@@ -99,6 +119,48 @@ KNOWN = {
         num_classes=1000,
         parts=("train", "validation"),
         manual=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+    ),
+    "cub200_2011": Known(
+        licence="Caltech, non-commercial research and education; each image its own",
+        url="https://data.caltech.edu/records/65de6-vp158",
+        examples=11_788,
+        archive="CUB_200_2011.tgz",
+        num_classes=200,
+        parts=("train", "test"),
+        builder="caltech_birds2011",
+    ),
+    "stanford_cars": Known(
+        licence="ImageNet terms of access, non-commercial research",
+        url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+        examples=16_185,
+        num_classes=196,
+        parts=("train", "test"),
+        builder="cars196",
+        unpacked=(
+            "cars_train.tgz",
+            "cars_test.tgz",
+            "car_devkit.tgz",
+            "cars_test_annos_withlabels.mat",
+        ),
+        first_pixel=1,
+    ),
+    "fgvc_aircraft": Known(
+        licence="photographers' copyright, non-commercial research",
+        url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+        examples=10_000,
+        num_classes=100,
+        unpacked=("fgvc-aircraft-2013b.tar.gz",),
+        first_pixel=1,
+        banner=20,
+    ),
+    "inaturalist2017": Known(
+        licence="iNaturalist terms of service, non-commercial research and education",
+        url="https://github.com/visipedia/inat_comp/tree/master/2017",
+        examples=675_170,
+        num_classes=5089,
+        parts=("train", "validation"),
+        builder="i_naturalist2017",
+        unpacked=("train_val_images.tar.gz", "train_val2017.zip"),
     ),
     "folder": Known(),
 }

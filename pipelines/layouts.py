@@ -28,6 +28,7 @@ class Listing:
         class_names: Sorted.
         official: Index arrays of the parts; empty without such a division.
         problems: Pairs (name, reason) of files that cannot be images.
+        annotations: Arrays with one row for each image, as in `Source`.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Listing:
     class_names: tuple[str, ...]
     official: dict[str, np.ndarray] = field(default_factory=dict)
     problems: tuple[tuple[str, str], ...] = ()
+    annotations: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def list_class_folders(tree) -> Listing:

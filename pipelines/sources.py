@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from pipelines import archives, layouts
+from pipelines import archives, fine_grained, inaturalist, layouts
 from pipelines.catalogue import KNOWN
 from pipelines.decoding import CorruptImageError, decode_image
 from pipelines.source import Source, raise_or_list
@@ -22,6 +22,13 @@ __all__ = [
 
 SOURCE_NAMES = tuple(KNOWN)
 ON_CORRUPT = ("error", "skip")
+# Data sets whose images, classes and boxes are listed in files of their own.
+OFFICIAL_LISTS = {
+    "cub200_2011": fine_grained.list_cub200_2011,
+    "stanford_cars": fine_grained.list_stanford_cars,
+    "fgvc_aircraft": fine_grained.list_fgvc_aircraft,
+    "inaturalist2017": inaturalist.list_inaturalist2017,
+}
 
 
 def load_source(name, path=None, on_corrupt="error", **options) -> Source:
@@ -29,14 +36,16 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
 
     Args:
         name: One of "generated", "cifar10", "cifar100", "miniimagenet", "tf_flowers",
-            "imagenet2012", "folder".
+            "imagenet2012", "cub200_2011", "stanford_cars", "fgvc_aircraft",
+            "inaturalist2017", "folder".
         path: A folder or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of images in
             a folder for each class; for CIFAR also the official binary archive, or the
             folder of its .bin files; for Mini-ImageNet also a folder with train.csv,
-            val.csv, test.csv and images/. Without a path, CIFAR, TF Flowers and
-            ImageNet come from TensorFlow Datasets.
-        on_corrupt: "error" or "skip". Empty files are found here, others when the
-            images are decoded (`Source.decoded`).
+            val.csv, test.csv and images/. For the four before "folder" it is the
+            folder, or a tar archive, of their official files. Without a path, all but
+            "miniimagenet", "fgvc_aircraft" and "folder" come from TensorFlow Datasets.
+        on_corrupt: "error" or "skip". Empty files are found here, and boxes outside
+            their images, other damage when the images are decoded (`Source.decoded`).
         **options: For "generated", the arguments of `generated_source`; without a
             path, `data_dir` of TensorFlow Datasets.
 
@@ -81,7 +90,8 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
 
         _check_options(name, open_tensorflow_datasets, options, given=1)
         fields = open_tensorflow_datasets(name, **options)
-        return _known_source(name, on_corrupt=on_corrupt, **fields)
+        source = _known_source(name, on_corrupt=on_corrupt, **fields)
+        return source.with_boxes_in_images()
     if path is None and known.archive:
         from pipelines.tensorflow_datasets_reader import read_tensorflow_datasets
 
@@ -92,7 +102,10 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
             f"Expected no further options for {name} from a path. Received: {options}"
         )
     if path is None:
-        raise ValueError(f"{name} needs a folder or a tar archive: pass path (--data).")
+        way = f" First {known.other_way()}." if known.unpacked else ""
+        raise ValueError(
+            f"{name} needs a folder or a tar archive: pass path (--data).{way}"
+        )
     tree = archives.open_tree(path)
     if known.archive and archives.has_cifar_files(tree):
         return _array_source(name, *archives.read_cifar(tree, name))
@@ -125,12 +138,15 @@ def _known_source(name, **fields):
         std=known.std,
         licence=known.licence,
         url=known.url,
+        banner=known.banner,
         **fields,
     )
 
 
 def _file_source(name, tree, on_corrupt):
-    if name == "miniimagenet" and layouts.has_csv_splits(tree):
+    if name in OFFICIAL_LISTS:
+        listing = OFFICIAL_LISTS[name](tree)
+    elif name == "miniimagenet" and layouts.has_csv_splits(tree):
         listing = layouts.list_csv_splits(tree)
     else:
         listing = layouts.list_class_folders(tree)
@@ -145,11 +161,14 @@ def _file_source(name, tree, on_corrupt):
             f"Expected at least 2 classes. Received: {tree.root} with the classes "
             f"{list(listing.class_names)}."
         )
-    class_names, labels = _in_official_order(name, listing, tree.root)
+    if name in OFFICIAL_LISTS:
+        class_names, labels = listing.class_names, listing.labels
+    else:
+        class_names, labels = _in_official_order(name, listing, tree.root)
     skipped = [(tree.where(n), why) for n, why in listing.problems]
     raise_or_list(skipped, on_corrupt)
     names = listing.names
-    return _known_source(
+    source = _known_source(
         name,
         class_names=class_names,
         labels=labels,
@@ -159,7 +178,9 @@ def _file_source(name, tree, on_corrupt):
         official=official,
         skipped=tuple(skipped),
         on_corrupt=on_corrupt,
+        annotations=listing.annotations,
     )
+    return source.with_boxes_in_images()
 
 
 def _in_official_order(name, listing, root):

@@ -6,9 +6,13 @@ import zipfile
 
 import numpy as np
 
+from pipelines.boxes import pixel_boxes
 from pipelines.catalogue import KNOWN
+from pipelines.decoding import image_size
 
 LABELS_FILE = "keras_attn_labels.npy"
+# Whole numbers of every example, by the name of their feature, and where they are kept.
+KEPT = {"label": LABELS_FILE, "supercategory": "keras_attn_supercategories.npy"}
 # Labels of fewer examples are not worth a file.
 MANY = 100_000
 
@@ -63,15 +67,15 @@ def open_tensorflow_datasets(name, data_dir=None):
     It is prepared at the first use, in a format that is read at any place (ArrayRecord)
     so that any order costs the same. The labels are read at once, which at the first
     use is a pass over all files; those of a large data set are then kept beside them
-    in `LABELS_FILE`.
+    in `LABELS_FILE`. Boxes are read anew each time.
 
     Args:
-        name: The name of the builder, "tf_flowers" or "imagenet2012".
+        name: Name in the catalogue of a data set with `parts`.
         data_dir: As in `read_tensorflow_datasets`.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `labels`, `official`, `read`,
-        `stamp`. The images of the first part come first.
+        `stamp`, `annotations`. The images of the first part come first.
 
     Raises:
         ImportError: TensorFlow Datasets is not installed.
@@ -80,60 +84,114 @@ def open_tensorflow_datasets(name, data_dir=None):
     """
     tfds = _import(name)
     parts = KNOWN[name].parts
+    known_as = KNOWN[name].builder or name
     folder = None
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(known_as, data_dir=data_dir)
         folder = pathlib.Path(builder.data_dir)
         if not folder.is_dir():
-            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder = tfds.builder(
+                known_as, data_dir=data_dir, file_format="array_record"
+            )
         builder.download_and_prepare()
         encoded = {"image": tfds.decode.SkipDecoding()}
         readers = [builder.as_data_source(part, decoders=encoded) for part in parts]
-        labels = _labels(readers, folder / LABELS_FILE)
+        features = builder.info.features
+        numbers = _numbers(readers, folder, [key for key in KEPT if key in features])
+        names = list(features["label"].names)
+        annotations = {}
+        if "bbox" in features:
+            annotations = _boxes(readers, KNOWN[name].first_pixel)
+        if "label_name" in features:
+            _name_classes(names, numbers["label"], readers)
+        if "supercategory" in features:
+            groups = np.array(features["supercategory"].names)
+            annotations["super_class"] = groups[numbers["supercategory"]]
     # The same as above, and NotImplementedError for another format.
     except Exception as error:
         raise _not_got(name, error, folder) from error
     bounds = np.cumsum([0, *map(len, readers)])
-
-    def read(index):
-        part = np.searchsorted(bounds, index, side="right") - 1
-        return readers[part][int(index - bounds[part])]["image"]
-
     official = {
         part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(parts)
     }
     return {
-        "class_names": tuple(builder.info.features["label"].names),
-        "labels": labels,
+        "class_names": tuple(names),
+        "labels": numbers["label"],
+        "annotations": annotations,
         # One part is no division.
         "official": official if len(parts) > 1 else {},
-        "read": read,
+        "read": lambda index: _example(readers, index)["image"],
         # Prepared files are not changed, but made anew under another version.
         "stamp": lambda index: (0, f"{builder.info.full_name} {index}"),
     }
 
 
-def _labels(readers, path):
-    """The labels of all examples, (N,) int32, from `path` if they are there."""
+def _numbers(readers, folder, keys):
+    """Whole numbers of all examples, by feature, (N,) int32; kept ones are not read."""
     count = sum(map(len, readers))
+    found = {key: _kept(folder / KEPT[key], count) for key in keys}
+    missing = [key for key in keys if found[key] is None]
+    if not missing:
+        return found
+    for key in missing:
+        found[key] = np.empty(count, np.int32)
+    for place, example in enumerate(_examples(readers)):
+        for key in missing:
+            found[key][place] = example[key]
+    if count >= MANY:
+        for key in missing:
+            _keep(folder / KEPT[key], found[key])
+    return found
+
+
+def _examples(readers):
+    return (reader[i] for reader in readers for i in range(len(reader)))
+
+
+def _example(readers, index):
+    for reader in readers:
+        if index < len(reader):
+            return reader[int(index)]
+        index -= len(reader)
+
+
+def _kept(path, count):
     try:
-        labels = np.load(path, allow_pickle=False)
-        if labels.shape == (count,) and labels.dtype == np.int32:
-            return labels
+        numbers = np.load(path, allow_pickle=False)
+        if numbers.shape == (count,) and numbers.dtype == np.int32:
+            return numbers
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         pass
-    found = (reader[i]["label"] for reader in readers for i in range(len(reader)))
-    labels = np.fromiter(found, np.int32, count)
-    if count < MANY:
-        return labels
+    return None
+
+
+def _keep(path, numbers):
     temporary = path.with_name(f"{path.name}.{os.getpid()}.npy")
     try:
-        np.save(temporary, labels)
+        np.save(temporary, numbers)
         os.replace(temporary, path)
     except OSError:
         # A folder that cannot be written to costs the pass again, no more.
         temporary.unlink(missing_ok=True)
-    return labels
+
+
+def _boxes(readers, first_pixel):
+    """`box` and `size` of all examples, whose boxes are in shares of the image."""
+    shares, sizes = [], []
+    for number, example in enumerate(_examples(readers)):
+        shares.append(example["bbox"])
+        sizes.append(image_size(example["image"], f"example {number}"))
+    shares, sizes = np.array(shares, "float64"), np.array(sizes, np.int32)
+    corners = shares.reshape(-1, 4) * np.tile(sizes.reshape(-1, 2), 2)
+    # What was divided were pixels; single precision is off by less than a tenth.
+    return {"box": pixel_boxes(corners, first_pixel), "size": sizes}
+
+
+def _name_classes(names, labels, readers):
+    """Puts the names that examples carry in the place of their classes' numbers."""
+    for label, first in zip(*np.unique(labels, return_index=True), strict=True):
+        name = _example(readers, first)["label_name"]
+        names[label] = name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _import(name):
@@ -170,12 +228,7 @@ def _not_got(name, error, folder=None):
 
 
 def _other_way(name):
-    known = KNOWN[name]
-    if known.archive:
-        return (
-            f"get {known.archive} from {known.url} and pass it as path (--data PATH)."
-        )
-    return "pass a folder of train/CLASS/image and val/CLASS/image (--data PATH)."
+    return f"{KNOWN[name].other_way()} (--data PATH)."
 
 
 def _first_line(error):

@@ -2,19 +2,16 @@
 
 The file is a zip archive: `data.pkl` describes the saved object as a program of the
 pickle machine, the other members hold the numbers. Unpickling would run whatever the
-program says. Here the program is only read, instruction by instruction, by a machine
-that knows the few instructions and names that dictionaries of tensors need.
+program says. Here it is only read, see `keras_attn.convert.pickle_program`.
 """
 
 import dataclasses
-import io
-import pickletools
-import struct
 import zipfile
 
 import numpy as np
 
 from keras_attn.convert.checkpoint import DTYPES, CheckpointError
+from keras_attn.convert.pickle_program import DAMAGES, Name, PickleProgram
 
 RESAVE = (
     "If you trust the file, save its tensors alone with PyTorch: "
@@ -37,23 +34,15 @@ STORAGES = {
 TENSOR_DTYPES = {
     f"torch.{name}": DTYPES[name] for name in ("uint16", "uint32", "uint64")
 }
-DICTIONARY = "collections.OrderedDict"
 SIZE = "torch.Size"
 TENSOR = "torch._utils._rebuild_tensor_v2"
 TYPED_TENSOR = "torch._utils._rebuild_tensor_v3"
 PARAMETER = "torch._utils._rebuild_parameter"
 KNOWN_NAMES = {
-    *(DICTIONARY, SIZE, TENSOR, TYPED_TENSOR, PARAMETER),
+    *(SIZE, TENSOR, TYPED_TENSOR, PARAMETER),
     *STORAGES,
     *TENSOR_DTYPES,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Name:
-    """A name in some module that the program mentions. It is never looked up."""
-
-    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +73,7 @@ def read_torch_archive(path):
         raise
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"is truncated or damaged: {error}") from error
-    except (
-        *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
-        *(EOFError, OSError, RuntimeError, struct.error),
-    ) as error:
+    except (*DAMAGES, OSError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"is damaged ({reason})") from error
 
@@ -111,7 +97,7 @@ class _Archive:
 
     def load(self):
         program = self.read(f"{self.folder}/data.pkl")
-        return _Machine(self.storage, self.order).run(program)
+        return _Program(self.storage, self.order).run(program)
 
     def read(self, name):
         info = self.archive.getinfo(name)
@@ -138,130 +124,29 @@ class _Archive:
         return self.storages[name, key]
 
 
-class _Machine:
-    """The pickle machine, cut down to dictionaries of tensors."""
+class _Program(PickleProgram):
+    """A description of tensors."""
+
+    names = PickleProgram.names | KNOWN_NAMES
+    content = "tensors"
+    advice = RESAVE
 
     def __init__(self, find_storage, order):
+        super().__init__()
         self.find_storage = find_storage
         self.order = order
-        self.stack = []
-        self.marks = []
-        self.memory = {}
 
-    def run(self, program):
-        for operation, argument, _ in pickletools.genops(io.BytesIO(program)):
-            name = operation.name
-            if name == "STOP":
-                (result,) = self.stack
-                return result
-            if name in CONSTANTS:
-                self.stack.append(CONSTANTS[name]())
-            elif name in LITERALS:
-                self.stack.append(argument)
-            elif name in OPERATIONS:
-                OPERATIONS[name](self, argument)
-            elif name not in ("PROTO", "FRAME"):
-                raise CheckpointError(
-                    f"holds more than tensors: pickle instruction {name}. Nothing of "
-                    f"it was run. {RESAVE}"
-                )
-        raise CheckpointError("is damaged: its description has no end")
+    def persistent(self, description):
+        return self.find_storage(description)
 
-    # ---- stack and memory ---------------------------------------------------------
-
-    def mark(self, _):
-        self.marks.append(len(self.stack))
-
-    def since_mark(self):
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def last(self, count):
-        start = len(self.stack) - count
-        if start < (self.marks[-1] if self.marks else 0):
-            raise CheckpointError("is damaged: its description lacks values")
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def put(self, index):
-        self.memory[index] = self.stack[-1]
-
-    def memoize(self, _):
-        self.put(len(self.memory))
-
-    def get(self, index):
-        self.stack.append(self.memory[index])
-
-    # ---- containers ---------------------------------------------------------------
-
-    def make_tuple(self, items):
-        self.stack.append(tuple(items))
-
-    def make_list(self, _):
-        self.stack.append(self.since_mark())
-
-    def make_dict(self, _):
-        items = self.since_mark()
-        self.stack.append({})
-        self.set_items(items)
-
-    def append(self, items):
-        if type(self.stack[-1]) is not list:
-            raise CheckpointError("is damaged: it appends to something not a list")
-        self.stack[-1].extend(items)
-
-    def set_items(self, items):
-        if type(self.stack[-1]) is not dict:
-            raise CheckpointError("is damaged: it sets items of something not a dict")
-        if any(type(key) not in (str, int) for key in items[::2]):
-            raise CheckpointError("holds keys that are neither strings nor integers")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    # ---- names, and what is made with them ----------------------------------------
-
-    def name(self, module_and_name):
-        text = module_and_name.replace(" ", ".", 1)
-        if text not in KNOWN_NAMES:
-            raise CheckpointError(
-                f"holds more than tensors: it refers to {text!r}. Nothing of it was "
-                f"run. {RESAVE}"
-            )
-        self.stack.append(Name(text))
-
-    def stack_name(self, _):
-        module, name = self.last(2)
-        self.name(f"{module} {name}")
-
-    def persistent(self, _):
-        (description,) = self.last(1)
-        self.stack.append(self.find_storage(description))
-
-    def reduce(self, _):
-        name, arguments = self.last(2)
-        makers = {
-            DICTIONARY: self.dictionary,
+    def makers(self):
+        return {
+            **super().makers(),
             SIZE: tuple,
             TENSOR: lambda *values: self.view(*values[:4]),
             TYPED_TENSOR: lambda *values: self.view(*values[:4], dtype=values[6]),
             PARAMETER: lambda tensor, *_: tensor,
         }
-        if not isinstance(name, Name) or name.text not in makers:
-            raise CheckpointError("is damaged: it calls something that is no function")
-        self.stack.append(makers[name.text](*arguments))
-
-    def dictionary(self, pairs=()):
-        self.stack.append({})
-        self.set_items([item for key, value in pairs for item in (key, value)])
-        return self.stack.pop()
-
-    def state(self, _):
-        """Attributes, such as the versions of a state dict's modules: left out."""
-        (attributes,) = self.last(1)
-        if type(self.stack[-1]) is not dict or type(attributes) is not dict:
-            raise CheckpointError("is damaged: attributes of something not a dict")
 
     def view(self, storage, offset, shape, strides, dtype=None):
         """The tensor of this shape and these strides, counted in elements."""
@@ -281,39 +166,3 @@ class _Machine:
         # NumPy refuses a view that does not lie inside the buffer.
         start = offset * values.itemsize
         return np.ndarray(shape, values.dtype, values, start, steps)
-
-
-CONSTANTS = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-}
-LITERALS = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
-    *("FLOAT", "BINFLOAT"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-}
-OPERATIONS = {
-    "MARK": _Machine.mark,
-    "TUPLE": lambda machine, _: machine.make_tuple(machine.since_mark()),
-    "TUPLE1": lambda machine, _: machine.make_tuple(machine.last(1)),
-    "TUPLE2": lambda machine, _: machine.make_tuple(machine.last(2)),
-    "TUPLE3": lambda machine, _: machine.make_tuple(machine.last(3)),
-    "LIST": _Machine.make_list,
-    "APPEND": lambda machine, _: machine.append(machine.last(1)),
-    "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
-    "DICT": _Machine.make_dict,
-    "SETITEM": lambda machine, _: machine.set_items(machine.last(2)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
-    "MEMOIZE": _Machine.memoize,
-    **dict.fromkeys(("GLOBAL", "INST"), _Machine.name),
-    "STACK_GLOBAL": _Machine.stack_name,
-    "BINPERSID": _Machine.persistent,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.state,
-}

@@ -47,7 +47,7 @@ def generalized_mean(features, exponent, epsilon=EPSILON):
 
     >>> x = keras.ops.reshape(keras.ops.arange(1.0, 5.0), (1, 2, 2, 1))
     >>> generalized_mean(x, 1.0), generalized_mean(x, 100.0)
-    (array([[2.5]], dtype=float32), array([[3.9450...]], dtype=float32))
+    (array([[2.5]], dtype=float32), array([[3.9449...]], dtype=float32))
     """
     x = ops.maximum(ops.cast(features, "float32"), epsilon)
     exponent = ops.cast(exponent, "float32")

@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.decoding import CorruptImageError, decode_image
 from training.drawing import SHEET_ROWS
 
-CELL, GAP, FONT_SIZE = 150, 8, 13
+CELL, GAP = 150, 8
+FONT_SIZE, LINE, NAME_LINES = 12, 15, 3
 # Hits in a line; further ones of the same query go on below.
 COLUMNS = 10
 _QUERY_COLOUR, _MISSING_COLOUR = (200, 30, 30), (220, 220, 220)
@@ -47,7 +48,7 @@ def hit_sheet(results, folder):
     columns = min(COLUMNS, max(1, most))
     lines = [max(1, -(-len(result["hits"]) // columns)) for result in results]
     step = CELL + GAP
-    line_height = CELL + 2 * (FONT_SIZE + 4) + GAP
+    line_height = CELL + (1 + NAME_LINES) * LINE + GAP
     size = ((columns + 1) * step + 2 * GAP, sum(lines) * line_height + GAP)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
@@ -77,15 +78,18 @@ def _draw_cell(sheet, draw, place, file, heading, name):
         picture = Image.new("RGB", (CELL, CELL), _MISSING_COLOUR)
     indent = (CELL - picture.width) // 2, (CELL - picture.height) // 2
     sheet.paste(picture, (left + indent[0], top + indent[1]))
-    draw.text((left, top + CELL + 2), heading, "black", font)
-    below = (left, top + CELL + FONT_SIZE + 6)
-    draw.text(below, _fitting(name, font), "black", font)
+    for number, text in enumerate([heading, *_lines(name, font)]):
+        draw.text((left, top + CELL + 3 + number * LINE), text, "black", font)
 
 
-def _fitting(name, font):
-    """A name without its beginning where it is too long for a cell."""
-    if font.getlength(name) <= CELL:
-        return name
-    while name and font.getlength("…" + name) > CELL:
-        name = name[1:]
-    return "…" + name
+def _lines(name, font):
+    """A name on as many lines as it needs, without its beginning if it is long."""
+    lines = [""]
+    for letter in name:
+        if font.getlength(lines[-1] + letter) > CELL:
+            lines.append("")
+        lines[-1] += letter
+    if len(lines) > NAME_LINES:
+        lines = lines[-NAME_LINES:]
+        lines[0] = "…" + lines[0][1:]
+    return lines

@@ -90,6 +90,8 @@ class Nearest:
             raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
         top = min(top, len(self.names))
         similarities, rows = self.index.search(np.ascontiguousarray(queries), top)
+        # Rounding may lead beyond the bounds of a cosine.
+        similarities = np.clip(similarities, -1.0, 1.0)
         return [
             [
                 (self.names[row], float(similarity))

@@ -154,16 +154,15 @@ def _file_source(name, tree, on_corrupt):
     if name == "miniimagenet":
         # Its parts have disjoint classes: a few-shot division, of no use here.
         official = {}
-    else:
+    elif name not in OFFICIAL_LISTS:
         layouts.check_parts_share_classes(listing, tree.root)
     if len(listing.class_names) < 2:
         raise ValueError(
             f"Expected at least 2 classes. Received: {tree.root} with the classes "
             f"{list(listing.class_names)}."
         )
-    if name in OFFICIAL_LISTS:
-        class_names, labels = listing.class_names, listing.labels
-    else:
+    class_names, labels = listing.class_names, listing.labels
+    if name not in OFFICIAL_LISTS:
         class_names, labels = _in_official_order(name, listing, tree.root)
     skipped = [(tree.where(n), why) for n, why in listing.problems]
     raise_or_list(skipped, on_corrupt)

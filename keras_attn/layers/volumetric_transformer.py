@@ -83,9 +83,11 @@ class VolumetricTransformer(keras.layers.Layer):
     ):
         if groups is not None:
             _check_positive("groups", groups)
-        _check_positive("window", window)
-        if window % 2 == 0:
-            raise ValueError(f"Expected `window` to be odd. Received: window={window}")
+        if not isinstance(window, int) or window < 3 or window % 2 == 0:
+            raise ValueError(
+                "Expected `window` to be an odd integer of at least 3. "
+                f"Received: window={window}"
+            )
         if not temperature > 0:
             raise ValueError(
                 "Expected `temperature` to be positive. "
@@ -106,8 +108,7 @@ class VolumetricTransformer(keras.layers.Layer):
     def build(self, input_shape):
         _, height, width, channels = input_shape
         groups = self._groups_of(input_shape)
-        if self.probabilistic:
-            self._check_window(height, width)
+        self._check_window(height, width)
         self.estimator = WarpEstimator(
             outputs=self.window**2 if self.probabilistic else 2,
             features=self.features,
@@ -131,7 +132,8 @@ class VolumetricTransformer(keras.layers.Layer):
         return groups
 
     def _check_window(self, height, width):
-        if min(size or self.window for size in (height, width)) < self.window:
+        known = [size for size in (height, width) if size is not None]
+        if self.probabilistic and min(known, default=self.window) < self.window:
             raise ValueError(
                 "Expected a map at least as large as the window of candidates, or a "
                 f"smaller window. Received: window={self.window} and a map of "
@@ -146,6 +148,7 @@ class VolumetricTransformer(keras.layers.Layer):
         return self.channels or tuple(halves)
 
     def call(self, inputs, training=None):
+        self._check_window(*inputs.shape[1:3])
         responses, seen = self._group_maps(inputs)
         estimate = self.estimator(ops.cast(seen, self.compute_dtype), training=training)
         groups, height, width = ops.shape(responses)[1:]

@@ -21,7 +21,9 @@ class LayerwiseSGD(keras.optimizers.SGD):
         self.factors = dict(factors or {})
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self.factors.get(variable.path.split("/")[0], 1.0)
+        # TensorFlow gives its own variable, which does not know its layer.
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        factor = self.factors.get(known.path.split("/")[0], 1.0)
         super().update_step(gradient, variable, learning_rate * factor)
 
     def get_config(self):

@@ -13,6 +13,12 @@ from training.recipes import (
     class_embedding_figure5,
     class_embedding_table1,
     generated,
+    volumetric_transformer_alignment,
+    volumetric_transformer_retrieval,
+    volumetric_transformer_table1,
+    volumetric_transformer_table2,
+    volumetric_transformer_table4,
+    volumetric_transformer_table5,
 )
 
 DEFAULT = "generated_rn26_class_embedding"
@@ -28,6 +34,12 @@ FAMILIES = (
     anchornet_figure3,
     anchornet_figure6,
     anchornet_object_hits,
+    volumetric_transformer_table1,
+    volumetric_transformer_table2,
+    volumetric_transformer_table4,
+    volumetric_transformer_table5,
+    volumetric_transformer_retrieval,
+    volumetric_transformer_alignment,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

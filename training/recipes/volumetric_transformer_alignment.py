@@ -1,0 +1,35 @@
+"""Do the fields move an object's parts to where its class has them?
+
+Command: `keras-attn reproduce volumetric_transformer_alignment_generated`
+Cost: the runs of table 1, which it shares: seconds where they are trained.
+Expected: nothing is known before; the claim is that of the paper's section 3.4, on
+data whose parts are known.
+"""
+
+from training.experiment import Experiment
+from training.recipes.volumetric_transformer_table5 import rows
+
+# All recipes are those of table 1.
+RECIPES = ()
+
+EXPERIMENTS = (
+    Experiment(
+        method="volumetric_transformer",
+        table="alignment",
+        dataset="generated",
+        title="Distance of known parts in a class, before and after the warp",
+        rows=rows(
+            "generated",
+            (
+                "none",
+                "spatial_transformer",
+                "saliency_sampler",
+                "attention_sampler",
+                "vtn_without_consistency",
+                "vtn",
+            ),
+        ),
+        study="part_alignment",
+        runs_of="volumetric_transformer_table1_generated",
+    ),
+)

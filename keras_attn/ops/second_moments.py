@@ -16,8 +16,8 @@ from keras import ops
 
 # Added under the signed square root, whose derivative is infinite at zero.
 ROOT_OFFSET = 1e-8
-# Norms and traces below these count as these, so that zero stays zero and its
-# gradient finite.
+# Vectors of a smaller norm count as zero, and smaller traces as this one, so that zero
+# stays zero and its gradient finite.
 SMALLEST_NORM = 1e-12
 SMALLEST_TRACE = 1e-12
 
@@ -48,9 +48,9 @@ def covariance(features):
         float32 at least.
     """
     descriptors = _descriptors(features)
-    return _outer_product_mean(
-        descriptors - ops.mean(descriptors, axis=1, keepdims=True)
-    )
+    mean = ops.mean(descriptors, axis=1, keepdims=True)
+    # No gradient by way of the mean: it is zero, as centred descriptors sum to zero.
+    return _outer_product_mean(descriptors - ops.stop_gradient(mean))
 
 
 def newton_schulz_root(matrices, iterations=5):
@@ -117,8 +117,7 @@ def eigen_root(matrices):
         roots = ops.where(kept, ops.sqrt(ops.where(kept, values, 1.0)), 0.0)
 
         def gradient(*arguments, upstream=None):
-            # Torch hands over the inputs too, and the cotangent by name.
-            cotangent = arguments[0] if upstream is None else upstream
+            cotangent = _cotangent(arguments, upstream)
             cotangent = 0.5 * (cotangent + ops.swapaxes(cotangent, -1, -2))
             sums = roots[..., :, None] + roots[..., None, :]
             positive = sums > 0.0
@@ -250,9 +249,15 @@ def signed_sqrt(values):
 
 
 def l2_normalize(values):
-    """Divides by the Euclidean norm along the last axis; zero stays zero."""
+    """Divides by the Euclidean norm along the last axis.
+
+    Vectors of a norm below 1e-12 become zero and get no gradient, instead of one that
+    is larger by the reciprocal of the norm.
+    """
     squares = ops.sum(ops.square(values), axis=-1, keepdims=True)
-    return values * ops.rsqrt(ops.maximum(squares, SMALLEST_NORM**2))
+    positive = squares > SMALLEST_NORM**2
+    scale = ops.where(positive, ops.rsqrt(ops.where(positive, squares, 1.0)), 0.0)
+    return values * scale
 
 
 def float32_at_least(values):
@@ -269,9 +274,26 @@ def _descriptors(features):
 
 
 def _outer_product_mean(descriptors):
-    count = ops.cast(ops.shape(descriptors)[1], descriptors.dtype)
-    transposed = ops.swapaxes(descriptors, 1, 2)
-    return ops.matmul(transposed, descriptors) / count
+    @ops.custom_gradient
+    def mean(descriptors):
+        descriptors = ops.stop_gradient(descriptors)
+        count = ops.cast(ops.shape(descriptors)[1], descriptors.dtype)
+
+        def gradient(*arguments, upstream=None):
+            # One product instead of one for either factor.
+            cotangent = _cotangent(arguments, upstream)
+            cotangent = (cotangent + ops.swapaxes(cotangent, 1, 2)) / count
+            return ops.matmul(descriptors, cotangent)
+
+        transposed = ops.swapaxes(descriptors, 1, 2)
+        return ops.matmul(transposed, descriptors) / count, gradient
+
+    return mean(descriptors)
+
+
+def _cotangent(arguments, upstream):
+    """What a custom gradient is given: Torch hands over the inputs too."""
+    return arguments[0] if upstream is None else upstream
 
 
 def _flat(matrices):

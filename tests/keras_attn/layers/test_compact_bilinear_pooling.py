@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from keras_attn.layers.compact_bilinear_pooling import CompactBilinearPooling
+from keras_attn.ops.second_moments import hash_tables
+from tests.harness import check_layer, example, run, to_numpy
+from tests.keras_attn.layers.difficult_maps import (
+    check_difficult_maps,
+    check_half_precision,
+)
+from tests.reference import second_moments as reference
+
+MAP = (2, 7, 3, 5)
+# No bin is left empty: by FFT it would hold rounding noise, which the root blows up.
+ARGUMENTS = {"dimension": 7, "seed": 3}
+
+
+def test_keeps_the_promises_of_a_layer():
+    check_layer(CompactBilinearPooling, ARGUMENTS, MAP)
+    layer = CompactBilinearPooling()
+    assert layer.compute_output_shape((2, 28, 28, 256)) == (2, 8192)
+
+
+def test_equals_the_sketches_of_single_cells():
+    maps = example(MAP)
+    tables = hash_tables(2, 5, 7, 3)
+    wanted = [reference.compact_bilinear(image, *tables, 7) for image in to_numpy(maps)]
+    found = run(CompactBilinearPooling(**ARGUMENTS), maps)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_another_seed_is_another_sketch():
+    maps = example(MAP)
+    found = [run(CompactBilinearPooling(7, seed), maps) for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 0.1
+
+
+def test_difficult_maps_and_half_precision():
+    check_difficult_maps(CompactBilinearPooling, ARGUMENTS, 1e4)
+    check_half_precision(CompactBilinearPooling, ARGUMENTS)
+
+
+def test_cost_does_not_depend_on_the_dimension():
+    costs = [
+        CompactBilinearPooling(dimension).multiply_adds((None, 7, 3, 5))
+        for dimension in (8, 8192)
+    ]
+    assert costs == [22 * 25, 22 * 25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dimension": 0}, "Expected `dimension`.*dimension=0"),
+        ({"dimension": 2.5}, "Expected `dimension`.*dimension=2.5"),
+        ({"seed": None}, "Expected `seed`.*seed=None"),
+        ({"seed": -1}, "Expected `seed`.*seed=-1"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CompactBilinearPooling(**arguments)

@@ -18,6 +18,7 @@ import numbers
 from keras import ops
 
 from keras_attn.ops.patches import pair
+from keras_attn.ops.warp import limit_to_map
 
 # SSN's published grid of 31 cells has a Gaussian of 13 cells at half maximum.
 HALF_MAXIMUM = 13 / 31
@@ -115,9 +116,7 @@ def saliency_field(saliency, fwhm=None, padding=None):
     weight = ops.maximum(weight, LEAST_WEIGHT)
     dy = ops.matmul(row_moments, along_columns) / weight
     dx = ops.matmul(row_sums, moments_along_columns) / weight
-    y = ops.reshape(_positions(height), (1, -1, 1))
-    x = ops.reshape(_positions(width), (1, 1, -1))
-    return _field(_limited(dy, y, height), _limited(dx, x, width))
+    return limit_to_map(_field(dy, dx))
 
 
 def attention_field(attention):
@@ -132,10 +131,11 @@ def attention_field(attention):
     `i` of the result reads the place where it reaches the share `i / height`. Columns
     likewise.
 
-    Two properties of the published sampler are kept: the density of the first row
-    counts for nothing, and uniform attention gives the coordinates `-1 + 2 i / height`,
-    not the identity: everything shrinks towards the bottom right by up to a cell.
-    Attention that is zero everywhere counts as uniform.
+    Properties of the published sampler that are kept: the density of the first row
+    counts for nothing; the axis with the lower peak limits the other, so that a whole
+    row of attention moves nothing; and uniform attention gives the coordinates
+    `-1 + 2 i / height`, not the identity: what is seen grows by `height / (height - 1)`
+    out of the top left corner. Attention that is zero everywhere counts as uniform.
 
     Args:
         attention: `(batch, height, width)`. Negative values count as zero; the scale
@@ -263,14 +263,6 @@ def _centred(size):
     """The cells of an axis in -1..1; a single one is at 0."""
     half = _half(size)
     return (_positions(size) - half) / ops.maximum(half, 0.5)
-
-
-def _limited(displacement, position, size):
-    """Displacements that end at the centre of the first or last cell at most."""
-    low, high = -position, ops.cast(size - 1, "float32") - position
-    # Not `clip`, whose gradient at the limits depends on the backend.
-    displacement = ops.where(displacement < low, low, displacement)
-    return ops.where(displacement > high, high, displacement)
 
 
 def _gaussian_matrices(size, fwhm, padding):

@@ -1,0 +1,76 @@
+import numbers
+
+import keras
+from keras import ops
+
+from keras_attn.layers._deformation import Deformation
+from keras_attn.ops.sampling_grids import attention_field, structure_map
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class AttentionSampler(Deformation):
+    """Gives attended rows and columns more room, in all channels alike (ASN).
+
+    Zheng et al., "Looking for the Devil in the Details: Learning Trilinear Attention
+    Sampling Network" (TASN), on the map's own features: the sum of the trilinear
+    attention over its channels, TASN's structure map, and the sampling grid with the
+    inverse of its marginals, see `structure_map` and `attention_field` of
+    `keras_attn.ops.sampling_grids`. TASN's detail branch, which takes one random
+    channel of the attention, and its distillation are not part of this layer.
+
+    As published, the attention is detached: nothing is learned here, and gradients
+    reach the map through the values that are sampled only. So a new layer does what a
+    trained one does. It never is the identity: uniform attention reads the place
+    `i (n - 1) / n` for cell `i` of `n`.
+
+    Args:
+        scale: Factor of the features in the inner softmax, a positive number. 7 in the
+            authors' first code, 2 in their later one.
+
+    Input shape: `(batch, height, width, channels)`, any height and width, after a ReLU
+        in the paper; attention below zero counts as zero. Takes memory for `channels`
+        squared numbers an image.
+
+    Output shape: a dict `{"features": (batch, height, width, channels), "fields":
+        (batch, height, width, 1, 2)}`, the sampled map in the layer's compute dtype and
+        the displacements `(dy, dx)` in cells, which stay on the map. Attention and
+        displacements are float32 under any policy.
+
+    Raises:
+        ValueError: If `scale` is not a positive number.
+
+    Example:
+
+    >>> features = keras.ops.relu(keras.random.normal((2, 14, 12, 32)))
+    >>> outputs = AttentionSampler()(features)
+    >>> outputs["features"].shape, outputs["fields"].shape
+    ((2, 14, 12, 32), (2, 14, 12, 1, 2))
+    """
+
+    def __init__(self, scale=7.0, **kwargs):
+        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+        if not number or not 0 < scale < float("inf"):
+            raise ValueError(
+                f"Expected `scale` to be a positive number. Received: scale={scale!r}"
+            )
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape):
+        """No weights."""
+
+    def field(self, inputs):
+        return attention_field(self.attention(inputs))
+
+    def attention(self, inputs):
+        """The structure map, float32 `(batch, height, width)`, detached."""
+        return structure_map(ops.stop_gradient(inputs), self.scale)
+
+    def multiply_adds(self, input_shape):
+        """Of the channels' relations, the structure map and the sampling."""
+        _, height, width, channels = input_shape
+        attention = height * width * channels * (channels + 1)
+        return attention + super().multiply_adds(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}

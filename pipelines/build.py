@@ -92,8 +92,25 @@ def training_batches(
         `tf.data.Dataset` of `(images, labels)` with all epochs in a row, each of
         `steps_per_epoch(len(labels), batch_size)` batches.
     """
-    check_augmentation(augmentation)
     steps = _steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    return augmented_batches(images, labels, steps, batch_size, augmentation)
+
+
+def augmented_batches(images, labels, steps, batch_size, augmentation):
+    """The batches of images that steps name, augmented.
+
+    Args:
+        images, labels: As in `training_batches`.
+        steps: `tf.data.Dataset` of `(indices, seed)` of the batches: which images, and
+            the `(2,)` integers that decide the augmentation. The same ones every time
+            that it is gone through.
+        batch_size: Images in a batch.
+        augmentation: As in `training_batches`.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`.
+    """
+    check_augmentation(augmentation)
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
     if isinstance(images, StreamedImages):
@@ -117,15 +134,36 @@ def _steps(examples, batch_size, seed, epochs, initial_epoch):
     """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`."""
     steps = steps_per_epoch(examples, batch_size)
 
+    def order_of_epoch(epoch, epoch_seed):
+        order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
+        return tf.reshape(order[: steps * batch_size], (steps, batch_size))
+
+    return steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
+
+
+def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
+    """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`.
+
+    Args:
+        order_of_epoch: From the number of an epoch and the seed of its order,
+            `(2,)` integers, to the images of its batches, `(steps, batch_size)`.
+        steps: Batches in an epoch.
+        seed: Seed of the order and of the augmentation.
+        epochs: End of the epochs.
+        initial_epoch: First epoch.
+
+    Returns:
+        `tf.data.Dataset`; every batch has a seed of its own.
+    """
+
     def batches_of_epoch(epoch):
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int32), epoch)
-        order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
-        order = tf.reshape(order[: steps * batch_size], (steps, batch_size))
         step_seeds = tf.map_fn(
             lambda step: tf.random.fold_in(epoch_seed, step),
             tf.range(1, steps + 1),
             fn_output_signature=epoch_seed.dtype,
         )
+        order = order_of_epoch(epoch, epoch_seed)
         return tf.data.Dataset.from_tensor_slices((order, step_seeds))
 
     every_epoch = tf.data.Dataset.range(initial_epoch, epochs, output_type=tf.int32)

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+ROWS = 100
 _SMALLEST_CELL, _LARGEST_CELL = 64, 128
 _GAP = 4
 _FONT_SIZE = 14
@@ -11,7 +12,7 @@ _BOX_COLOUR = (255, 255, 0)
 
 
 def contact_sheet(
-    images, labels, class_names, columns=10, boxes=None, rows=100
+    images, labels, class_names, columns=10, boxes=None, rows=ROWS
 ) -> Image.Image:
     """A picture with one row a class: its name, then its first images.
 
@@ -68,6 +69,19 @@ def contact_sheet(
         text = f"and {left_out} more classes"
         draw.text((_GAP, height - 2 * _FONT_SIZE), text, "black", font)
     return sheet
+
+
+def reduced(image):
+    """An image as small as it is drawn, so that many fit into memory.
+
+    Returns:
+        `(image, factor)`: of at most 128 pixels a side, and what it, and its box, are
+        scaled by.
+    """
+    if max(image.shape[:2]) <= _LARGEST_CELL:
+        return image, 1.0
+    picture, factor = _fitted(image, _LARGEST_CELL)
+    return np.asarray(picture), factor
 
 
 def counts_table(labels, class_names) -> str:

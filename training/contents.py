@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from pipelines.contact_sheet import contact_sheet, counts_table
+from pipelines.contact_sheet import ROWS, contact_sheet, counts_table, reduced
 from pipelines.generated import generated_source
 from pipelines.sources import CorruptImageError, load_source
 from pipelines.splits import split_indices
@@ -63,14 +63,16 @@ def write_sheet(source, output, examples_per_class=10):
     Returns:
         The `CorruptImageError`s of the images passed over.
     """
-    chosen, images, problems = first_images(source, examples_per_class)
+    chosen, images, factors, problems = first_images(source, examples_per_class)
     boxes = source.annotations.get("box")
+    if boxes is not None:
+        boxes = boxes[chosen] * np.reshape(factors, (-1, 1))
     picture = contact_sheet(
         images,
         source.labels[chosen],
         source.class_names,
         columns=examples_per_class,
-        boxes=None if boxes is None else boxes[chosen],
+        boxes=boxes,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(output)
@@ -78,28 +80,31 @@ def write_sheet(source, output, examples_per_class=10):
 
 
 def first_images(source, count):
-    """Indices and pixels of the first readable images of every class.
+    """The first readable images of every class that a contact sheet shows.
 
     Returns:
-        `(indices, images, problems)`: `CorruptImageError`s of the images passed over,
+        `(indices, images, factors, problems)`: images no larger than they are drawn
+        and what they were scaled by; `CorruptImageError`s of the images passed over,
         which only a source with `on_corrupt="skip"` has.
     """
-    chosen, images, problems = [], [], []
-    for label in range(len(source.class_names)):
+    chosen, images, factors, problems = [], [], [], []
+    for label in range(min(len(source.class_names), ROWS)):
         found = 0
         for index in np.flatnonzero(source.labels == label):
             if found == count:
                 break
             try:
-                images.append(source.array(index))
+                image, factor = reduced(source.array(index))
             except CorruptImageError as error:
                 if source.on_corrupt != "skip":
                     raise
                 problems.append(error)
                 continue
+            images.append(image)
+            factors.append(factor)
             chosen.append(index)
             found += 1
-    return np.array(chosen, int), images, problems
+    return np.array(chosen, int), images, factors, problems
 
 
 def generated_options(name, assignments):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.contact_sheet import contact_sheet, counts_table
+from pipelines.contact_sheet import contact_sheet, counts_table, reduced
 
 
 def plain(height, width, value):
@@ -108,3 +108,21 @@ def test_bad_arguments(changed, message):
     }
     with pytest.raises(ValueError, match=message):
         contact_sheet(**{**arguments, **changed})
+
+
+def test_reduced_images_and_boxes_are_drawn_as_the_large_ones():
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, size, "uint8") for size in SIZES]
+    boxes = np.array([[20, 60, 160, 320], [-1, -1, -1, -1], [1, 2, 30, 40]])
+    labels, names = [0, 1, 1], ["a", "b"]
+    small, factors = zip(*map(reduced, images), strict=True)
+    assert [image.shape[:2] for image in small] == [(57, 128), (128, 64), (50, 90)]
+    scaled = boxes * np.reshape(factors, (-1, 1))
+    sheets = [
+        np.asarray(contact_sheet(pictures, labels, names, boxes=corners))
+        for pictures, corners in ((images, boxes), (small, scaled))
+    ]
+    np.testing.assert_array_equal(*sheets)
+
+
+SIZES = ((181, 406, 3), (300, 150, 3), (50, 90, 3))

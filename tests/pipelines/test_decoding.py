@@ -11,6 +11,7 @@ from pipelines.decoding import (
     decode_files,
     decode_image,
     header_problem,
+    image_size,
 )
 
 HEIGHT, WIDTH = 31, 47
@@ -187,3 +188,44 @@ def test_an_error_of_the_fitting_is_not_blamed_on_the_file():
     with pytest.raises(Exception, match="(?i)shape|compatible") as caught:
         decode_files(files.__getitem__, ["a"], (10, 20), fit=lambda image: image)
     assert not isinstance(caught.value, CorruptImageError)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP"])
+def test_the_size_is_in_the_header(tmp_path, image_format):
+    data = encode(image_format, "P" if image_format == "GIF" else "RGB")
+    (tmp_path / "picture").write_bytes(data)
+    for file in (data, str(tmp_path / "picture")):
+        assert image_size(file, "picture") == (HEIGHT, WIDTH)
+        assert image_size(file, "picture", banner=20) == (HEIGHT - 20, WIDTH)
+
+
+def test_sizes_of_what_is_no_image(tmp_path):
+    for file in (b"", b"text", encode("PNG")[:20]):
+        with pytest.raises(CorruptImageError, match="x.jpg: not an image.*JPEG"):
+            image_size(file, "x.jpg")
+    with pytest.raises(CorruptImageError, match="x.jpg: cannot be read .No such file"):
+        image_size(str(tmp_path / "nothing"), "x.jpg")
+    with pytest.raises(CorruptImageError, match="x.jpg: 31 rows.*the banner's 31"):
+        image_size(encode("PNG"), "x.jpg", banner=HEIGHT)
+
+
+def test_a_banner_is_cut_off_before_anything_else():
+    files = [encode("PNG"), encode("PNG", "L")]
+    for file in files:
+        image = decode_image(file, "picture", banner=5)
+        np.testing.assert_array_equal(image, pillow(file)[:-5])
+
+    def fit(image):
+        return image[:10, :20]
+
+    # As large as the network's images only with its banner.
+    size = (HEIGHT, WIDTH)
+    with pytest.raises(Exception, match="(?i)shape|compatible"):
+        decode_files(files.__getitem__, ["a", "b"], size, lambda i: i, banner=5)
+    images, _, _ = decode_files(files.__getitem__, ["a", "b"], (10, 20), fit, banner=5)
+    np.testing.assert_array_equal(images[1], pillow(files[1])[:10, :20])
+    for banner in (HEIGHT, HEIGHT + 1, HEIGHT + 20):
+        _, kept, problems = decode_files(
+            files.__getitem__, ["a", "b"], (10, 20), fit, banner=banner
+        )
+        assert not len(kept) and "banner" in problems[1].reason

@@ -103,6 +103,8 @@ def test_aircraft_without_their_banner(tmp_path):
     _, fitted = load_images(source, spec)
     _, streamed = load_images(source, spec, in_memory_gib=0)
     np.testing.assert_array_equal(np.asarray(streamed), fitted)
+    # The same files with their banners are other pixels.
+    assert streamed.spec_of_pixels()[-1] == 20
     for index in range(5):
         image = source.array(index)
         assert image.shape[:2] == tuple(source.annotations["size"][index])

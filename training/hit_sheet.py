@@ -74,6 +74,13 @@ def _draw_cell(sheet, draw, place, file, heading, name):
     try:
         picture = Image.fromarray(decode_image(file.read_bytes(), str(file)))
         picture.thumbnail((CELL, CELL))
+        # Small images are enlarged by a whole factor, so that pixels stay pixels.
+        factor = CELL // max(picture.size)
+        if factor > 1:
+            picture = picture.resize(
+                (factor * picture.width, factor * picture.height),
+                Image.Resampling.NEAREST,
+            )
     except (OSError, CorruptImageError):
         picture = Image.new("RGB", (CELL, CELL), _MISSING_COLOUR)
     indent = (CELL - picture.width) // 2, (CELL - picture.height) // 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from typing import NamedTuple
 
 import keras
@@ -84,12 +85,7 @@ class ViewDescriber:
             sizes = [self._size(view, scale) for view in views]
             for size in dict.fromkeys(sizes):
                 rows = [row for row, each in enumerate(sizes) if each == size]
-                embedder, preprocessing = self._at_size(size)
-                fitted = [
-                    np.asarray(preprocessing.fit_size(views[row].pixels))
-                    for row in rows
-                ]
-                total[rows] += describe(embedder, np.stack(fitted))
+                total[rows] += self._at_size([views[row].pixels for row in rows], size)
         lengths = np.linalg.norm(total, axis=1, keepdims=True)
         return total / np.maximum(lengths, 1e-12)
 
@@ -101,17 +97,30 @@ class ViewDescriber:
             factor = scale * min(1.0, self.longest_side / view.longest)
         return tuple(max(1, round(length * factor)) for length in size)
 
-    def _at_size(self, size):
-        """The embedder for images of this size, and what fits them to it."""
-        if size not in self.at_sizes:
-            spec = dataclasses.replace(self.spec, height=size[0], width=size[1])
-            if self.longest_side is not None:
-                spec = dataclasses.replace(spec, crop_fraction=1.0)
-            embedder = self.embedder
-            if size != (self.spec.height, self.spec.width):
-                embedder = self._resized(spec)
-            self.at_sizes[size] = embedder, ImagePreprocessing(spec)
-        return self.at_sizes[size]
+    def _at_size(self, images, size):
+        """Descriptors of images that are made this large."""
+        try:
+            if size not in self.at_sizes:
+                self.at_sizes[size] = self._embedder(size)
+            embedder, preprocessing = self.at_sizes[size]
+            fitted = [np.asarray(preprocessing.fit_size(image)) for image in images]
+            return describe(embedder, np.stack(fitted))
+        except (ValueError, TypeError) as error:
+            if size == (self.spec.height, self.spec.width):
+                raise
+            raise ValueError(
+                f"Expected images that {self.path} can see. Received: one of {size[0]} "
+                f"x {size[1]} pixels. {_reason(error)}"
+            ) from error
+
+    def _embedder(self, size):
+        """The network for images of this size, and what fits them to it."""
+        own = (self.spec.height, self.spec.width)
+        spec = dataclasses.replace(self.spec, height=size[0], width=size[1])
+        if self.longest_side is not None:
+            spec = dataclasses.replace(spec, crop_fraction=1.0)
+        embedder = self.embedder if size == own else self._resized(spec)
+        return embedder, ImagePreprocessing(spec)
 
     def _resized(self, spec):
         (source,) = self.embedder.inputs
@@ -123,18 +132,18 @@ class ViewDescriber:
                 return layer
             return ImagePreprocessing(spec, layer.resize, dtype=layer.dtype_policy)
 
-        try:
-            copy = keras.models.clone_model(
-                self.embedder, [images], clone_function=layer_for_size
-            )
-        except (ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"Expected a model for images of any size. Received: {self.path}, "
-                f"which cannot see {spec.height} x {spec.width} pixels: {reason}"
-            ) from error
+        copy = keras.models.clone_model(
+            self.embedder, [images], clone_function=layer_for_size
+        )
         embedder = keras.Model(images, copy.output, name="embedder")
         if self.longest_side is not None:
             # There are too many sizes to compile a program for each.
             embedder.compile(run_eagerly=True)
         return embedder
+
+
+def _reason(error):
+    """What a layer says, without what Keras puts before and behind it."""
+    paragraphs = re.sub("\x1b\\[[0-9]+m", "", str(error)).split("\n\n")
+    wrapped = paragraphs[0].startswith("Exception encountered when calling")
+    return " ".join(paragraphs[min(wrapped, len(paragraphs) - 1)].split())

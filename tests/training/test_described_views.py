@@ -90,13 +90,35 @@ def test_layers_that_need_a_fixed_size_see_one():
         np.testing.assert_allclose(descriptor, wanted, atol=1e-5)
 
 
-def test_a_model_of_one_size_only_is_an_error():
+@keras.saving.register_keras_serializable(package="tests")
+class OfEvenMaps(keras.layers.Layer):
+    """Fails only when it is called with numbers."""
+
+    def call(self, inputs):
+        if inputs.shape[1] % 2:
+            raise ValueError(f"Expected even maps. Received: {inputs.shape[1]} rows")
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale", "reason"),
+    [
+        (keras.layers.Flatten(), 2, "32 x 48 pixels. Input 0 .* axis -1"),
+        (OfEvenMaps(), 0.5, "8 x 12 pixels. Expected even maps. Received: 1 rows$"),
+    ],
+)
+def test_a_size_that_the_model_cannot_see_is_one_line(layer, scale, reason):
     inputs = keras.Input((16, 24, 3))
     x = ImagePreprocessing(ImageSpec(16, 24))(inputs)
-    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(x))
+    x = layer(keras.layers.AveragePooling2D(8)(x))
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = {"logits": keras.layers.Dense(2)(keras.layers.Dense(3)(x))}
-    describer = ViewDescriber(trained(keras.Model(inputs, outputs)), scales=(2,))
-    with pytest.raises(ValueError, match="any size.*model.keras.*32 x 48 pixels"):
+    describer = ViewDescriber(trained(keras.Model(inputs, outputs)), scales=(scale,))
+    with pytest.raises(ValueError, match=f"that model.keras can see.*{reason}"):
         describer.describe(views((16, 24)))
 
 

@@ -20,6 +20,8 @@ from training.trained import load_trained
 MULTI_SCALE = (1.0, math.sqrt(2), 1 / math.sqrt(2))
 # A box may reach so many pixels beyond its image, and is cut off there.
 OVERHANG = 1
+# Images between two reports of progress.
+REPORTED = 256
 
 
 def evaluate_retrieval(
@@ -71,15 +73,15 @@ def evaluate_retrieval(
     trained = load_trained(model_path, checkpoint)
     describer = ViewDescriber(trained, scales, longest_side)
 
-    done = 0
+    done, total = 0, len(query_files) + len(files) + len(others)
 
     def views(paths, boxes):
         nonlocal done
         for path, box in zip(paths, boxes, strict=True):
             yield view_of(path, box)
             done += 1
-            if progress is not None:
-                progress(done, len(query_files) + len(files) + len(others))
+            if progress is not None and (done % REPORTED == 0 or done == total):
+                progress(done, total)
 
     # The queries first, so that a box outside its image is seen at once.
     queries = describer.describe(views(query_files, truth.boxes))

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -93,6 +94,19 @@ def test_regional_maximum_equals_the_plain_version(height, width):
     extra = EXTRA.get((height, width), 0)
     wanted = over_images(reference.regional_maximum, features, 3, extra)
     np.testing.assert_allclose(pooled, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_of_regions_are_those_of_float32_in_torch():
+    if keras.backend.backend() != "torch":
+        pytest.skip("torch is imported only where it is the backend")
+    import torch
+
+    for side in range(1, 30):
+        for longer in range(side + 1, 60):
+            step = (longer - side) / torch.arange(1.0, 7.0)
+            overlap = (side**2 - side * step) / side**2
+            wanted = 2 + int((overlap - 0.4).abs().argmin())
+            assert len(pooling_regions(side, longer, 1)) == wanted
 
 
 def test_regions_of_a_square_map():

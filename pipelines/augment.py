@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from pipelines.geometry import RandomAffine, affine
+
 PADDING = 4
 CROP_ATTEMPTS = 10
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -27,10 +29,15 @@ def random_translate(images, seed, padding=PADDING):
     Returns:
         Tensor of the shape and dtype of `images`.
     """
+    offsets = _translations(seed, tf.shape(images)[0], padding)
+    return translate(images, offsets, padding)
+
+
+def _translations(seed, count, padding=PADDING):
     offsets = tf.random.stateless_uniform(
-        (2, tf.shape(images)[0]), seed, -padding, padding + 1, tf.int32
+        (2, count), seed, -padding, padding + 1, tf.int32
     )
-    return translate(images, tf.transpose(offsets), padding)
+    return tf.transpose(offsets)
 
 
 def translate(images, offsets, padding=PADDING):
@@ -52,8 +59,12 @@ def translate(images, offsets, padding=PADDING):
 
 def random_flip(images, seed):
     """Mirrors each image with probability one half."""
-    draws = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed)
-    return tf.where(draws < 0.5, tf.reverse(images, axis=[2]), images)
+    mirrored = _mirrored(seed, tf.shape(images)[0])[:, None, None, None]
+    return tf.where(mirrored, tf.reverse(images, axis=[2]), images)
+
+
+def _mirrored(seed, count):
+    return tf.random.stateless_uniform((count,), seed) < 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +133,23 @@ class RandomResizedCrop:
         box = tf.where(found, boxes[first], central)
         corner = tf.where(found, corner, tf.floor((sides - central) / 2))
         return tf.cast(tf.concat([corner, corner + box], axis=0), tf.int32)
+
+    def transforms(self, draws, image_size, size):
+        """What the crops do to places, `(count, 3, 3)`; see `pipelines.geometry`.
+
+        Args:
+            draws: `(count, attempts, 4)`.
+            image_size: Height and width of the images.
+            size: Height and width of the results.
+        """
+        boxes = tf.map_fn(
+            lambda drawn: self.box(drawn, *image_size),
+            draws,
+            fn_output_signature=tf.TensorSpec((4,), tf.int32),
+        )
+        boxes = tf.cast(boxes, tf.float32)
+        scales = (boxes[:, 2:] - boxes[:, :2]) / tf.cast(size, tf.float32)
+        return affine(tf.linalg.diag(scales), boxes[:, :2])
 
     def _central(self, sides):
         """Height and width of the largest box whose shape is in the range."""
@@ -194,8 +222,13 @@ AUGMENTATIONS = {
     # The usual one of ImageNet, and a milder one for small data sets.
     "random_resized_crop_flip": (RandomResizedCrop(0.08), random_flip),
     "mild_resized_crop_flip": (RandomResizedCrop(0.5), random_flip),
+    # Volumetric Transformer Networks, section 3.5: 448 of 512 pixels. The paper leaves
+    # the angle open.
+    "rotate_crop_flip": (RandomAffine(15.0, 448 / 512, flip=True),),
     "none": (),
 }
+# Operations that take an image of any size, see `resized_crop`.
+CROPS = (RandomResizedCrop, RandomAffine)
 
 
 def augment(images, seed, name="translate_flip", crop=True):
@@ -213,7 +246,7 @@ def augment(images, seed, name="translate_flip", crop=True):
     """
     check_augmentation(name)
     for number, operation in enumerate(AUGMENTATIONS[name]):
-        if crop or not isinstance(operation, RandomResizedCrop):
+        if crop or not isinstance(operation, CROPS):
             images = operation(images, operation_seed(seed, number))
     return images
 
@@ -224,14 +257,62 @@ def operation_seed(seed, number):
 
 
 def resized_crop(name):
-    """The `RandomResizedCrop` that an augmentation begins with, or `None`.
+    """The operation, one of `CROPS`, that an augmentation begins with, or `None`.
 
     Files are cropped before they are resized, so that the crop has all their detail.
     Its seed is `operation_seed(seed, 0)`.
     """
     check_augmentation(name)
     first = AUGMENTATIONS[name][:1]
-    return first[0] if first and isinstance(first[0], RandomResizedCrop) else None
+    return first[0] if first and isinstance(first[0], CROPS) else None
+
+
+def sampled_transforms(name, seed, count, size, image_size=None):
+    """The transforms that `augment` applies to the images of a batch.
+
+    For what has to stay in place on the images: `pipelines.geometry` applies them to
+    boxes, points, masks and maps.
+
+    Args:
+        name: One of `AUGMENTATIONS`.
+        seed: The same as for `augment`.
+        count: Images in the batch.
+        size: Height and width of the augmented images.
+        image_size: Height and width before; `size` by default. Only an augmentation
+            that begins with a `resized_crop` changes it.
+
+    Returns:
+        float32 tensor `(count, 3, 3)`; see `pipelines.geometry`.
+    """
+    check_augmentation(name)
+    total = tf.eye(3, batch_shape=(count,))
+    before = size if image_size is None else image_size
+    for number, operation in enumerate(AUGMENTATIONS[name]):
+        drawn = operation_seed(seed, number)
+        if isinstance(operation, CROPS):
+            draws = operation.draws(drawn, count)
+            total @= operation.transforms(draws, before, size)
+        elif operation in PLACES:
+            total @= affine(*PLACES[operation](drawn, count, size))
+        before = size
+    return total
+
+
+def _places_of_translate(seed, count, size):
+    del size
+    offsets = tf.cast(_translations(seed, count), tf.float32)
+    return tf.eye(2, batch_shape=(count,)), offsets
+
+
+def _places_of_flip(seed, count, size):
+    mirrored = _mirrored(seed, count)
+    columns = tf.stack([tf.ones(count), tf.where(mirrored, -1.0, 1.0)], axis=-1)
+    offsets = tf.where(mirrored, float(size[1]), 0.0)
+    return tf.linalg.diag(columns), tf.stack([tf.zeros(count), offsets], axis=-1)
+
+
+# Linear parts and offsets of operations that move what is in the image.
+PLACES = {random_translate: _places_of_translate, random_flip: _places_of_flip}
 
 
 def check_augmentation(name):

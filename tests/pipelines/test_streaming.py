@@ -107,9 +107,11 @@ def test_looks_like_an_array(folder):
     np.testing.assert_array_equal(streamed[labels == 1], images[labels == 1])
 
 
-def test_crops_are_those_of_images_in_memory_where_the_files_have_the_size(same_size):
+@pytest.mark.parametrize("name", ["random_resized_crop_flip", "rotate_crop_flip"])
+def test_crops_are_those_of_images_in_memory_where_the_files_have_the_size(
+    same_size, name
+):
     images, streamed, labels = both(same_size)
-    name = "random_resized_crop_flip"
     assert_same(training(streamed, labels, name), training(images, labels, name))
 
 
@@ -292,5 +294,6 @@ def test_the_digest_sees_what_it_says(tmp_path):
 
 def test_augmentations_that_crop_are_known():
     assert augment.resized_crop("mild_resized_crop_flip").smallest_area == 0.5
+    assert augment.resized_crop("rotate_crop_flip").share == 0.875
     for name in ("none", "flip", "translate_flip"):
         assert augment.resized_crop(name) is None

@@ -72,6 +72,7 @@ def test_mistakes():
     with pytest.raises(ValueError, match="batch_size=7, images_per_class=2"):
         PairFeed(recipe(batch_size=7), splits())
     with pytest.raises(ValueError, match="1 image of class 'bee'"):
-        PairFeed(recipe(batch_size=4), splits((3, 1, 4)), ("ant", "bee", "cat")).steps
+        feed = PairFeed(recipe(batch_size=4), splits((3, 1, 4)), ("ant", "bee", "cat"))
+        feed.training(0)
     with pytest.raises(ValueError, match="Received: 4 classes"):
         PairFeed(recipe(batch_size=10), splits()).training(0)

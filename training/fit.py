@@ -214,25 +214,37 @@ def trainable_model(recipe, spec, steps):
 
 
 def start_from(model, path):
-    """Gives a new model the weights of a trained one of the same architecture.
+    """Gives a new model the weights of a trained one.
+
+    Of the same architecture, or of one whose layers the new model has too, by their
+    names: what the new model has beside them keeps its first values.
 
     Args:
         model: The new model.
         path: Folder of a run, of which the best model is taken, or a `.keras` file.
 
     Raises:
-        ValueError: If the weights differ in number or shape.
+        ValueError: If a trained weight has no place in the model, or another shape.
     """
     # With the outputs that only training needs, which `load_trained` leaves out.
     trained = keras.saving.load_model(load_trained(path).path, compile=False)
-    found, wanted = ([tuple(w.shape) for w in m.weights] for m in (trained, model))
-    if found != wanted:
-        raise ValueError(
-            f"Expected a model of {len(wanted)} weights shaped like {model.name!r}'s "
-            f"to start from. Received: {path} with {len(found)} weights"
-            f"{', of other shapes' if len(found) == len(wanted) else ''}"
-        )
-    model.set_weights(trained.get_weights())
+    shapes = [[tuple(w.shape) for w in m.weights] for m in (trained, model)]
+    if shapes[0] == shapes[1]:
+        model.set_weights(trained.get_weights())
+        return
+    places = {weight.path: weight for weight in model.weights}
+    for weight in trained.weights:
+        place = places.get(weight.path)
+        if place is None or place.shape != weight.shape:
+            raise ValueError(
+                f"Expected a model of layers that {model.name!r} has too to start "
+                f"from. Received: {path} with {weight.path} of shape "
+                f"{tuple(weight.shape)}"
+            )
+    for weight in trained.weights:
+        places[weight.path].assign(weight)
+    new = len(places) - len(trained.weights)
+    print(f"{new} of {len(places)} weights are new.")
 
 
 def _watched(model, validation):

@@ -53,7 +53,8 @@ def losses(recipe, model):
     if "warped" not in model.output:
         return {"loss": loss}
     loss["warped"] = ConsistencyLoss(margin=recipe.consistency_margin)
-    return {"loss": loss, "loss_weights": {"warped": recipe.consistency_weight}}
+    weights = {"logits": 1.0, "warped": recipe.consistency_weight}
+    return {"loss": loss, "loss_weights": weights}
 
 
 def make_feed(recipe, splits):

@@ -32,7 +32,7 @@ FINE_GRAINED = {
     "schedule": "cosine",
     "weight_decay": 5e-4,
 }
-# Sizes and schedules that two cores can train, from random weights.
+# Sizes and schedules that two cores can train.
 GENERATED = {
     "method": "volumetric_transformer",
     "dataset": "generated",
@@ -40,12 +40,12 @@ GENERATED = {
     "image_size": 96,
     "examples": 2400,
     "difficulty": 0.5,
-    "augmentation": "rotate_crop_flip",
+    "augmentation": "translate_flip",
     "batch_size": 20,
     "images_per_class": 2,
-    "epochs": 16,
+    "epochs": 8,
     "optimizer": "adamw",
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "schedule": "cosine",
     "weight_decay": 0.02,
     "weight_decay_mode": "decoupled",
@@ -53,6 +53,10 @@ GENERATED = {
     "window": 7,
     "consistency_margin": 3.0,
 }
+# Stands in for published weights: every row starts from the same trained backbone.
+BACKBONE = {"epochs": 12, "learning_rate": 2e-3, "images_per_class": 1}
+# The paper's 1 drowns the cross-entropy where maps have as few channels as here.
+SMALL_CONSISTENCY = {"consistency_weight": 0.01}
 TF_FLOWERS = {
     **GENERATED,
     "dataset": "tf_flowers",
@@ -143,13 +147,18 @@ def fine_grained_rows(dataset):
 
 
 def small_rows(values):
-    return tuple(Row(row, recipe(values, row, **ROWS[row])) for row in SMALL_ROWS)
+    yield Row("backbone", recipe(values, "backbone", **BACKBONE))
+    for row in SMALL_ROWS:
+        changes = dict(ROWS[row])
+        if "consistency_weight" in changes:
+            changes |= SMALL_CONSISTENCY
+        yield Row(row, recipe(values, row, **changes), needs=(("initial", "backbone"),))
 
 
 EXPERIMENT_ROWS = {
     **{dataset: tuple(fine_grained_rows(dataset)) for dataset in DATASETS},
-    "generated": small_rows(GENERATED),
-    "tf_flowers": small_rows(TF_FLOWERS),
+    "generated": tuple(small_rows(GENERATED)),
+    "tf_flowers": tuple(small_rows(TF_FLOWERS)),
 }
 
 RECIPES = tuple(row.recipe for rows in EXPERIMENT_ROWS.values() for row in rows)

@@ -1,9 +1,9 @@
-"""Image files -> pictures of where a model sees which class."""
+"""Image files -> pictures of where a model sees what."""
 
 import difflib
 import pathlib
 
-from training import class_maps, evidence_maps
+from training import class_maps, evidence_maps, warping_fields
 from training.drawing import SHEET_ROWS, free_name, save, titles_of
 from training.localizers import has_evidence
 from training.predict import check_readable, image_files, read_images
@@ -17,7 +17,9 @@ def explainer_of(model):
     explanations with the method `top(count)`; `picture(explanation, labels)`; and
     `sheet(explanations, rows)`.
     """
-    return evidence_maps if has_evidence(model) else class_maps
+    if has_evidence(model):
+        return evidence_maps
+    return warping_fields if "fields" in model.output else class_maps
 
 
 def explain(

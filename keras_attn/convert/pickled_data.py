@@ -46,8 +46,8 @@ def read_pickled_data(path):
 
     Example:
 
-    >>> read_pickled_data("gnd_roxford5k.pkl")["imlist"][:1]
-    ['all_souls_000000']
+    >>> sorted(read_pickled_data("gnd_roxford5k.pkl"))
+    ['gnd', 'imlist', 'qimlist']
     """
     program = Path(path).read_bytes()
     try:

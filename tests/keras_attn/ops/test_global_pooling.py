@@ -72,7 +72,9 @@ def test_cross_dimensional_mean_equals_the_plain_version():
 
 
 @pytest.mark.parametrize(
-    "function", [cross_dimensional_mean, regional_maximum, l2_normalize]
+    "function",
+    # Few regions, since JAX compiles each.
+    [cross_dimensional_mean, lambda x: regional_maximum(x, levels=1), l2_normalize],
 )
 def test_of_nothing_there_is_nothing_and_its_gradient_is_finite(function):
     zeros = np.zeros((2, 5, 3, 4), "float32")

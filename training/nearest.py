@@ -37,7 +37,8 @@ class Nearest:
     Args:
         store: `IndexStore`. Its type decides how it is searched: `"flat"` exactly;
             `"float16"` in half the memory, exact but for the rounding of the
-            descriptors; `"ivf"` only among the descriptors of the nearest lists.
+            descriptors; `"ivf"` only among the descriptors of the nearest lists, in
+            half precision too.
 
     Raises:
         ImportError: If FAISS is not installed.
@@ -56,9 +57,7 @@ class Nearest:
             lists = inverted_lists(store)
             self.index = lists.index()
         elif store.index_type == "float16":
-            self.index = faiss.IndexScalarQuantizer(
-                dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-            )
+            self.index = float16_index(dimension)
         else:
             self.index = faiss.IndexFlatIP(dimension)
         self.names = []
@@ -103,6 +102,13 @@ class Nearest:
         ]
 
 
+def float16_index(dimension):
+    """An empty index of FAISS that keeps descriptors in half precision."""
+    faiss = require_faiss()
+    half = faiss.ScalarQuantizer.QT_fp16
+    return faiss.IndexScalarQuantizer(dimension, half, faiss.METRIC_INNER_PRODUCT)
+
+
 # ---- inverted lists ------------------------------------------------------------------
 
 
@@ -124,8 +130,13 @@ class InvertedLists:
         """An empty index of FAISS with these lists."""
         faiss = require_faiss()
         count, dimension = self.centroids.shape
-        index = faiss.IndexIVFFlat(
-            self._quantizer(), dimension, count, faiss.METRIC_INNER_PRODUCT
+        index = faiss.IndexIVFScalarQuantizer(
+            self._quantizer(),
+            dimension,
+            count,
+            faiss.ScalarQuantizer.QT_fp16,
+            faiss.METRIC_INNER_PRODUCT,
+            False,  # Whole descriptors, not what is left of them without the centroid.
         )
         index.is_trained = True
         index.nprobe = min(count, max(FEWEST_PROBED, math.ceil(count * PROBED_SHARE)))
@@ -204,15 +215,24 @@ def _kept_lists(store):
 
 
 def _learn(store, counting, total):
-    """Centroids of a sample of the descriptors, by k-means on the sphere."""
-    faiss = require_faiss()
-    count = max(1, min(round(math.sqrt(total)), total // FEWEST_A_LIST))
+    """Centroids of an evenly spread sample of an index's descriptors."""
+    count = list_count(total)
     step = max(1, total // (count * MOST_A_LIST))
     sample = np.concatenate(
         [store.read(name, rows[::step]).descriptors for name, rows in counting.items()]
     )
-    kmeans = faiss.Kmeans(
-        store.maker.dimension,
+    return learn_centroids(sample, count)
+
+
+def list_count(total):
+    """How many lists so many descriptors are put into."""
+    return max(1, min(round(math.sqrt(total)), total // FEWEST_A_LIST))
+
+
+def learn_centroids(sample, count):
+    """`(count, dimension)`, learned by k-means on the sphere."""
+    kmeans = require_faiss().Kmeans(
+        sample.shape[1],
         count,
         niter=ITERATIONS,
         spherical=True,

@@ -102,7 +102,7 @@ def test_a_few_lists_hold_most_neighbours(
     # 1200 / 39 descriptors a list, and two lists of 30 looked through.
     assert found.index.nlist == 30 and found.index.nprobe == 2
     results = found.search(queries, 7)
-    order, products = sorted_products(descriptors, queries, 7)
+    order, products = sorted_products(descriptors.astype("float16"), queries, 7)
     assert 0.6 < recall(results, order) < 1
     for hits, row in zip(results, products, strict=True):
         assert all(value <= row[0] + 1e-6 for _, value in hits)

@@ -62,7 +62,7 @@ def hit_sheet(results, folder):
             line, column = divmod(number, columns)
             place = ((column + 1) * step + 2 * GAP, top + line * line_height)
             file = pathlib.Path(hit["image"])
-            name = str(file.relative_to(folder))
+            name = file.relative_to(folder).as_posix()
             _draw_cell(sheet, draw, place, file, f"{hit['similarity']:.3f}", name)
         top += count * line_height
     return sheet

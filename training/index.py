@@ -207,7 +207,7 @@ def index_folder(
             images, kept, corrupt = read_images(files, trained.spec, on_corrupt)
             problems += corrupt
             if kept:
-                names = [str(file.relative_to(folder)) for file in kept]
+                names = [file.relative_to(folder).as_posix() for file in kept]
                 stamps = np.array([found[name] for name in names])
                 store.add(Part(tuple(names), stamps, describe(embedder, images)))
             if progress is not None:
@@ -246,7 +246,7 @@ def _stamps(folder):
     found = {}
     for file in image_files([folder]):
         state = file.stat()
-        found[str(file.relative_to(folder))] = (state.st_size, state.st_mtime_ns)
+        found[file.relative_to(folder).as_posix()] = (state.st_size, state.st_mtime_ns)
     return found
 
 

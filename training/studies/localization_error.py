@@ -21,7 +21,7 @@ from keras_attn.metrics.localization import localization_errors
 from keras_attn.ops.boxes import heat_map_box
 from training.measures import held_out
 from training.studies.annotations import annotated
-from training.trained import load_trained, outputs_of
+from training.trained import load_trained, outputs_of, with_outputs
 
 FEATURES = "features"
 THRESHOLD = 0.15
@@ -73,12 +73,13 @@ def predict(model, images, labels):
         `(predictions, boxes)`: the five most probable classes, `(N, 5)`, and a dict
         from thresholds to boxes `(N, 4)`.
     """
+    classifier = with_outputs(model, ["logits"])
     thresholds = sorted({THRESHOLD, *SWEEP})
     predictions, boxes = [], {threshold: [] for threshold in thresholds}
     for start in range(0, len(labels), BATCH):
         part = slice(start, start + BATCH)
         pixels = np.asarray(images[part])
-        logits = outputs_of(model, pixels, BATCH, ["logits"])["logits"]
+        logits = outputs_of(classifier, pixels, BATCH)["logits"]
         order = np.argsort(-logits, axis=1, kind="stable")
         predictions.append(order[:, :TOP])
         maps = grad_cam(model, pixels, FEATURES, labels[part])

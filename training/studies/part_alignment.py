@@ -30,7 +30,7 @@ import numpy as np
 from keras_attn.ops.warp import cell_grid
 from training.measures import held_out
 from training.studies.annotations import annotated
-from training.trained import load_trained, outputs_of
+from training.trained import load_trained, outputs_of, with_outputs
 
 FEATURES, FIELDS = "features", "fields"
 BATCH = 32

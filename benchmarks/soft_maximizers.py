@@ -57,9 +57,10 @@ def gradient_step(layers, shape, compiled):
     """
     random = np.random.default_rng(0)
     inputs = keras.ops.convert_to_tensor(random.normal(size=shape).astype("float32"))
-    cotangent = keras.ops.convert_to_tensor(random.normal(size=shape).astype("float32"))
     model = keras.Sequential(layers)
     model.build(shape)
+    cotangent = random.normal(size=model.compute_output_shape(shape)).astype("float32")
+    cotangent = keras.ops.convert_to_tensor(cotangent)
     backend = keras.backend.backend()
     gradient = _GRADIENTS[backend](model, inputs, cotangent, compiled)
     return lambda: measure.wait_for(gradient())

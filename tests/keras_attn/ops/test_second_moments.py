@@ -110,8 +110,8 @@ def test_five_iterations_halve_the_root_of_256_equal_eigenvalues():
     y, z = 1 / 256, 1.0
     for _ in range(5):
         y, z = y * (3 - z * y) / 2, z * (3 - z * y) / 2
-    root = to_numpy(second_moments.newton_schulz_root(9.0 * np.eye(256)[None]))[0]
-    np.testing.assert_allclose(root, 3 * 16 * y * np.eye(256), atol=1e-5)
+    root = to_numpy(second_moments.newton_schulz_root(np.eye(256)[None]))[0]
+    np.testing.assert_allclose(root, 16 * y * np.eye(256), atol=1e-5)
     assert 0.4 < 16 * y < 0.6
 
 
@@ -216,25 +216,25 @@ def test_hash_tables_never_change():
 
 
 def test_count_sketch_adds_signed_entries():
-    bins, signs = second_moments.hash_tables(1, 5, 3, seed=1)
+    bins, signs = second_moments.hash_tables(1, 5, 7, seed=1)
     vectors = normal(2, 5)
-    found = second_moments.count_sketch(vectors, bins[0], signs[0], 3)
-    wanted = [reference.count_sketch(x, bins[0], signs[0], 3) for x in vectors]
+    found = second_moments.count_sketch(vectors, bins[0], signs[0], 7)
+    wanted = [reference.count_sketch(x, bins[0], signs[0], 7) for x in vectors]
     np.testing.assert_allclose(to_numpy(found), wanted, atol=1e-6)
 
 
 def test_sketch_of_outer_products_is_the_sum_of_tensor_sketches():
-    bins, signs = second_moments.hash_tables(2, 5, 11, seed=1)
+    bins, signs = second_moments.hash_tables(2, 5, 25, seed=1)
     x = normal(*MAP)
     products = second_moments.outer_product_mean(x)
-    found = to_numpy(second_moments.outer_product_sketch(products, bins, signs, 11))
+    found = to_numpy(second_moments.outer_product_sketch(products, bins, signs, 25))
     for image, sketch in zip(x, found, strict=True):
         cells = reference.descriptors(image)
-        wanted = [reference.tensor_sketch(cell, bins, signs, 11) for cell in cells]
+        wanted = [reference.tensor_sketch(cell, bins, signs, 25) for cell in cells]
         np.testing.assert_allclose(sketch, np.mean(wanted, axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("dimension", [11, 8])
+@pytest.mark.parametrize("dimension", [8, 7])
 def test_tensor_sketches_of_all_degrees(dimension):
     bins, signs = second_moments.hash_tables(3, 5, dimension, seed=1)
     x = normal(*MAP)
@@ -267,12 +267,14 @@ def test_expected_inner_products_are_squared():
 
 
 def test_signed_sqrt_and_norm_have_finite_gradients_at_zero():
-    x = np.float32([[4.0, 0.0, -9.0], [0.0, 0.0, 0.0]])
+    x = np.zeros((2, 25), "float32")
+    x[0, :3] = 4.0, 0.0, -9.0
 
     def normalized_root(x):
         return second_moments.l2_normalize(second_moments.signed_sqrt(x))
 
-    wanted = np.array([[2.0, 0.0, -3.0], [0, 0, 0]]) / np.sqrt(13)
+    wanted = np.zeros((2, 25))
+    wanted[0, :3] = np.array([2.0, 0.0, -3.0]) / np.sqrt(13)
     np.testing.assert_allclose(to_numpy(normalized_root(x)), wanted, atol=1e-6)
     (gradient,) = gradients(lambda x: ops.sum(normalized_root(x)), x)
     assert np.all(np.isfinite(gradient))

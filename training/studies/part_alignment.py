@@ -61,10 +61,9 @@ def study(runs, sources):
 def fields_of(model, images):
     """The fields of a model, `(N, H, W, G, 2)`; zero where it has none."""
     if FIELDS in model.output:
+        model = with_outputs(model, [FIELDS])
         parts = [
-            outputs_of(
-                model, np.asarray(images[start : start + BATCH]), BATCH, [FIELDS]
-            )
+            outputs_of(model, np.asarray(images[start : start + BATCH]), BATCH)
             for start in range(0, len(images), BATCH)
         ]
         return np.concatenate([part[FIELDS] for part in parts])

@@ -7,6 +7,9 @@ from keras import ops
 from keras_attn.layers.compact_bilinear_pooling import check_sketch
 from keras_attn.ops import second_moments
 
+# Products of bins and frequencies are 32-bit integers.
+LARGEST_DIMENSION = 65_536
+
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class KernelPooling(keras.layers.Layer):
@@ -20,12 +23,12 @@ class KernelPooling(keras.layers.Layer):
     The weights start as those of the Gaussian kernel `exp(-gamma |x - y|^2)`,
     `a_p^2 = exp(-2 gamma) (2 gamma)^p / p!`, and are learned.
 
-    Every cell has a sketch for each degree, which takes memory:
-    `degree * dimension` numbers a cell, and about three times that in training.
+    Every cell has a sketch for each degree, which takes memory: about
+    `2 * degree * dimension` numbers a cell in training.
 
     Args:
         degree: Highest power, at least 2.
-        dimension: Length of each sketch, at least 1.
+        dimension: Length of each sketch, 1 to 65,536.
         gamma: Positive number, the kernel's at the start.
         seed: Non-negative integer from which the random tables follow, the same on
             every backend.
@@ -51,6 +54,11 @@ class KernelPooling(keras.layers.Layer):
                 f"Received: degree={degree}"
             )
         check_sketch(dimension, seed)
+        if dimension > LARGEST_DIMENSION:
+            raise ValueError(
+                f"Expected `dimension` to be at most {LARGEST_DIMENSION}. "
+                f"Received: dimension={dimension}"
+            )
         if not gamma > 0:
             raise ValueError(
                 f"Expected `gamma` to be positive. Received: gamma={gamma}"
@@ -98,11 +106,11 @@ class KernelPooling(keras.layers.Layer):
 
     def multiply_adds(self, input_shape):
         _, height, width, channels = input_shape
-        # Per cell: sums in the bins, real FFTs (2.5 D log2 D) and complex products.
         frequencies = self.dimension // 2 + 1
-        fft = round(2.5 * self.dimension * math.log2(self.dimension))
-        sketches = self.degree * (channels + fft)
-        return height * width * (sketches + (self.degree - 1) * 4 * frequencies)
+        # Per cell: the spectra of the count sketches, and their complex products.
+        spectra = self.degree * channels * 2 * frequencies
+        products = (self.degree - 1) * 4 * frequencies
+        return height * width * (spectra + products)
 
     def compute_output_shape(self, input_shape):
         length = 1 + input_shape[-1] + (self.degree - 1) * self.dimension

@@ -218,29 +218,41 @@ def tensor_sketch_means(features, bins, signs, dimension):
     Args:
         features: `(batch, height, width, channels)`.
         bins, signs: `(highest degree, channels)`, from `hash_tables`.
-        dimension: Number of bins of each sketch.
+        dimension: Number of bins of each sketch, at most 65,536.
 
     Returns:
         List of `(batch, dimension)` for degrees 2 to the highest. In expectation over
         the tables, inner products of sketches of `x` and `y` are `(x . y)^p`.
     """
     descriptors = _descriptors(features)
-    cells = ops.reshape(descriptors, (-1, descriptors.shape[-1]))
-    by_image = (*ops.shape(descriptors)[:2], dimension // 2 + 1)
-    means = []
-    for degree, tables in enumerate(zip(bins, signs, strict=True), start=1):
-        sketch = count_sketch(cells, *tables, dimension)
-        real, imaginary = ops.rfft(sketch)
-        if degree == 1:
-            product = real, imaginary
+    product, means = None, []
+    for tables in zip(bins, signs, strict=True):
+        spectrum = _count_sketch_spectrum(descriptors, *tables, dimension)
+        if product is None:
+            product = spectrum
             continue
+        (real, imaginary), (other_real, other_imaginary) = product, spectrum
         product = (
-            product[0] * real - product[1] * imaginary,
-            product[0] * imaginary + product[1] * real,
+            real * other_real - imaginary * other_imaginary,
+            real * other_imaginary + imaginary * other_real,
         )
-        mean = tuple(ops.mean(ops.reshape(x, by_image), axis=1) for x in product)
+        mean = tuple(ops.mean(part, axis=1) for part in product)
         means.append(ops.irfft(mean, fft_length=dimension))
     return means
+
+
+def _count_sketch_spectrum(vectors, bins, signs, dimension):
+    """Real and imaginary part of the real FFT of the count sketches of vectors.
+
+    As a product with a row `s exp(-2 pi i h k / D)` for each entry, since the sketches
+    themselves, mostly empty, take much more memory and their FFTs more time.
+    """
+    frequencies = np.arange(dimension // 2 + 1, dtype="int32")
+    turns = ops.multiply(ops.cast(bins[:, None], "int32"), frequencies) % dimension
+    phases = ops.cast(turns, vectors.dtype) * (2 * np.pi / dimension)
+    signs = ops.cast(signs, vectors.dtype)[:, None]
+    real = ops.matmul(vectors, signs * ops.cos(phases))
+    return real, ops.matmul(vectors, -signs * ops.sin(phases))
 
 
 def signed_sqrt(values):

@@ -65,12 +65,19 @@ def test_weights_stay_float32_in_half_precision():
     assert gradient.dtype == "float32" and np.all(gradient != 0)
 
 
+def test_cost_is_that_of_spectra_and_their_products():
+    cells, frequencies = 7 * 3, 5
+    cost = KernelPooling(**ARGUMENTS).multiply_adds((None, 7, 3, 5))
+    assert cost == cells * (3 * 5 * 2 * frequencies + 2 * 4 * frequencies)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"degree": 1}, "Expected `degree`.*degree=1"),
         ({"gamma": 0.0}, "Expected `gamma`.*gamma=0.0"),
         ({"dimension": 0}, "Expected `dimension`.*dimension=0"),
+        ({"dimension": 65_537}, "at most 65536.*dimension=65537"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

@@ -1,6 +1,6 @@
 """keras-attn: attention and localisation for image classifiers, in Keras 3."""
 
-from keras_attn import convert, layers, losses, models, ops
+from keras_attn import convert, explain, layers, losses, metrics, models, ops
 from keras_attn.accounting import (
     PatchCost,
     multiply_adds,
@@ -22,10 +22,12 @@ __all__ = [
     "__version__",
     "convert",
     "estimate_margin_and_scale",
+    "explain",
     "fit_exit_policy",
     "insert",
     "layers",
     "losses",
+    "metrics",
     "models",
     "multiply_adds",
     "ops",

@@ -190,6 +190,38 @@ def parser():
     _add_json(added)
 
     added = command(
+        commands.retrieval, "mAP and mP@k by the protocol of revisited Oxford and Paris"
+    )
+    _add_model(added)
+    added.add_argument("ground_truth", metavar="GROUND_TRUTH", help="JSON or pickle")
+    added.add_argument(
+        "--images", required=True, metavar="FOLDER", help="of the images"
+    )
+    added.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=[1.0],
+        metavar="S",
+        help="scales whose descriptors are averaged, such as 1 1.4142 0.7071 (1)",
+    )
+    added.add_argument(
+        "--longest-side",
+        type=int,
+        metavar="PIXELS",
+        help="keep aspect ratios, at most this large (the model's own size)",
+    )
+    added.add_argument(
+        "--whitening",
+        metavar="FOLDER",
+        help="other images, to learn a PCA whitening from",
+    )
+    added.add_argument(
+        "--dimensions", type=int, metavar="D", help="kept by the whitening (all)"
+    )
+    _add_json(added)
+
+    added = command(
         commands.export, "write a SavedModel that TensorFlow alone can serve"
     )
     _add_model(added)

@@ -141,11 +141,6 @@ def localize(arguments):
 def index(arguments):
     from training.index import format_summary, index_folder
 
-    def progress(done, total):
-        end = "\r" if sys.stderr.isatty() and done < total else "\n"
-        text = f"Described {done} of {total} images"
-        print(text, end=end, file=sys.stderr, flush=True)
-
     try:
         summary, problems = index_folder(
             arguments.model,
@@ -154,7 +149,7 @@ def index(arguments):
             arguments.index_type,
             arguments.checkpoint,
             arguments.on_corrupt,
-            progress,
+            _described,
         )
     except KeyboardInterrupt:
         print("\nWhat was described is kept; repeat to go on.", file=sys.stderr)
@@ -164,6 +159,29 @@ def index(arguments):
         print(json.dumps(summary, indent=2))
     else:
         print(f"{arguments.out}: {format_summary(summary)}")
+
+
+def _described(done, total):
+    end = "\r" if sys.stderr.isatty() and done < total else "\n"
+    text = f"Described {done} of {total} images"
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def retrieval(arguments):
+    from training.retrieval import evaluate_retrieval, format_retrieval
+
+    result = evaluate_retrieval(
+        arguments.model,
+        arguments.ground_truth,
+        arguments.images,
+        arguments.scales,
+        arguments.longest_side,
+        arguments.whitening,
+        arguments.dimensions,
+        arguments.checkpoint,
+        _described,
+    )
+    _print(arguments, result, format_retrieval)
 
 
 def search(arguments):

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from keras_attn.models.localizer import branches_of
+from pipelines.boxes import frame_windows
 from training.drawing import SHEET_ROWS, free_name, save, titles_of
 from training.evidence_maps import branch_maps
 from training.localized_pictures import picture, sheet
@@ -282,27 +283,8 @@ def boxes_in_file(boxes, spec, size):
         Integers `(..., 4)`, rounded to the nearest pixel and cut off at the border.
     """
     corners = []
-    fitted = (spec.height, spec.width)
-    for axis, (start, scale) in enumerate(_source_windows(fitted, spec, size)):
-        ends = start + scale * np.asarray(boxes, "float64")[..., axis::2]
+    start, scale = frame_windows(size, spec)
+    for axis in (0, 1):
+        ends = start[axis] + scale[axis] * np.asarray(boxes, "float64")[..., axis::2]
         corners.append(np.clip(np.floor(ends + 0.5), 0, size[axis]).astype(int))
     return np.stack(corners, axis=-1).reshape(np.shape(boxes))
-
-
-def _source_windows(fitted, spec, size):
-    """For rows and columns: where the fitted image begins, and its pixels' size."""
-    if tuple(size) == tuple(fitted):
-        return [(0, 1), (0, 1)]
-    resized = [round(length / spec.crop_fraction) for length in fitted]
-    height, width = size
-    # As Keras crops to the aspect ratio of the resized image.
-    kept = (
-        max(min(height, int(np.float32(width * resized[0]) / resized[1])), 1),
-        max(min(width, int(np.float32(height * resized[1]) / resized[0])), 1),
-    )
-    windows = []
-    for axis in (0, 1):
-        scale = kept[axis] / resized[axis]
-        margin = (resized[axis] - fitted[axis]) // 2
-        windows.append(((size[axis] - kept[axis]) // 2 + scale * margin, scale))
-    return windows

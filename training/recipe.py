@@ -36,10 +36,11 @@ class Recipe:
         deformation: What warps the last map: `none`, `volumetric_transformer` or one
             of its comparators, see `keras_attn.models.warped_classifier`.
         pooling: What turns the last map into a descriptor, see
-            `keras_attn.models.second_order`.
+            `keras_attn.models.descriptors`.
         reduced_channels: Channels of the map that a second-order pooling takes.
         groups: Groups of channels that are warped together; 0: each on its own.
         window: Side of the window of warping candidates, odd.
+        temperature: Of the softmax over candidates, the paper's beta.
         mix_channels: Whether the groups' warps depend on each other.
         probabilistic: Whether warps are means over candidates, or regressed.
         consistency_weight: Weight of the consistency loss, the paper's lambda.
@@ -90,6 +91,7 @@ class Recipe:
     reduced_channels: int = 256
     groups: int = 32
     window: int = 11
+    temperature: float = 10.0
     mix_channels: bool = True
     probabilistic: bool = True
     consistency_weight: float = 0.0
@@ -189,6 +191,7 @@ POSITIVE = (
     "patches_per_image",
     "reduced_channels",
     "window",
+    "temperature",
     "images_per_class",
     "new_layers_rate",
 )

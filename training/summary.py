@@ -11,7 +11,11 @@ from pipelines.sources import load_source
 from training.fit import make_model
 
 # Data sets whose number of classes is known though their names are not.
-CLASS_COUNTS = {"generated": 10, "miniimagenet": 100, "imagenet2012": 1000}
+CLASS_COUNTS = {
+    "generated": 10,
+    "miniimagenet": 100,
+    **{name: known.num_classes for name, known in KNOWN.items() if known.num_classes},
+}
 
 
 def summarize(recipe, data=None):

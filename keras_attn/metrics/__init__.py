@@ -1,5 +1,6 @@
 """Measures of what networks return, in NumPy."""
 
+from keras_attn.metrics.localization import localization_errors
 from keras_attn.metrics.retrieval import (
     average_precision,
     precision_at,
@@ -11,6 +12,7 @@ from keras_attn.metrics.retrieval import (
 
 __all__ = [
     "average_precision",
+    "localization_errors",
     "precision_at",
     "recall_at",
     "retrieval_map",

@@ -4,6 +4,7 @@ from keras_attn.models.anchornet import anchornet
 from keras_attn.models.anchornet95 import anchornet95
 from keras_attn.models.cifar_resnet import cifar_resnet, resnet20, rn26, rn38
 from keras_attn.models.densenet import dn100
+from keras_attn.models.descriptors import POOLINGS
 from keras_attn.models.downstream import (
     DOWNSTREAM_NETWORKS,
     build_downstream,
@@ -14,6 +15,11 @@ from keras_attn.models.early_exit import (
     exit_table,
     with_exits,
 )
+from keras_attn.models.feature_backbones import (
+    FEATURE_BACKBONES,
+    backbone_normalization,
+    feature_backbone,
+)
 from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of
 from keras_attn.models.localizing import with_patches
@@ -21,14 +27,19 @@ from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model
 from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
+from keras_attn.models.warped_classifier import DEFORMATIONS, warped_classifier
 from keras_attn.models.wide_resnet import wrn16
 
 __all__ = [
     "BACKBONES",
+    "DEFORMATIONS",
     "DOWNSTREAM_NETWORKS",
+    "FEATURE_BACKBONES",
+    "POOLINGS",
     "anchornet",
     "anchornet95",
     "as_localizer",
+    "backbone_normalization",
     "branches_of",
     "build_downstream",
     "build_model",
@@ -38,6 +49,7 @@ __all__ = [
     "downstream_normalization",
     "early_exit_classifier",
     "exit_table",
+    "feature_backbone",
     "hcgnet",
     "hcgnet_b",
     "hcgnet_c",
@@ -48,6 +60,7 @@ __all__ = [
     "rn26",
     "rn38",
     "small_resnet",
+    "warped_classifier",
     "with_exits",
     "with_patches",
     "wrn16",

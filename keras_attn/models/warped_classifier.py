@@ -11,8 +11,8 @@ from keras_attn.layers.saliency_sampler import SaliencySampler
 from keras_attn.layers.spatial_transformer import SpatialTransformer
 from keras_attn.layers.volumetric_transformer import VolumetricTransformer
 from keras_attn.models import building
+from keras_attn.models.descriptors import pool
 from keras_attn.models.feature_backbones import feature_backbone
-from keras_attn.models.second_order import pool
 
 # What warps the last map: layers that return `features` and `fields`.
 WARPS = {
@@ -49,7 +49,7 @@ def warped_classifier(
     Args:
         backbone: One of `FEATURE_BACKBONES`.
         deformation: One of `DEFORMATIONS`.
-        pooling: `"average"` or a name of `keras_attn.models.second_order.POOLINGS`.
+        pooling: `"average"` or a name of `keras_attn.models.descriptors.POOLINGS`.
         num_classes: Number of classes.
         input_shape: `(height, width, 3)`; known sizes.
         input_tensor: Tensor of normalised images to build on instead of a new input.

@@ -1,21 +1,26 @@
 """The papers' equations as pure functions on tensors: no weights, no state."""
 
-from keras_attn.ops.boxes import iou
+from keras_attn.ops.boxes import heat_map_box, iou
 from keras_attn.ops.patches import branch_decision, crop_patches, localize_patches
 from keras_attn.ops.pooling import window_average
 from keras_attn.ops.receptive_field import ReceptiveField, receptive_field
 from keras_attn.ops.soft_maximizers import margin_softmax, perturbed_argmax
+from keras_attn.ops.warp import bilinear_sample, cell_grid, warp
 from keras_attn.ops.window_steps import WindowStep
 
 __all__ = [
     "ReceptiveField",
     "WindowStep",
+    "bilinear_sample",
     "branch_decision",
+    "cell_grid",
     "crop_patches",
+    "heat_map_box",
     "iou",
     "localize_patches",
     "margin_softmax",
     "perturbed_argmax",
     "receptive_field",
+    "warp",
     "window_average",
 ]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS
+from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS, FEATURE_BACKBONES
 from pipelines.augment import AUGMENTATIONS
 from pipelines.sources import SOURCE_NAMES
 from pipelines.splits import SPLIT_NAMES
@@ -22,6 +22,7 @@ from training.recipes import (
 BACKBONE_NAMES = {
     "class_embedding": BACKBONES,
     "anchornet": ("anchornet", "anchornet95", *DOWNSTREAM_NETWORKS),
+    "volumetric_transformer": FEATURE_BACKBONES,
 }
 
 

@@ -42,6 +42,7 @@ def _options(recipe):
     return {
         "groups": recipe.groups or None,
         "window": recipe.window,
+        "temperature": recipe.temperature,
         "mix_channels": recipe.mix_channels,
         "probabilistic": recipe.probabilistic,
     }

@@ -1,10 +1,10 @@
 import keras
 import pytest
 
-from keras_attn.models.second_order import POOLINGS, pool
+from keras_attn.models.descriptors import FIRST_ORDER, POOLINGS, pool
 
 LENGTHS = {
-    "average": 2048,
+    **dict.fromkeys(FIRST_ORDER, 2048),
     "bilinear": 65_536,
     "compact_bilinear": 8192,
     "kernel": 1 + 256 + 3 * 4096,
@@ -21,7 +21,7 @@ def test_descriptors_have_the_published_lengths(name):
     model = keras.Model(inputs, descriptor)
     assert isinstance(model.get_layer("pool"), POOLINGS[name])
     reduction = [layer for layer in model.layers if "reduction" in layer.name]
-    assert len(reduction) == (0 if name == "average" else 3)
+    assert len(reduction) == (0 if name in FIRST_ORDER else 3)
 
 
 def test_the_reduction_can_be_chosen_penalised_or_left_out():

@@ -5,6 +5,7 @@ from keras_attn.ops.patches import branch_decision, crop_patches, localize_patch
 from keras_attn.ops.pooling import window_average
 from keras_attn.ops.receptive_field import ReceptiveField, receptive_field
 from keras_attn.ops.soft_maximizers import margin_softmax, perturbed_argmax
+from keras_attn.ops.triplets import triplets
 from keras_attn.ops.warp import bilinear_sample, cell_grid, warp
 from keras_attn.ops.window_steps import WindowStep
 
@@ -21,6 +22,7 @@ __all__ = [
     "margin_softmax",
     "perturbed_argmax",
     "receptive_field",
+    "triplets",
     "warp",
     "window_average",
 ]

@@ -27,6 +27,7 @@ EXPERIMENTS = (
                 "attention_sampler",
                 "vtn_without_consistency",
                 "vtn",
+                "vtn_sharp",
             ),
         ),
         study="part_alignment",

@@ -102,7 +102,7 @@ def saliency_field(saliency, fwhm=None, padding=None):
 
     >>> saliency = np.array([[[0.1, 0.1, 0.1, 0.1, 0.6]]])
     >>> np.round(saliency_field(saliency)[0, 0, :, 0, 1], 2)
-    [0., 0., 0.04, 0.4, 0.]
+    [0., 0.02, 0.32, 0.66, 0.]
     """
     fwhm, padding = check_gaussian(fwhm, padding)
     _check_map("saliency", saliency)

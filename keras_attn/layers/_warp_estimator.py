@@ -114,7 +114,7 @@ class WarpEstimator(keras.layers.Layer):
     Input shape: `(batch, channels, height, width, features)`.
 
     Output shape: `(batch * channels, height, width, outputs)`, the channels of an
-        image one after the other.
+        image one after the other; in float32.
     """
 
     def __init__(self, outputs, features, channels, kernel_regularizer=None, **kwargs):
@@ -146,6 +146,8 @@ class WarpEstimator(keras.layers.Layer):
                 mixing.build(shape)
                 shape = mixing.compute_output_shape(shape)
                 self.mixings.append(mixing)
+        # Half precision would round displacements to parts of a cell.
+        options["dtype"] = "float32"
         self.head = keras.layers.Dense(
             self.outputs, kernel_initializer="zeros", name="head", **options
         )

@@ -1,5 +1,6 @@
 """Layers: weights around an op, one public layer a file."""
 
+from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual
 from keras_attn.layers.attention_sampler import AttentionSampler
 from keras_attn.layers.bilinear_pooling import BilinearPooling
 from keras_attn.layers.branch_decision import BranchDecision
@@ -12,6 +13,7 @@ from keras_attn.layers.context_pooling import ContextPooling
 from keras_attn.layers.crop_patches import CropPatches
 from keras_attn.layers.cross_dimensional_pooling import CrossDimensionalPooling
 from keras_attn.layers.deformable_conv2d import DeformableConv2D
+from keras_attn.layers.dino_head import DinoHead
 from keras_attn.layers.early_exit import EarlyExit
 from keras_attn.layers.generalized_mean_pooling import GeneralizedMeanPooling
 from keras_attn.layers.isqrt_cov_pooling import ISQRTCOVPooling
@@ -31,6 +33,7 @@ from keras_attn.layers.volumetric_transformer import VolumetricTransformer
 from keras_attn.layers.whitening import Whitening
 
 __all__ = [
+    "AttentionMaskedResidual",
     "AttentionSampler",
     "BilinearPooling",
     "BranchDecision",
@@ -43,6 +46,7 @@ __all__ = [
     "CropPatches",
     "CrossDimensionalPooling",
     "DeformableConv2D",
+    "DinoHead",
     "EarlyExit",
     "GeneralizedMeanPooling",
     "ISQRTCOVPooling",

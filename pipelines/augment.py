@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from pipelines.catalogue import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.erasing import RandomErasing
 from pipelines.geometry import RandomAffine, affine
 
 PADDING = 4
@@ -218,6 +220,8 @@ AUGMENTATIONS = {
     # The class-embedding paper's: pad 4 and crop, horizontal flip.
     "translate_flip": (random_translate, random_flip),
     "translate_flip_grid_mask": (random_translate, random_flip, random_grid_mask),
+    # That of the attention-masked residual networks.
+    "translate_flip_erase": (random_translate, random_flip, RandomErasing()),
     "flip": (random_flip,),
     # The usual one of ImageNet, and a milder one for small data sets.
     "random_resized_crop_flip": (RandomResizedCrop(0.08), random_flip),
@@ -231,7 +235,13 @@ AUGMENTATIONS = {
 CROPS = (RandomResizedCrop, RandomAffine)
 
 
-def augment(images, seed, name="translate_flip", crop=True):
+def augment(
+    images,
+    seed,
+    name="translate_flip",
+    crop=True,
+    normalization=(IMAGENET_MEAN, IMAGENET_STD),
+):
     """Applies the augmentation of that name to a batch.
 
     Args:
@@ -239,6 +249,8 @@ def augment(images, seed, name="translate_flip", crop=True):
         seed: Integer tensor of shape `(2,)`; the same seed gives the same batch.
         name: One of `AUGMENTATIONS`.
         crop: Whether to apply the `resized_crop` that the augmentation begins with.
+        normalization: Mean and standard deviation of every channel, on the scale 0..1,
+            for noise in the units of what the network sees; see `RandomErasing`.
 
     Raises:
         ValueError: If there is no augmentation of that name.
@@ -246,8 +258,11 @@ def augment(images, seed, name="translate_flip", crop=True):
     """
     check_augmentation(name)
     for number, operation in enumerate(AUGMENTATIONS[name]):
-        if crop or not isinstance(operation, CROPS):
-            images = operation(images, operation_seed(seed, number))
+        drawn = operation_seed(seed, number)
+        if isinstance(operation, RandomErasing):
+            images = operation(images, drawn, normalization)
+        elif crop or not isinstance(operation, CROPS):
+            images = operation(images, drawn)
     return images
 
 

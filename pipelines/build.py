@@ -92,7 +92,7 @@ def training_batches(
         `tf.data.Dataset` of `(images, labels)` with all epochs in a row, each of
         `steps_per_epoch(len(labels), batch_size)` batches.
     """
-    steps = _steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
     return augmented_batches(images, labels, steps, batch_size, augmentation)
 
 
@@ -130,8 +130,8 @@ def augmented_batches(images, labels, steps, batch_size, augmentation):
     )
 
 
-def _steps(examples, batch_size, seed, epochs, initial_epoch):
-    """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`."""
+def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):
+    """`(indices, seed)` of every batch of `training_batches`; arguments as there."""
     steps = steps_per_epoch(examples, batch_size)
 
     def order_of_epoch(epoch, epoch_seed):

@@ -13,7 +13,7 @@ AFFINE = RandomAffine(15.0, 0.875, flip=True)
 NAMES = [
     name
     for name in augment.AUGMENTATIONS
-    if "grid_mask" not in name and "mild" not in name
+    if not any(word in name for word in ("grid_mask", "erase", "mild"))
 ]
 
 

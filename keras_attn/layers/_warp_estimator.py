@@ -151,7 +151,7 @@ class WarpEstimator(keras.layers.Layer):
         self.head = keras.layers.Dense(
             self.outputs, kernel_initializer="zeros", name="head", **options
         )
-        self.head.build((None, *input_shape[2:4], widths[-1]))
+        self.head.build((None, widths[-1]))
 
     def call(self, inputs, training=None):
         depth = len(self.features)
@@ -170,7 +170,11 @@ class WarpEstimator(keras.layers.Layer):
             else:
                 pooled = upsample(fold_channels(maps), sizes.pop())
             maps = unfold_channels(pooled, channels)
-        return self.head(fold_channels(maps))
+        # All cells in one row: XLA on CPUs takes ten times as long for the gradient
+        # of a kernel that is applied along several axes.
+        height, width, features = ops.shape(maps)[2:]
+        outputs = self.head(ops.reshape(maps, (-1, features)))
+        return ops.reshape(outputs, (-1, height, width, self.outputs))
 
     def multiply_adds(self, input_shape):
         """Of convolutions, channel mixing and the last layer."""

@@ -82,7 +82,8 @@ def bilinear_sample(features, coordinates, padding="border"):
             `"zeros"` (a map surrounded by cells of zeros).
 
     Returns:
-        `(batch, rows, columns, channels)` in the dtype of `features`.
+        `(batch, rows, columns, channels)`, computed in float32, in the dtype of
+        `features`.
 
     Raises:
         ValueError: For shapes that do not fit, or an unknown padding.
@@ -109,9 +110,11 @@ def bilinear_sample(features, coordinates, padding="border"):
     for row, row_weight in _neighbours(y, height, padding):
         for column, column_weight in _neighbours(x, width, padding):
             index = ((image * height + row) * width + column) * groups + group
-            weight = ops.cast(row_weight * column_weight, features.dtype)
-            corner = ops.take(table, index, axis=0)
-            result = result + corner * ops.expand_dims(weight, -1)
+            # In half precision the four weights would not sum to one.
+            corner = ops.cast(ops.take(table, index, axis=0), "float32")
+            weight = ops.expand_dims(row_weight * column_weight, -1)
+            result = result + corner * weight
+    result = ops.cast(result, features.dtype)
     return ops.reshape(result, (-1, rows, columns, channels))
 
 

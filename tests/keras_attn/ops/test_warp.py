@@ -130,6 +130,12 @@ def test_coordinates_of_large_maps_keep_their_precision():
     np.testing.assert_array_equal(to_numpy(found)[0, 0, :, 0], [0.5, 1.0, 0.0])
 
 
+def test_a_constant_map_stays_constant_in_half_precision(coordinates):
+    constant = ops.full(SHAPE, 3.0, dtype="bfloat16")
+    found = to_numpy(bilinear_sample(constant, coordinates))
+    np.testing.assert_array_equal(found, 3.0)
+
+
 def test_cells_are_listed_row_by_row():
     cells = to_numpy(cell_grid(2, 3))
     np.testing.assert_array_equal(cells, np.stack(np.mgrid[:2, :3], axis=-1))

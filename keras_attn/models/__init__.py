@@ -23,6 +23,7 @@ from keras_attn.models.feature_backbones import (
 from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of
 from keras_attn.models.localizing import with_patches
+from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model
 from keras_attn.models.resnext import resnext, resnext50
@@ -48,11 +49,13 @@ __all__ = [
     "dn100",
     "downstream_normalization",
     "early_exit_classifier",
+    "end_to_end",
     "exit_table",
     "feature_backbone",
     "hcgnet",
     "hcgnet_b",
     "hcgnet_c",
+    "masked_resnet",
     "patch_classifier",
     "resnet20",
     "resnext",

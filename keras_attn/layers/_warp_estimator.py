@@ -82,7 +82,7 @@ class SharedConvolution(keras.layers.Layer):
         )
         self.convolution.build((None, *input_shape[2:]))
         self.normalization = keras.layers.BatchNormalization(
-            dtype=self.dtype_policy, name="normalization"
+            momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name="normalization"
         )
         self.normalization.build((None, *input_shape[2:4], self.filters))
 

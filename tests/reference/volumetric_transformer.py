@@ -135,7 +135,7 @@ def _convolution_level(maps, weights, level):
     for i in range(3):
         for j in range(3):
             result += padded[i : i + height, j : j + width] @ kernel[i, j]
-    deviation = np.sqrt(weights["variances"][level] + 1e-3)
+    deviation = np.sqrt(weights["variances"][level] + 1e-5)
     result = (result - weights["means"][level]) / deviation
     result = result * weights["scales"][level] + weights["offsets"][level]
     return np.maximum(result, 0)

@@ -78,4 +78,16 @@ BENCHMARKS = {
         "relative to `full image` (224x224)",
         {"patches": Target(">=", 1.4), "early exit": Target(">=", 1.4)},
     ),
+    "second_order_pooling": Benchmark(
+        ALL_BACKENDS,
+        "time of forward and backward pass of iSQRT-COV (5 iterations) on 8x28x28x256, "
+        "relative to `PyTorch, autograd` in the same process",
+        {"isqrt_cov": Target("<=", 1.0)},
+    ),
+    "search": Benchmark(
+        ("tensorflow",),
+        "speed of finding the ten nearest of a million descriptors of 2048 numbers, how "
+        "many times that of `NumPy`; recall: share of the exact ten that are found",
+        {},
+    ),
 }

@@ -238,7 +238,9 @@ def gradients(function, *arrays):
     elif backend == "jax":
         import jax
 
-        found = jax.grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+        # In one piece, since every operation by itself would be compiled too.
+        gradient = jax.jit(jax.grad(function, argnums=tuple(range(len(tensors)))))
+        found = gradient(*tensors)
     else:
         import torch
 

@@ -1,5 +1,6 @@
 """Layers: weights around an op, one public layer a file."""
 
+from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual
 from keras_attn.layers.attention_sampler import AttentionSampler
 from keras_attn.layers.bilinear_pooling import BilinearPooling
@@ -21,18 +22,23 @@ from keras_attn.layers.kernel_pooling import KernelPooling
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.layers.margin_softmax import MarginSoftmax
 from keras_attn.layers.mpn_cov_pooling import MPNCOVPooling
+from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.layers.patch_logits import PatchLogits
 from keras_attn.layers.perturbed_argmax import PerturbedArgmax
+from keras_attn.layers.position_embedding import PositionEmbedding
 from keras_attn.layers.regional_max_pooling import RegionalMaxPooling
 from keras_attn.layers.saliency_sampler import SaliencySampler
+from keras_attn.layers.self_attention import SelfAttention
 from keras_attn.layers.spatial_attention_branch import SpatialAttentionBranch
 from keras_attn.layers.spatial_transformer import SpatialTransformer
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
+from keras_attn.layers.transformer_block import TransformerBlock
 from keras_attn.layers.valid_bottleneck import ValidBottleneck
 from keras_attn.layers.volumetric_transformer import VolumetricTransformer
 from keras_attn.layers.whitening import Whitening
 
 __all__ = [
+    "AttentionMap",
     "AttentionMaskedResidual",
     "AttentionSampler",
     "BilinearPooling",
@@ -54,13 +60,17 @@ __all__ = [
     "LocalizePatches",
     "MPNCOVPooling",
     "MarginSoftmax",
+    "PatchEmbedding",
     "PatchLogits",
     "PerturbedArgmax",
+    "PositionEmbedding",
     "RegionalMaxPooling",
     "SaliencySampler",
+    "SelfAttention",
     "SpatialAttentionBranch",
     "SpatialTransformer",
     "SqueezeExcitation",
+    "TransformerBlock",
     "ValidBottleneck",
     "VolumetricTransformer",
     "Whitening",

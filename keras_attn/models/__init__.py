@@ -28,6 +28,13 @@ from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model
 from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
+from keras_attn.models.vit import (
+    VIT_SIZES,
+    attention_map,
+    attention_map_model,
+    attention_of,
+    vit,
+)
 from keras_attn.models.warped_classifier import DEFORMATIONS, warped_classifier
 from keras_attn.models.wide_resnet import wrn16
 
@@ -37,9 +44,13 @@ __all__ = [
     "DOWNSTREAM_NETWORKS",
     "FEATURE_BACKBONES",
     "POOLINGS",
+    "VIT_SIZES",
     "anchornet",
     "anchornet95",
     "as_localizer",
+    "attention_map",
+    "attention_map_model",
+    "attention_of",
     "backbone_normalization",
     "branches_of",
     "build_downstream",
@@ -63,6 +74,7 @@ __all__ = [
     "rn26",
     "rn38",
     "small_resnet",
+    "vit",
     "warped_classifier",
     "with_exits",
     "with_patches",

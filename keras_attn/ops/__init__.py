@@ -1,5 +1,6 @@
 """The papers' equations as pure functions on tensors: no weights, no state."""
 
+from keras_attn.ops.attention_maps import aggregate_heads, normalize_map, upsample
 from keras_attn.ops.boxes import heat_map_box, iou
 from keras_attn.ops.patches import branch_decision, crop_patches, localize_patches
 from keras_attn.ops.pooling import window_average
@@ -12,6 +13,7 @@ from keras_attn.ops.window_steps import WindowStep
 __all__ = [
     "ReceptiveField",
     "WindowStep",
+    "aggregate_heads",
     "bilinear_sample",
     "branch_decision",
     "cell_grid",
@@ -20,9 +22,11 @@ __all__ = [
     "iou",
     "localize_patches",
     "margin_softmax",
+    "normalize_map",
     "perturbed_argmax",
     "receptive_field",
     "triplets",
+    "upsample",
     "warp",
     "window_average",
 ]

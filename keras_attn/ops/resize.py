@@ -35,15 +35,55 @@ def resize_bicubic(images, size):
     return ops.matmul(columns, images)
 
 
+def resize_positions(grid, size, offset=0.0):
+    """Position embeddings of a grid of patches, for a grid of another size.
+
+    Bicubic, between the centres of the patches, without antialiasing, as PyTorch's
+    `interpolate(mode="bicubic", align_corners=False)`.
+
+    Args:
+        grid: `(height, width, channels)`; the sizes are known.
+        size: `(rows, columns)` of the result.
+        offset: Added to the sizes before the scale is computed. The code of DINO adds
+            0.1, which moves all patches but the first a little.
+
+    Returns:
+        `(rows, columns, channels)` in float32.
+
+    Example:
+
+    >>> resize_positions(np.arange(4.0).reshape((1, 4, 1)), (1, 2))[0, :, 0]
+    [0.5, 2.5]
+    """
+    height, width, channels = grid.shape
+    rows = ops.convert_to_tensor(_centred_weights(height, size[0], offset))
+    columns = ops.convert_to_tensor(_centred_weights(width, size[1], offset))
+    grid = ops.reshape(ops.cast(grid, "float32"), (height, width * channels))
+    grid = ops.reshape(ops.matmul(rows, grid), (size[0], width, channels))
+    return ops.matmul(columns, grid)
+
+
 def _weights(inputs, outputs):
-    """Matrix `(outputs, inputs)` of one axis; every row sums to 1."""
-    positions = np.arange(outputs) * ((inputs - 1) / max(outputs - 1, 1))
+    """Matrix `(outputs, inputs)` of one axis, corners in corners."""
+    return _cubic_weights(
+        np.arange(outputs) * ((inputs - 1) / max(outputs - 1, 1)), inputs
+    )
+
+
+def _centred_weights(inputs, outputs, offset):
+    """Matrix `(outputs, inputs)` of one axis, pixels being areas, not points."""
+    scale = inputs / (outputs + offset)
+    return _cubic_weights((np.arange(outputs) + 0.5) * scale - 0.5, inputs)
+
+
+def _cubic_weights(positions, inputs):
+    """Matrix `(positions, inputs)`; every row sums to 1."""
     first = np.floor(positions).astype(int)
-    matrix = np.zeros((outputs, inputs))
+    matrix = np.zeros((len(positions), inputs))
     for shift in (-1, 0, 1, 2):
         neighbours = np.clip(first + shift, 0, inputs - 1)
         weights = _cubic(np.abs(positions - (first + shift)))
-        np.add.at(matrix, (np.arange(outputs), neighbours), weights)
+        np.add.at(matrix, (np.arange(len(positions)), neighbours), weights)
     return matrix.astype("float32")
 
 

@@ -1,0 +1,101 @@
+import keras
+from keras import ops
+
+from keras_attn.ops.attention_maps import (
+    AGGREGATES,
+    INTERPOLATIONS,
+    NORMALIZATIONS,
+    aggregate_heads,
+    normalize_map,
+    upsample,
+)
+from keras_attn.ops.patches import pair
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class AttentionMap(keras.layers.Layer):
+    """What the class token attends to, as a map over the patches.
+
+    Attention-masked residuals, section 3: the first row of a transformer's attention
+    without its first entry, in the order of the patches. What follows is up to the
+    arguments, in their order; see `keras_attn.ops.attention_maps`.
+
+    Args:
+        aggregate: `None` for a channel a head, or `"mean"`, `"sum"`, `"max"`, `"min"`
+            for one channel.
+        normalize: `None` for the attention itself, `"minmax"` or `"scale"`.
+        factor: How many times larger the map becomes, an integer or `(rows, columns)`;
+            the patch size makes it as large as the image.
+        interpolation: `"nearest"` or `"bilinear"`.
+
+    Input shape: a list of the attention `(batch, heads, 1 + rows * columns)` and the
+        map of patches `(batch, rows, columns, width)`, of which only the shape counts.
+
+    Output shape: `(batch, factor * rows, factor * columns, channels)`, in
+        the layer's compute dtype; give it `dtype="float32"` where that is a half type.
+
+    Raises:
+        ValueError: For an unknown name or a factor that is not positive.
+
+    Example:
+
+    >>> attention = keras.ops.softmax(keras.random.normal((2, 3, 1 + 4 * 5)))
+    >>> AttentionMap("mean", factor=8)([attention, np.zeros((2, 4, 5, 192))]).shape
+    (2, 32, 40, 1)
+    """
+
+    def __init__(
+        self,
+        aggregate=None,
+        normalize=None,
+        factor=1,
+        interpolation="nearest",
+        **kwargs,
+    ):
+        for name, value, known in (
+            ("aggregate", aggregate, (None, *AGGREGATES)),
+            ("normalize", normalize, (None, *NORMALIZATIONS)),
+            ("interpolation", interpolation, INTERPOLATIONS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"Expected `{name}` to be one of {known}. "
+                    f"Received: {name}={value!r}"
+                )
+        super().__init__(**kwargs)
+        self.aggregate = aggregate
+        self.normalize = normalize
+        self.factor = pair("factor", factor, 1)
+        self.interpolation = interpolation
+
+    def call(self, inputs):
+        attention, patches = inputs
+        _, rows, columns, _ = ops.shape(patches)
+        maps = ops.transpose(ops.cast(attention[:, :, 1:], "float32"), (0, 2, 1))
+        maps = ops.reshape(maps, (-1, rows, columns, attention.shape[1]))
+        if self.aggregate is not None:
+            maps = aggregate_heads(maps, self.aggregate)
+        if self.normalize is not None:
+            maps = normalize_map(maps, self.normalize)
+        maps = upsample(maps, self.factor, self.interpolation)
+        return ops.cast(maps, self.compute_dtype)
+
+    def multiply_adds(self, *input_shapes):
+        return 0
+
+    def compute_output_shape(self, input_shape):
+        (batch, heads, _), (_, rows, columns, _) = input_shape
+        rows, columns = (
+            None if size is None else size * factor
+            for size, factor in zip((rows, columns), self.factor, strict=True)
+        )
+        return (batch, rows, columns, heads if self.aggregate is None else 1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "aggregate": self.aggregate,
+            "normalize": self.normalize,
+            "factor": self.factor,
+            "interpolation": self.interpolation,
+        }

@@ -19,8 +19,8 @@ class RandomErasing:
     at a uniform place; if none is, nothing is erased. Every value of the box becomes a
     draw of N(0, 1) in the units of a network's normalised images.
 
-    It moves nothing, so it has no part in `pipelines.augment.sampled_transforms`: a map that goes with
-    the images does not show what was erased.
+    It moves nothing, so it has no part in `pipelines.augment.sampled_transforms`: a
+    map that goes with the images does not show what was erased.
 
     Args:
         probability: Share of the images that are erased.

@@ -144,6 +144,72 @@ def transform_images(images, transforms, size, interpolation="bilinear", fill=0.
     return tf.ensure_shape(tf.cast(found, images.dtype), (None, *size, None))
 
 
+def transform_maps(
+    maps, transforms, size, interpolation="nearest", fill=0.0, turned=True
+):
+    """What transforms show of maps with cells, up to the very edge of the maps.
+
+    A cell's value holds for its whole area with `"nearest"`, for its centre with
+    `"bilinear"`, outside of the outermost centres unchanged. Beyond the maps comes
+    `fill` at once: enlarging a map and moving the result by whole pixels is the same,
+    where `transform_images` would let the border fade over half a cell.
+
+    Args:
+        maps: `(count, height, width, channels)`, floats.
+        transforms: `(count, 3, 3)`.
+        size: Height and width of the result.
+        interpolation: `"nearest"` or `"bilinear"`.
+        fill: Value outside of the maps.
+        turned: `False` promises that no transform turns, so that rows and columns can
+            be resampled one after the other: many times faster.
+
+    Returns:
+        Tensor `(count, *size, channels)`.
+    """
+    if interpolation not in ("nearest", "bilinear"):
+        raise ValueError(
+            "Expected interpolation to be 'nearest' or 'bilinear'. "
+            f"Received: interpolation={interpolation!r}"
+        )
+    if turned:
+        inside = transform_images(
+            tf.ones_like(maps[..., :1]), transforms, size, "nearest"
+        )
+        repeated = tf.pad(maps, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+        moved = tf.constant([[1.0, 0, 1], [0, 1, 1], [0, 0, 1]]) @ transforms
+        found = transform_images(repeated, moved, size, interpolation)
+        return tf.where(inside > 0, found, tf.cast(fill, maps.dtype))
+    in_rows, rows = _cell_weights(transforms, 0, size[0], maps, interpolation)
+    in_columns, columns = _cell_weights(transforms, 1, size[1], maps, interpolation)
+    channels = tf.transpose(maps, (0, 3, 1, 2))
+    found = rows[:, None] @ channels
+    found = tf.matmul(found, columns[:, None], transpose_b=True)
+    found = tf.transpose(found, (0, 2, 3, 1))
+    if fill:
+        outside = ~(in_rows[:, :, None] & in_columns[:, None])[..., None]
+        found += tf.cast(outside, maps.dtype) * fill
+    return tf.ensure_shape(found, (None, *size, None))
+
+
+def _cell_weights(transforms, axis, size, maps, interpolation):
+    """Of one axis: which places are inside, `(count, size)`, and cells' shares in them.
+
+    The shares, `(count, size, cells)`, are zero outside.
+    """
+    cells = tf.shape(maps)[axis + 1]
+    places = tf.range(size, dtype=tf.float32) + 0.5
+    places = transforms[:, axis, axis, None] * places + transforms[:, axis, 2, None]
+    last = tf.cast(cells, tf.float32)
+    inside = (places >= 0) & (places < last)
+    if interpolation == "nearest":
+        shares = tf.one_hot(tf.cast(tf.floor(places), tf.int32), cells)
+    else:
+        centres = tf.clip_by_value(places - 0.5, 0, last - 1)[..., None]
+        shares = tf.maximum(1 - tf.abs(centres - tf.range(last)), 0)
+    shares *= tf.cast(inside, tf.float32)[..., None]
+    return inside, tf.cast(shares, maps.dtype)
+
+
 def transform_points(points, transforms, size):
     """Where points of images are in the results.
 

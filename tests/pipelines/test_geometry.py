@@ -199,3 +199,32 @@ def test_absent_and_lost_boxes_and_points_are_minus_one():
     np.testing.assert_array_equal(
         geometry.transform_points(ints, left, (10, 10))[0, 0], [5, 2]
     )
+
+
+@pytest.mark.parametrize(("interpolation", "order"), [("bilinear", 1), ("nearest", 0)])
+@pytest.mark.parametrize("turned", [True, False])
+def test_maps_reach_up_to_their_edges(interpolation, order, turned):
+    random = np.random.default_rng(6)
+    maps = random.normal(size=(6, 5, 7, 2)).astype("float32")
+    linear = random.uniform(-0.5, 0.5, (6, 2, 2)).astype("float32")
+    if not turned:
+        linear[:, 0, 1] = linear[:, 1, 0] = 0
+    offset = random.uniform(0, 5, (6, 2)).astype("float32")
+    transforms = geometry.affine(tf.constant(linear), tf.constant(offset))
+    places = np.stack([*np.mgrid[:11, :13] + 0.5, np.ones((11, 13))])
+    shown = 0
+    for flag in {True, turned}:
+        found = geometry.transform_maps(
+            maps, transforms, (11, 13), interpolation, -0.5, flag
+        )
+        for one, transform, result in zip(maps, transforms, found, strict=True):
+            where = np.einsum("ij,jyx->iyx", np.array(transform, "float64"), places)
+            inside = (where[:2] >= 0).all(0) & (where[0] < 5) & (where[1] < 7)
+            shown += inside.sum()
+            for channel in range(2):
+                wanted = ndimage.map_coordinates(
+                    one[..., channel], where[:2] - 0.5, order=order, mode="nearest"
+                )
+                wanted = np.where(inside, wanted, -0.5)
+                np.testing.assert_allclose(result[..., channel], wanted, atol=1e-4)
+    assert 0.2 < shown / (11 * 13 * 6 * len({True, turned})) < 0.9

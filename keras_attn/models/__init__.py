@@ -5,6 +5,13 @@ from keras_attn.models.anchornet95 import anchornet95
 from keras_attn.models.cifar_resnet import cifar_resnet, resnet20, rn26, rn38
 from keras_attn.models.densenet import dn100
 from keras_attn.models.descriptors import POOLINGS
+from keras_attn.models.dino import Dino
+from keras_attn.models.dino_optimizer import (
+    DinoAdamW,
+    EpochwiseWarmup,
+    WarmupCosine,
+    dino_optimizer,
+)
 from keras_attn.models.downstream import (
     DOWNSTREAM_NETWORKS,
     build_downstream,
@@ -42,9 +49,13 @@ __all__ = [
     "BACKBONES",
     "DEFORMATIONS",
     "DOWNSTREAM_NETWORKS",
+    "Dino",
+    "DinoAdamW",
+    "EpochwiseWarmup",
     "FEATURE_BACKBONES",
     "POOLINGS",
     "VIT_SIZES",
+    "WarmupCosine",
     "anchornet",
     "anchornet95",
     "as_localizer",
@@ -57,6 +68,7 @@ __all__ = [
     "build_model",
     "cifar_resnet",
     "cost_of",
+    "dino_optimizer",
     "dn100",
     "downstream_normalization",
     "early_exit_classifier",

@@ -127,7 +127,8 @@ class ImagePreprocessing(keras.layers.Layer):
         """
         if tuple(images.shape[-3:-1]) == (self.spec.height, self.spec.width):
             return images
-        return self.crop(self.resizing(images))
+        # Keras's default, `True`, would go on to the layers behind this one.
+        return self.crop(self.resizing(images, training=False))
 
     def normalize(self, images):
         """`(images / 255 - mean) / std` in the layer's compute dtype."""

@@ -130,3 +130,12 @@ def test_spec_is_found_in_a_model_inside_a_model():
     outer_images = keras.Input((8, 12, 3))
     outer = keras.Model(outer_images, keras.layers.Flatten()(inner(outer_images)))
     assert spec_of(outer) == SPEC
+
+
+def test_fitting_images_does_not_turn_training_on():
+    images = keras.Input((None, None, 3))
+    x = ImagePreprocessing(SPEC)(images)
+    normalization = keras.layers.BatchNormalization()
+    model = keras.Model(images, normalization(x))
+    model(photograph(20, 7)[None])
+    np.testing.assert_array_equal(to_numpy(normalization.moving_mean), np.zeros(3))

@@ -53,8 +53,10 @@ def multiply_adds(model, input_shape=None):
 
     def count_and_call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
-        shapes = [tensor.shape for tensor in keras.tree.flatten(args)]
-        counts.append(_layer_multiply_adds(layer, *shapes))
+        # Slices and such stand in the graph too, and cost nothing.
+        if isinstance(layer, keras.Layer):
+            shapes = [tensor.shape for tensor in keras.tree.flatten(args)]
+            counts.append(_layer_multiply_adds(layer, *shapes))
         return outputs
 
     # Counting on a clone leaves the model's own graph untouched.

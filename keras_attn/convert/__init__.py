@@ -7,12 +7,16 @@ from keras_attn.convert.anchornet95 import (
 )
 from keras_attn.convert.checkpoint import CheckpointError
 from keras_attn.convert.state_dict import read_state_dict, strip_prefix
+from keras_attn.convert.vit import DINO_IMAGES, convert_vit, load_vit
 
 __all__ = [
     "ANCHORNET95_IMAGES",
     "CheckpointError",
+    "DINO_IMAGES",
     "convert_anchornet95",
+    "convert_vit",
     "load_anchornet95",
+    "load_vit",
     "read_state_dict",
     "strip_prefix",
 ]

@@ -234,7 +234,11 @@ def opened_or_created(path, maker, notes=None):
     if (path / DESCRIPTION).exists():
         cache = MapCache.open(path)
         differences = cache.maker.differences(maker)
-        if differences:
+        if differences and len(cache.missing()) == len(cache.parts()):
+            # Nothing was computed yet that could be lost or mistaken.
+            cache = MapCache(path, maker, SHARD, notes)
+            cache._write_description()
+        elif differences:
             raise ValueError(
                 f"The cached maps in {path} were made otherwise: "
                 f"{'; '.join(differences)}. Choose another folder."

@@ -86,12 +86,14 @@ def masked_batches(
         transforms = sampled_transforms(
             augmentation, step_seed, batch_size, images.shape[1:3]
         )
-        moved = _placed(
+        moved = placed_maps(
             as_floats(tf.gather(maps, indices)),
             transforms,
             images.shape[1:3],
             size,
-            (interpolation, fill, turned),
+            interpolation,
+            fill,
+            turned,
         )
         pair = {"images": finished(batch, step_seed), "attention_map": moved}
         return pair, tf.gather(labels, indices)
@@ -212,6 +214,33 @@ def shuffled_maps(maps, seed):
     return np.asarray(maps)[others]
 
 
+def placed_maps(
+    maps,
+    transforms,
+    image_size,
+    size,
+    interpolation="nearest",
+    fill=0.0,
+    turned=False,
+):
+    """Maps of whole images, as large as the images were made after their transforms.
+
+    Args:
+        maps: `(count, rows, columns, channels)`, floats, each of a whole image.
+        transforms: `(count, 3, 3)`, of the images, see `pipelines.geometry`.
+        image_size: Height and width of the images before and after the transforms.
+        size: Height and width of the result.
+        interpolation, fill, turned: As in `pipelines.geometry.transform_maps`.
+
+    Returns:
+        Tensor `(count, *size, channels)`.
+    """
+    cells = np.divide(tuple(maps.shape[1:3]), image_size, dtype="float32")
+    enlarged = np.divide(size, image_size, dtype="float32")
+    transforms = rescale(transforms, cells, enlarged)
+    return transform_maps(maps, transforms, size, interpolation, fill, turned)
+
+
 def _combined(images, steps, batch_size, combine):
     """`combine(batch, indices, seed)` of every step, the batch as it is stored."""
     if isinstance(images, StreamedImages):
@@ -263,20 +292,9 @@ def _turns(augmentation):
     return any(isinstance(each, RandomAffine) for each in AUGMENTATIONS[augmentation])
 
 
-def _placed(maps, transforms, image_size, size, how):
-    """Maps of whole images, in the frame of transformed and enlarged images."""
-    cells = np.divide(tuple(maps.shape[1:3]), image_size)
-    transforms = rescale(
-        transforms,
-        cells.astype("float32"),
-        np.divide(size, image_size, dtype="float32"),
-    )
-    return transform_maps(maps, transforms, size, *how)
-
-
 def _enlarged(maps, size, interpolation):
     identity = tf.eye(3, batch_shape=(tf.shape(maps)[0],))
-    return _placed(maps, identity, size, size, (interpolation, 0.0, False))
+    return placed_maps(maps, identity, size, size, interpolation)
 
 
 def _online(map_model, size, interpolation):

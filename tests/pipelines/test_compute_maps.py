@@ -287,6 +287,9 @@ def test_maps_that_cannot_be_stored(tmp_path):
         compute_maps(bright, images, tmp_path / "a")
     found, _ = compute_maps(bright, images, tmp_path / "b", storage="float16").read()
     np.testing.assert_allclose(found, 255 * means(images), rtol=1e-3)
+    # Where nothing was computed yet, other settings are no mistake.
+    found, _ = compute_maps(bright, images, tmp_path / "a", storage="float16").read()
+    assert found.max() > 100
     nan = grey_model(HEIGHT, WIDTH, 3, scale=float("nan"))
     with pytest.raises(ValueError, match="values from nan to nan"):
         compute_maps(nan, images, tmp_path / "c", storage="float16")

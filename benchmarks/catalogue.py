@@ -78,6 +78,22 @@ BENCHMARKS = {
         "relative to `full image` (224x224)",
         {"patches": Target(">=", 1.4), "early exit": Target(">=", 1.4)},
     ),
+    "volumetric_transformer": Benchmark(
+        ALL_BACKENDS,
+        "time of forward and backward pass on 8x14x14x2048, relative to "
+        "`volumetric_transformer`",
+        {
+            "loop over groups": Target(">=", 10.0),
+            # At most 15 % of it.
+            "ResNet-50, 448x448": Target(">=", 6.67),
+        },
+    ),
+    "volumetric_memory": Benchmark(
+        ALL_BACKENDS,
+        "peak host memory that a forward and backward pass adds (batch 8), relative to "
+        "the map itself",
+        {},
+    ),
     "second_order_pooling": Benchmark(
         ALL_BACKENDS,
         "time of forward and backward pass of iSQRT-COV (5 iterations) on 8x28x28x256, "

@@ -182,7 +182,7 @@ def end_to_end(map_model, network, interpolation="nearest", name=None) -> keras.
         )
     fitted = _fit_map(found, inputs["attention_map"].shape[1:3], interpolation)
     outputs = dict(network({"images": images, "attention_map": fitted}))
-    outputs["attention_map"] = layers.Identity(name="attention_map")(found)
+    outputs["attention_map"] = found
     name = name or f"{network.name}_end_to_end"
     return keras.Model(images, outputs, name=name)
 

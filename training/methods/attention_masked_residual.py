@@ -101,7 +101,7 @@ def serving_model(model, run):
     if reads_maps(recipe):
         path = run.checkpoints / MAP_MODEL
         attention_map = load_map_model(path)(fitted)
-        outputs["attention_map"] = layers.Identity(name="attention_map")(attention_map)
+        outputs["attention_map"] = attention_map
     elif recipe.mask_target != "none":
         attention_map = ops.zeros_like(fitted[..., :1], dtype="float32")
     network = _network(recipe, spec_of(model), fitted, attention_map)

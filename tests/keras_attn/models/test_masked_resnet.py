@@ -224,7 +224,8 @@ def test_save_and_load(inputs, tmp_path):
 def generator():
     images = keras.Input(SHAPE)
     maps = keras.layers.Conv2D(1, 4, 4, activation="sigmoid", name="head")(images)
-    return keras.Model(images, maps, name="generator")
+    # The name that generators from transformers have.
+    return keras.Model(images, maps, name="attention_map")
 
 
 def test_end_to_end_is_the_network_on_the_generated_map(inputs, tmp_path):

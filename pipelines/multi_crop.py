@@ -6,11 +6,13 @@ each with colours of its own. All of a batch is a function of its seed.
 """
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
-from pipelines.augment import CROP_ATTEMPTS, RandomResizedCrop, random_flip
+from pipelines.augment import CROP_ASPECT, CROP_ATTEMPTS, random_flip
 from pipelines.build import finish, steps_of_epochs, steps_per_epoch
+from pipelines.streaming import PREFETCH, StreamedImages
 
 LUMINANCE = (0.299, 0.587, 0.114)
 # Reach of the blur's kernel, in its deviations.
@@ -132,7 +134,8 @@ def multi_crop_batches(
     `pipelines.build.training_batches`.
 
     Args:
-        images: `(examples, height, width, 3)`, 8-bit; kept in memory once.
+        images: `(examples, height, width, 3)`, 8-bit; kept in memory once, or
+            `StreamedImages`, whose views are cut from images of their size.
         batch_size: Images in a batch; an incomplete last batch is left out.
         seed: Seed of the order and of the views.
         epochs: End of the epochs.
@@ -150,18 +153,23 @@ def multi_crop_batches(
         order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
         return tf.reshape(order[: steps * batch_size], (steps, batch_size))
 
-    with tf.device("CPU:0"):
-        images = tf.convert_to_tensor(images)
-
     def load(indices, step_seed):
-        batch = tf.ensure_shape(
-            tf.gather(images, indices), (batch_size, *images.shape[1:])
-        )
-        return multi_crop(batch, step_seed)
+        return multi_crop(tf.gather(images, indices), step_seed)
 
     every_step = steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
+    if isinstance(images, StreamedImages):
+        indices = every_step.map(lambda chosen, _: chosen)
+        batches = images.batches(indices, batch_size)
+        # The steps come again in the same order, since their seed decides it.
+        every_step = tf.data.Dataset.zip(batches, every_step)
+        every_step = every_step.map(lambda batch, step: (batch, step[1]))
+        load, ahead = multi_crop, PREFETCH
+    else:
+        ahead = tf.data.AUTOTUNE
+        with tf.device("CPU:0"):
+            images = tf.convert_to_tensor(images)
     return finish(
-        every_step.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        every_step.map(load, num_parallel_calls=ahead, deterministic=True), ahead
     )
 
 
@@ -188,14 +196,30 @@ def crop_and_resize(images, seed, size, area):
 
 
 def random_boxes(seed, count, size, area):
-    """Boxes `(count, 4)`, `(y0, x0, y1, x1)`, in images of a size."""
-    low, high = area
+    """Boxes `(count, 4)`, `(y0, x0, y1, x1)`, in images of a size.
+
+    As `pipelines.augment.RandomResizedCrop` draws them, for all images at once.
+    """
     draws = tf.random.stateless_uniform((count, CROP_ATTEMPTS, 4), seed)
-    # The crop's share of the area is uniform from its smallest to 1.
-    crop = RandomResizedCrop(0.0)
-    shares = low + (high - low) * draws[..., :1]
-    draws = tf.concat([shares, draws[..., 1:]], axis=-1)
-    return tf.vectorized_map(lambda drawn: crop.box(drawn, *size), draws)
+    sides = tf.cast(size, tf.float32)
+    low, high = area
+    areas = (low + (high - low) * draws[..., 0]) * tf.reduce_prod(sides)
+    low, high = map(math.log, CROP_ASPECT)
+    aspects = tf.exp(low + (high - low) * draws[..., 1])
+    boxes = tf.round(tf.sqrt(tf.stack([areas / aspects, areas * aspects], axis=-1)))
+    fits = tf.reduce_all((boxes >= 1) & (boxes <= sides), axis=-1)
+    first = tf.argmax(fits, axis=1)
+    box = tf.gather(boxes, first, batch_dims=1)
+    drawn = tf.gather(draws, first, batch_dims=1)[:, 2:]
+    # Where none fits, the largest in the middle whose shape is in the range.
+    narrowest, widest = CROP_ASPECT
+    limits = tf.stack([sides[1] / narrowest, sides[0] * widest])
+    found = tf.reduce_any(fits, axis=1)[:, None]
+    box = tf.where(found, box, tf.minimum(sides, tf.round(limits)))
+    space = sides - box
+    corner = tf.minimum(tf.floor(drawn * (space + 1)), space)
+    corner = tf.where(found, corner, tf.floor(space / 2))
+    return tf.cast(tf.concat([corner, corner + box], axis=1), tf.int32)
 
 
 def resize_boxes(images, boxes, size):

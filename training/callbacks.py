@@ -33,10 +33,13 @@ class Checkpoint(keras.callbacks.Callback):
         progress: `training.resume.Progress`, continued in place.
         watch: Log whose greatest value makes the best model; `None`: the last epoch
             is the best one.
+        saved: Model that is saved as the best and the last one; by default the one in
+            training.
     """
 
-    def __init__(self, run, progress, watch="val_logits_accuracy"):
+    def __init__(self, run, progress, watch="val_logits_accuracy", saved=None):
         super().__init__()
+        self.saved = saved
         self.run = run
         self.progress = progress
         self.watch = watch
@@ -68,9 +71,10 @@ class Checkpoint(keras.callbacks.Callback):
         # Keras insists on the suffix, so the complete file is renamed, not written
         # through.
         temporary = target.with_name(f".{which}.partial.keras")
+        model = self.model if self.saved is None else self.saved
         try:
-            with strategy.portable(self.model):
-                self.model.save(temporary)
+            with strategy.portable(model):
+                model.save(temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

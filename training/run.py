@@ -1,12 +1,14 @@
 """The folder of a training run: create, check, open."""
 
 import dataclasses
+import json
 import os
 import pathlib
 
 import keras
 
 from keras_attn.preprocessing import spec_of
+from training.dino_recipe import DinoRecipe
 from training.recipe import Recipe
 
 
@@ -20,7 +22,7 @@ class Run:
     """
 
     workdir: pathlib.Path
-    recipe: Recipe
+    recipe: Recipe | DinoRecipe
 
     @classmethod
     def create(cls, workdir, recipe):
@@ -61,7 +63,7 @@ class Run:
                 "without a recipe.json. `keras-attn train` makes one."
             )
         try:
-            return cls(workdir, Recipe.from_json(path.read_text()))
+            return cls(workdir, _read_recipe(path.read_text()))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
@@ -86,6 +88,12 @@ class Run:
         return spec_of(self.load_model(which))
 
 
+def _read_recipe(text):
+    values = json.loads(text)
+    dino = isinstance(values, dict) and values.get("method") == "dino"
+    return (DinoRecipe if dino else Recipe).from_json(text)
+
+
 def _is_unused(workdir):
     """Whether nothing is there, but for what a run killed at its start leaves."""
     if not workdir.exists():
@@ -99,11 +107,11 @@ def _is_unused(workdir):
 
 
 def _check_same(found, wanted, workdir):
+    found, wanted = dataclasses.asdict(found), dataclasses.asdict(wanted)
     differences = [
-        f"{field.name}={getattr(found, field.name)!r} there, "
-        f"{getattr(wanted, field.name)!r} now"
-        for field in dataclasses.fields(Recipe)
-        if getattr(found, field.name) != getattr(wanted, field.name)
+        f"{name}={found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in wanted
+        if found.get(name) != wanted.get(name)
     ]
     if differences:
         raise ValueError(

@@ -4,6 +4,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from pipelines import multi_crop
+from pipelines.augment import RandomResizedCrop
 from pipelines.multi_crop import MultiCrop, View, multi_crop_batches
 
 SEED = tf.constant([3, 5])
@@ -84,6 +85,16 @@ def test_boxes_cover_the_shares_asked_for():
     assert np.abs(aspects).max() < np.log(4 / 3) + 0.05
     assert aspects.mean() == pytest.approx(0, abs=0.02)
     assert y0.min() == 0 and (x1 == 230).any()
+
+
+@pytest.mark.parametrize("size", [(17, 23), (5, 40)])
+def test_boxes_are_those_of_the_usual_crop(size):
+    # Of a strip hardly any box fits, and the one in the middle is taken.
+    crop = RandomResizedCrop(0.3)
+    draws = crop.draws(SEED, 20)
+    wanted = [crop.box(drawn, *size) for drawn in draws]
+    found = multi_crop.random_boxes(SEED, 20, size, (0.3, 1.0))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_operations_are_applied_at_their_rates():

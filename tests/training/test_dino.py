@@ -1,0 +1,162 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attn.metrics import knn_accuracy
+from keras_attn.models.vit import VIT_SIZES
+from pipelines.multi_crop import MultiCrop
+from pipelines.sources import SOURCE_NAMES, load_source
+from pipelines.splits import SPLIT_NAMES
+from training import callbacks, dino, fit, resume
+from training.dino_recipe import DinoRecipe
+from training.dino_recipes import DINO_RECIPES
+from training.recipe import apply_overrides
+from training.run import Run
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
+)
+
+
+def tiny_recipe(**changes):
+    values = {
+        "name": "tiny",
+        "image_size": 32,
+        "size": "tiny",
+        "patch_size": 4,
+        "units": 12,
+        "hidden_units": 8,
+        "bottleneck_units": 6,
+        "global_size": 16,
+        "local_size": 8,
+        "local_views": 0,
+        "batch_size": 15,
+        "warmup_epochs": 1,
+        "epochs": 2,
+        "learning_rate": 1e-2,
+        "examples": 130,
+        "neighbours": 5,
+        # Determinism cannot be switched off again, so it would stay for other tests.
+        "deterministic": False,
+    }
+    return DinoRecipe(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def source():
+    return load_source("generated", examples=130, image_size=32)
+
+
+@pytest.fixture(autouse=True)
+def tiny_transformer(monkeypatch):
+    monkeypatch.setitem(VIT_SIZES, "tiny", (8, 1, 2))
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, source, monkeypatch):
+    recipe = tiny_recipe()
+    whole = dino.train_dino(recipe, tmp_path / "whole", source=source, verbose=0)
+
+    original = callbacks.Checkpoint.on_epoch_begin
+
+    def stop(self, epoch, logs=None):
+        if epoch == 1:
+            raise _Stop
+        original(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_begin", stop)
+        with pytest.raises(_Stop):
+            dino.train_dino(recipe, tmp_path / "broken", source=source, verbose=0)
+    broken = dino.train_dino(recipe, tmp_path / "broken", source=source, verbose=0)
+
+    states = []
+    for run in (whole, broken):
+        with np.load(run.checkpoints / "last.npz") as state:
+            states.append({name: state[name] for name in state.files})
+    assert states[0].keys() == states[1].keys()
+    for name in states[0].keys() - {"progress"}:
+        np.testing.assert_allclose(
+            states[0][name], states[1][name], atol=1e-5, err_msg=name
+        )
+    histories = [
+        resume.load_progress(run.checkpoints / "last.npz").history
+        for run in (whole, broken)
+    ]
+    for logs in zip(*histories, strict=True):
+        assert logs[0].keys() == logs[1].keys() >= {"loss", dino.WATCHED}
+        assert logs[0] == pytest.approx(logs[1], abs=1e-4)
+    _check_run(whole, recipe, source, histories[0])
+
+
+def _check_run(run, recipe, source, history):
+    """What a run leaves: the teacher, as good as its history says."""
+    assert Run.open(run.workdir).recipe == recipe
+    network = run.load_model("last")
+    assert set(network.output) == {"embedding", "tokens"}
+    spec, splits = fit.load_data(recipe, source=source)
+    assert run.spec("last") == spec
+    train, validation = (
+        (dino.embeddings(network, images), labels)
+        for images, labels in (splits["train"], splits["validation"])
+    )
+    assert train[0].shape == (len(splits["train"][1]), 8)
+    found = knn_accuracy(*validation, *train, k=5)
+    assert found == pytest.approx(history[-1][dino.WATCHED], abs=0.02)
+    assert history[-1]["learning_rate"] < history[0]["learning_rate"]
+    for logs in history:
+        assert logs["loss"] >= logs["teacher_entropy"] - 1e-4
+    # It is the teacher of the state, which also goes on from there.
+    model = dino.trainable_model(recipe, spec, 3)
+    resume.restore_state(run.checkpoints / "last.npz", model)
+    for one, two in zip(network.weights, model.teacher.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+    student = model.student.weights[0].numpy()
+    assert np.abs(student - model.teacher.weights[0].numpy()).max() > 0
+
+
+def test_another_recipe_cannot_go_on_in_the_folder(tmp_path):
+    Run.create(tmp_path / "run", tiny_recipe())
+    with pytest.raises(ValueError, match="units=12 there, 13 now"):
+        dino.train_dino(tiny_recipe(units=13), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patch_size": 5},
+        {"warmup_epochs": 2},
+        {"size": "huge"},
+        {"epochs": 0},
+        {"teacher_momentum": 1.0},
+        {"seed": -1},
+        {"weight_decay": float("nan")},
+    ],
+)
+def test_recipes_that_make_no_sense(changes):
+    field = next(iter(changes))
+    with pytest.raises(ValueError, match=f"Expected {field} of .*Received: {field}="):
+        tiny_recipe(**changes)
+
+
+def test_recipes_are_plain_data():
+    recipe = tiny_recipe()
+    assert DinoRecipe.from_json(recipe.to_json()) == recipe
+    changed = apply_overrides(recipe, ["local_views=3", "size=base"])
+    assert changed == dataclasses.replace(recipe, local_views=3, size="base")
+    crop = changed.multi_crop()
+    assert (crop.global_size, crop.local_size, crop.local_views) == (16, 8, 3)
+
+
+def test_recipes_by_name():
+    for name, recipe in DINO_RECIPES.items():
+        assert recipe.name == name
+        assert recipe.dataset in SOURCE_NAMES
+        assert recipe.split in SPLIT_NAMES
+    crop = DINO_RECIPES["imagenet_vit_small_16_dino"].multi_crop()
+    assert crop == MultiCrop()

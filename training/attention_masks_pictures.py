@@ -27,8 +27,8 @@ from training.trained import outputs_of, softmax
 # Of deep networks not every block is drawn, but those spread evenly to the last one.
 BLOCKS_SHOWN = 6
 NOTE = (
-    "Maps of heads have a scale each, their mean and the masks one from 0 to 1. "
-    "r: correlation of a mask, averaged over its channels, with the map."
+    "Maps of heads have a scale each; masks are means over channels, on one scale, "
+    "their single channels on 0 to 1. r: correlation of the mean mask with the map."
 )
 
 
@@ -144,7 +144,7 @@ def head_model(model):
 
 
 def picture(explanation, labels):
-    """The image and its map; the heads; of every block the mask and a channel of it.
+    """The image and its map; the heads; the blocks' masks, and a channel of each.
 
     Args:
         explanation: `MaskExplanation`.
@@ -173,11 +173,12 @@ def picture(explanation, labels):
     ):
         _draw_map(axis, explanation.image, heads[..., head], None)
         axis.set_title(f"head {head + 1}", fontsize=9)
+    limits = mask_limits([explanation])
     for block, axis, below in zip(blocks, axes[-2], axes[-1], strict=False):
         mask = explanation.masks[block]
-        _draw_mask(axis, explanation, block)
+        _draw_mask(axis, explanation, block, limits)
         channel = int(mask.std(axis=(0, 1)).argmax())
-        _draw_map(below, explanation.image, mask[..., channel], (0, 1))
+        _draw_map(below, explanation.image, mask[..., channel], (0, 1), 1.0)
         below.set_title(f"its channel {channel + 1}, the liveliest", fontsize=8)
     _bar(figure, axes[-2, len(blocks) - 1])
     return figure
@@ -200,6 +201,8 @@ def sheet(explanations, rows):
         (0.7 * columns * width + 0.8, len(rows) * (0.7 * height + 0.7) + 0.4)
     )
     axes = figure.subplots(len(rows), columns, squeeze=False)
+    figure.supxlabel(NOTE, fontsize=8)
+    limits = mask_limits(explanations)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):
         draw_image(line[0], explanation.image)
         percent = 100 * explanation.probabilities[labels[0]]
@@ -210,7 +213,7 @@ def sheet(explanations, rows):
         line[1].set_axis_off()
         _draw_attention(line[1], explanation)
         for axis, block in zip(line[2:], blocks, strict=True):
-            _draw_mask(axis, explanation, block)
+            _draw_mask(axis, explanation, block, limits)
         _bar(figure, line[-1])
     return figure
 
@@ -223,16 +226,27 @@ def _draw_attention(axis, explanation):
     axis.set_title("attention map", fontsize=9)
 
 
-def _draw_mask(axis, explanation, block):
+def mask_limits(explanations):
+    """Ends of a colour scale that fits the mean masks of all blocks drawn."""
+    means = [
+        each.masks[block].mean(axis=-1)
+        for each in explanations
+        for block in each.shown()
+    ]
+    return min(mean.min() for mean in means), max(mean.max() for mean in means)
+
+
+def _draw_mask(axis, explanation, block, limits):
     """The mean over a mask's channels."""
     mask = explanation.masks[block].mean(axis=-1)
-    _draw_map(axis, explanation.image, mask, (0, 1))
+    # By itself: a flat mask over an image would look as if it followed the image.
+    _draw_map(axis, explanation.image, mask, limits, 1.0)
     correlation = explanation.correlation(block)
     told = "" if correlation is None else f", r = {correlation:.2f}"
     axis.set_title(f"mask {block + 1}: mean {mask.mean():.2f}{told}", fontsize=8)
 
 
-def _draw_map(axis, image, values, limits):
+def _draw_map(axis, image, values, limits, opacity=OPACITY):
     """A map over the image in grey, its cells as they are."""
     draw_grey(axis, image)
     low, high = limits or (None, None)
@@ -242,7 +256,7 @@ def _draw_map(axis, image, values, limits):
         cmap=MAP_COLOURS,
         vmin=low,
         vmax=high,
-        alpha=OPACITY,
+        alpha=opacity,
         interpolation="nearest",
     )
 

@@ -8,6 +8,7 @@ from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from training.attention_masks_pictures import (
     MaskExplanation,
     explain_images,
+    mask_limits,
     picture,
     sheet,
 )
@@ -123,6 +124,13 @@ def test_networks_without_a_map(images):
     titles = [axis.get_title() for axis in picture(each, [0]).axes]
     assert "no attention map" in titles and "mask 1: mean 0.50" in titles
     sheet([each], [[0]])
+
+
+def test_one_scale_fits_all_masks(explained):
+    means = [mask.mean(axis=-1) for each in explained for mask in each.masks]
+    lowest = min(mean.min() for mean in means)
+    highest = max(mean.max() for mean in means)
+    assert mask_limits(explained) == (lowest, highest)
 
 
 @pytest.mark.parametrize("strength", [None, 1.0])

@@ -9,6 +9,7 @@ with the image only roughly and a cached map does not know what was erased. On c
 images both are the same.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ from pipelines.catalogue import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.compute_maps import as_floats, fitted, map_shape
 from pipelines.erasing import RandomErasing
 from pipelines.geometry import RandomAffine, rescale, transform_maps
+from pipelines.inference import inference
 from pipelines.streaming import PREFETCH, StreamedImages
 
 
@@ -157,7 +159,7 @@ def masked_evaluation_batches(
         `tf.data.Dataset` of `({"images", "attention_map"}, labels)`, 8-bit images.
     """
     size = tuple(image_size or images.shape[1:3])
-    is_model = hasattr(maps, "predict_on_batch")
+    is_model = isinstance(maps, keras.Model)
     arrays = {"labels": np.asarray(labels)}
     if not is_model:
         arrays["maps"] = _checked_maps(maps, images, labels)
@@ -301,8 +303,10 @@ def _online(map_model, size, interpolation):
     """A function of images and what goes with them, that adds the model's maps."""
     shape = map_shape(map_model, size)
 
+    call = inference(map_model)
+
     def predict(batch):
-        return np.asarray(map_model.predict_on_batch(batch), "float32")
+        return call(batch).astype("float32")
 
     def add(batch, with_it):
         maps = tf.numpy_function(predict, [batch], tf.float32, stateful=False)

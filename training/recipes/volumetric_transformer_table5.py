@@ -25,12 +25,19 @@ PAPER_VALUES = (
 
 
 def rows(dataset, labels):
-    """Rows of table 1, called by their deformation whatever the backbone."""
+    """Rows of table 1 and those they start from, whatever the backbone."""
     by_label = {row.label: row for row in table1.EXPERIMENT_ROWS[dataset]}
     prefix = "" if "none" in by_label else "resnet50_"
+    trained = [by_label[prefix + label] for label in labels]
+    needed = {label for row in trained for _, label in row.needs}
     return tuple(
-        Row(label, by_label[prefix + label].recipe, runs_of=prefix + label)
-        for label in labels
+        Row(
+            row.label.removeprefix(prefix),
+            row.recipe,
+            needs=row.needs,
+            runs_of=row.label,
+        )
+        for row in [*(by_label[label] for label in sorted(needed)), *trained]
     )
 
 

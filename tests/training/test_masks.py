@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.models.vit import vit
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from pipelines.compute_maps import as_floats
 from pipelines.generated import generated_source
 from pipelines.map_cache import MapCache
@@ -73,6 +75,18 @@ def test_a_folder_of_photographs(model_file, tmp_path):
     assert summary["size"] == [16, 16] and summary["network_size"] == [32, 32]
 
 
+def test_the_maps_of_a_transformer(tmp_path):
+    images = keras.Input((32, 32, 3), name="images")
+    normalized = ImagePreprocessing(ImageSpec(32, 32), name="preprocessing")(images)
+    vit((8, 1, 2), 8, input_tensor=normalized).save(tmp_path / "vit.keras")
+    summary, _ = masks.masks(
+        tmp_path / "vit.keras", "generated", tmp_path / "m", assignments=GENERATED
+    )
+    assert summary["map_shape"] == [4, 4, 1]
+    maps, _ = MapCache.open(tmp_path / "m").read()
+    assert (maps.min((1, 2)) == 0).all() and (maps.max((1, 2)) == 255).all()
+
+
 def test_each_image_stands_beside_its_map():
     images = np.zeros((3, 64, 64, 3), "uint8")
     images[0], images[2] = 80, 200
@@ -106,6 +120,9 @@ def test_mistakes(model_file, tmp_path):
         Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name / "0.png")
     with pytest.raises(ValueError, match=r"a size of the images \(--size\)"):
         masks.masks(tmp_path / "free.keras", str(tmp_path / "photos"), tmp_path / "m")
+    vit((8, 1, 2), 4, (16, 16, 3)).save(tmp_path / "bare.keras")
+    with pytest.raises(ValueError, match="normalises raw images itself"):
+        masks.masks(tmp_path / "bare.keras", "generated", tmp_path / "m")
     with pytest.raises(ValueError, match="examples_per_class=0"):
         masks.map_sheet(
             np.zeros((1, 8, 8, 3), "uint8"), np.zeros((1, 1, 1, 1)), [0], ["a"], 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_attn.metrics import knn_accuracy
 from keras_attn.models import Dino, EpochwiseWarmup, WarmupCosine, dino_optimizer
-from keras_attn.models.vit import vit
+from keras_attn.models.vit import VIT_SIZES, vit
 from keras_attn.preprocessing import ImagePreprocessing
 from pipelines import build
 from pipelines.multi_crop import multi_crop_batches
@@ -161,8 +161,9 @@ def _backbone(recipe, spec, drop_path=0.0):
 
 
 def _transformer(recipe, pixels, drop_path=0.0):
+    width, blocks, heads = VIT_SIZES[recipe.size]
     return vit(
-        recipe.size,
+        (width, recipe.blocks or blocks, heads),
         recipe.patch_size,
         position_size=recipe.global_size,
         drop_path=drop_path,

@@ -19,6 +19,7 @@ class DinoRecipe:
             As of `training.recipe.Recipe`. Labels only serve the validation.
         image_size: Side of the images that views are cut from.
         size: Of the transformer: `tiny`, `small` or `base`.
+        blocks: Of the transformer; 0: as many as its size has.
         patch_size: Side of its patches.
         drop_path: Of the student, see `keras_attn.models.vit`.
         units, hidden_units, bottleneck_units: Of the heads, see `DinoHead`.
@@ -47,6 +48,7 @@ class DinoRecipe:
     image_size: int = 256
     crop_fraction: float = 1.0
     size: str = "small"
+    blocks: int = 0
     patch_size: int = 16
     drop_path: float = 0.1
     units: int = 65536

@@ -64,7 +64,7 @@ def markdown(rows, left_out=()):
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make benchmark` (see benchmarks/README.md). Values are medians; "
+        "Made by `./do benchmark` (see benchmarks/README.md). Values are medians; "
         "ratios are medians over rounds of one process, in which the cases took turns.",
         "",
         "| benchmark | case | backend | XLA | value | unit | ratio | target |",

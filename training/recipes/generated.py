@@ -1,4 +1,4 @@
-"""The generated data set, the default of `keras-attn train` and of `make demo`.
+"""The generated data set, the default of `keras-attn train` and of `./do demo`.
 
 Command: `keras-attn train generated_rn26_class_embedding`
 """

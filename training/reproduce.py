@@ -145,7 +145,12 @@ class Comparison:
         paper = dict(self.experiment.paper_values)
         for label, metric, value in study(runs, sources):
             line = _line(
-                self.experiment, label, paper.get((label, metric)), first, metric, value
+                self.experiment,
+                label,
+                paper.get((label, metric)),
+                runs.get(label, first),
+                metric,
+                value,
             )
             results.add_row(self.path, line)
             print(f"{label}, seed {seed}: {metric} {value:.2f}", flush=True)

@@ -23,8 +23,7 @@ class SelfAttention(keras.layers.Layer):
 
     Input shape: `(batch, tokens, width)`.
 
-    Output shape: by `output`, in the layer's compute dtype, with the softmax in
-        float32,
+    Output shape: by `output`, in the layer's compute dtype,
 
         - `"tokens"`: as the input,
         - `"attention"`: `A`, `(batch, heads, tokens, tokens)`; every row sums to 1,
@@ -82,13 +81,18 @@ class SelfAttention(keras.layers.Layer):
         depth = width // self.heads
         parts = self.queries_keys_values(inputs)
         parts = ops.reshape(parts, (-1, tokens, 3, self.heads, depth))
-        queries, keys, values = (parts[:, :, part] for part in range(3))
+        if output == "tokens" and keras.backend.backend() == "torch":
+            # Its fused kernel needs neither the memory nor the time for `A` itself.
+            queries, keys, values = ops.unstack(parts, 3, axis=2)
+            results = ops.dot_product_attention(queries, keys, values)
+            return self.projection(ops.reshape(results, (-1, tokens, width)))
+        queries, keys, values = ops.unstack(ops.transpose(parts, (2, 0, 3, 1, 4)), 3)
+        # Scaled before the product, which is the larger of the two.
+        scores = ops.matmul(queries * depth**-0.5, ops.swapaxes(keys, 2, 3))
+        attention = ops.softmax(scores)
         if output == "attention":
-            queries = ops.transpose(queries, (0, 2, 1, 3)) * depth**-0.5
-            scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 3, 1)))
-            attention = ops.softmax(ops.cast(scores, "float32"))
-            return ops.cast(attention, self.compute_dtype)
-        results = ops.dot_product_attention(queries, keys, values)
+            return attention
+        results = ops.transpose(ops.matmul(attention, values), (0, 2, 1, 3))
         return self.projection(ops.reshape(results, (-1, tokens, width)))
 
     def _class_attention(self, inputs):

@@ -162,14 +162,15 @@ class ImagePreprocessing(keras.layers.Layer):
 
 
 def spec_of(model):
-    """The `ImageSpec` that a model carries, the first one where models are nested.
+    """The `ImageSpec` that a model carries, its own before those of models inside it.
 
     Raises:
         ValueError: If the model has no `ImagePreprocessing` layer.
     """
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, ImagePreprocessing):
-            return layer.spec
+    for layers in (model.layers, model._flatten_layers(include_self=False)):
+        for layer in layers:
+            if isinstance(layer, ImagePreprocessing):
+                return layer.spec
     raise ValueError(
         f"Expected a model that carries its image spec. Received: {model.name!r}, "
         "without an ImagePreprocessing layer"

@@ -139,3 +139,14 @@ def test_fitting_images_does_not_turn_training_on():
     model = keras.Model(images, normalization(x))
     model(photograph(20, 7)[None])
     np.testing.assert_array_equal(to_numpy(normalization.moving_mean), np.zeros(3))
+
+
+def test_a_models_own_spec_comes_before_that_of_a_model_inside():
+    images = keras.Input((8, 12, 3))
+    inner = keras.Model(images, ImagePreprocessing(SPEC)(images))
+    outer_images = keras.Input((8, 12, 3))
+    own = ImageSpec(8, 12, class_names=("a", "b"))
+    # Deeper, so that it comes first in the model's order.
+    seen = keras.layers.ReLU()(keras.layers.ReLU()(inner(outer_images)))
+    outputs = keras.layers.Add()([seen, ImagePreprocessing(own)(outer_images)])
+    assert spec_of(keras.Model(outer_images, outputs)) == own

@@ -7,7 +7,7 @@ import pytest
 
 from keras_attn.models.masked_resnet import masked_resnet
 from keras_attn.models.vit import vit
-from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
 from tests.harness import to_numpy
 from training import map_feed
 from training.methods import attention_masked_residual as method
@@ -52,7 +52,8 @@ def splits():
 def generator(tmp_path):
     """File of a small transformer for images of 16 pixels, of 4 x 4 patches."""
     images = keras.Input((16, 16, 3), name="images")
-    normalized = ImagePreprocessing(SPEC, name="preprocessing")(images)
+    spec = ImageSpec(16, 16, mean=(0.5, 0.5, 0.5))
+    normalized = ImagePreprocessing(spec, name="preprocessing")(images)
     model = vit((8, 2, 2), 4, input_tensor=normalized)
     # Positions and patches that matter, so that maps differ from each other.
     for weight in model.weights:
@@ -78,6 +79,8 @@ def test_a_cached_training_and_what_it_is_served_as(generator, splits, tmp_path)
     training = feed.training(0).map(lambda x, y: (x, {"logits": y}))
     model.fit(training, steps_per_epoch=2, verbose=0)
     served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    # Not that of the generator, which has one of its own.
+    assert spec_of(served).class_names == SPEC.class_names
     images, labels = splits["validation"]
     ((pair, found_labels),) = feed.validation()
     np.testing.assert_array_equal(found_labels, labels)
@@ -182,6 +185,7 @@ def test_end_to_end_trains_the_transformer(generator, splits, tmp_path):
     model.fit(training, steps_per_epoch=2, verbose=0)
     assert np.any(transformer.get_layer("block_1").get_weights()[2] != before[2])
     served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    assert spec_of(served).class_names == SPEC.class_names
     assert served(splits["validation"][0])["attention_map"].shape == (5, 4, 4, 1)
 
 

@@ -6,7 +6,7 @@ import difflib
 import keras
 from keras import layers, ops
 
-from keras_attn.models.masked_resnet import end_to_end, masked_resnet
+from keras_attn.models.masked_resnet import masked_resnet
 from keras_attn.preprocessing import ImagePreprocessing, spec_of
 from training.map_feed import (
     MAP_MODEL,
@@ -35,10 +35,17 @@ def make_model(recipe, spec):
             spec, height=size, width=size, interpolation="bicubic"
         )
     images = keras.Input((size, size, 3), name="images")
-    network = _network(recipe, spec, images)
     if recipe.map_mode == "end_to_end" and reads_maps(recipe):
-        return end_to_end(load_map_model(recipe.map_model), network, name=network.name)
-    return network
+        return _with_map(recipe, spec, images, load_map_model(recipe.map_model))
+    return _network(recipe, spec, images)
+
+
+def _with_map(recipe, spec, images, map_model):
+    """The recipe's network with the map computed inside, and among its outputs."""
+    attention_map = map_model(images)
+    network = _network(recipe, spec, images, attention_map)
+    outputs = {**network.output, "attention_map": attention_map}
+    return keras.Model(network.input, outputs, name=network.name)
 
 
 def _network(recipe, spec, images, attention_map=None):
@@ -97,16 +104,13 @@ def serving_model(model, run):
         dtype="uint8",
         name="fitted",
     )(images, training=False)
-    attention_map, outputs = None, {}
     if reads_maps(recipe):
-        path = run.checkpoints / MAP_MODEL
-        attention_map = load_map_model(path)(fitted)
-        outputs["attention_map"] = attention_map
-    elif recipe.mask_target != "none":
-        attention_map = ops.zeros_like(fitted[..., :1], dtype="float32")
-    network = _network(recipe, spec_of(model), fitted, attention_map)
+        map_model = load_map_model(run.checkpoints / MAP_MODEL)
+        served = _with_map(recipe, spec_of(model), fitted, map_model)
+    else:
+        zeros = ops.zeros_like(fitted[..., :1], dtype="float32")
+        served = _network(recipe, spec_of(model), fitted, zeros)
     for layer in model.layers:
         if layer.weights:
-            network.get_layer(layer.name).set_weights(layer.get_weights())
-    outputs = {**network.output, **outputs}
-    return keras.Model(images, outputs, name=model.name)
+            served.get_layer(layer.name).set_weights(layer.get_weights())
+    return served

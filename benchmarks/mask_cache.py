@@ -34,7 +34,8 @@ def run(quick):
         "batch with maps": consuming(with_maps(images, maps, labels, batch_size)),
         "batch without maps": consuming(without_maps(images, labels, batch_size)),
     }
-    seconds = measure.interleaved(cases, 3 if quick else 15)
+    # An input pipeline is slower until it has chosen its number of threads.
+    seconds = measure.interleaved(cases, 5 if quick else 15, warmup=4)
     for case in ("batch with maps", "batch without maps"):
         seconds[case] = [time / BATCHES for time in seconds[case]]
     return [

@@ -15,6 +15,10 @@ ARGUMENTS = {
     "hidden_layers": 1,
     "learn_gain": True,
 }
+ON_TENSORFLOW = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="numbers of weights and of products are the same on all backends",
+)
 
 
 def test_keeps_the_promises_of_a_layer():
@@ -27,16 +31,14 @@ def test_keeps_the_promises_of_a_layer():
     )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="drawing 23 million weights takes seconds, and shapes are the same",
-)
+@ON_TENSORFLOW
 def test_the_published_size():
     head = DinoHead()
     head.build((None, 768))
     assert head.count_params() == 23_138_560
 
 
+@ON_TENSORFLOW
 def test_multiply_adds_are_counted():
     inputs = keras.Input((5,))
     small = keras.Model(inputs, DinoHead(11, 7, 3)(inputs))
@@ -75,6 +77,9 @@ def test_scores_are_cosines_with_rows_of_unit_length():
     assert [weight.name for weight in head.non_trainable_weights] == ["gain"]
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="loading PyTorch too takes long"
+)
 def test_against_pytorch_weight_normalisation():
     torch = pytest.importorskip("torch")
     head = DinoHead(13, 7, 5, hidden_layers=0)

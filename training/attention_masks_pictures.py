@@ -27,8 +27,8 @@ from training.trained import outputs_of, softmax
 # Of deep networks not every block is drawn, but those spread evenly to the last one.
 BLOCKS_SHOWN = 6
 NOTE = (
-    "Maps of heads have a scale each; masks are means over channels, on one scale, "
-    "their single channels on 0 to 1. r: correlation of the mean mask with the map."
+    "Maps of heads have a scale each;\nmasks are means over channels, on one scale, "
+    "their single channels on 0 to 1;\nr: correlation of the mean mask with the map."
 )
 
 

@@ -11,7 +11,6 @@ def test_keeps_the_promises_of_a_layer():
         PatchEmbedding,
         {"width": 7, "patch_size": (3, 2)},
         (2, 6, 10, 3),
-        other_shapes=[(1, 3, 2, 1)],
         expected_num_trainable_weights=2,
     )
 

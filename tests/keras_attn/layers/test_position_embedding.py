@@ -11,7 +11,6 @@ def test_keeps_the_promises_of_a_layer():
         PositionEmbedding,
         {"grid": (2, 5), "offset": 0.1},
         (2, 3, 5, 7),
-        other_shapes=[(1, 2, 5, 4)],
         expected_num_trainable_weights=2,
     )
 

@@ -26,7 +26,6 @@ def test_keeps_the_promises_of_a_layer():
         SelfAttention,
         {"heads": 3},
         SHAPE,
-        other_shapes=[(1, 1, 3)],
         expected_num_trainable_weights=4,
     )
 

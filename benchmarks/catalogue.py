@@ -94,6 +94,11 @@ BENCHMARKS = {
         "the map itself",
         {},
     ),
+    "mask_cache": Benchmark(
+        ("tensorflow",),
+        "time for a batch of ResNet8 (224x224), relative to a training step with masks",
+        {"maps from the cache": Target("<=", 0.1)},
+    ),
     "second_order_pooling": Benchmark(
         ALL_BACKENDS,
         "time of forward and backward pass of iSQRT-COV (5 iterations) on 8x28x28x256, "
@@ -102,8 +107,8 @@ BENCHMARKS = {
     ),
     "search": Benchmark(
         ("tensorflow",),
-        "speed of finding the ten nearest of a million descriptors of 2048 numbers, how "
-        "many times that of `NumPy`; recall: share of the exact ten that are found",
+        "speed of finding the ten nearest of a million descriptors of 2048 numbers, "
+        "how many times that of `NumPy`; recall: share of the exact ten that are found",
         {},
     ),
 }

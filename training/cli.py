@@ -222,6 +222,44 @@ def parser():
     _add_json(added)
 
     added = command(
+        commands.masks, "compute the attention maps of a data set and keep them"
+    )
+    added.add_argument(
+        "model",
+        metavar="WORKDIR|MODEL.keras",
+        help="of a transformer, or of what makes maps",
+    )
+    added.add_argument(
+        "dataset", metavar="DATA", help="name of a data set, or a folder of images"
+    )
+    added.add_argument("--out", required=True, metavar="FOLDER", help="of the maps")
+    _add_data(added, on_corrupt=True)
+    added.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images, a recipe's image_size (their own)",
+    )
+    added.add_argument(
+        "--network-size",
+        type=int,
+        metavar="PIXELS",
+        help="side that they are enlarged to (the model's)",
+    )
+    added.add_argument(
+        "--crop-fraction",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of a recipe (1)",
+    )
+    added.add_argument(
+        "--storage", choices=("uint8", "float16"), default="uint8", help="(uint8)"
+    )
+    _add_set(added, "options of the generated data set: examples, image_size, ...")
+    _add_json(added)
+
+    added = command(
         commands.export, "write a SavedModel that TensorFlow alone can serve"
     )
     _add_model(added)

@@ -9,13 +9,14 @@ import sys
 
 
 def recipes(arguments):
+    from training.dino_recipes import DINO_RECIPES
     from training.recipes import EXPERIMENTS, RECIPES
 
     columns = ("name", "dataset", "backbone", "row", "epochs")
     lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
     lines += [
         tuple(str(getattr(recipe, column)) for column in columns)
-        for recipe in RECIPES.values()
+        for recipe in (*RECIPES.values(), *DINO_RECIPES.values())
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -35,6 +36,8 @@ def summary(arguments):
 
 def train(arguments):
     recipe = _recipe(arguments)
+    if recipe.method == "dino":
+        return _train_dino(arguments, recipe)
     from training import fit
     from training.resume import load_progress
 
@@ -57,6 +60,19 @@ def train(arguments):
         f"  keras-attn predict {run.workdir} IMAGE_OR_FOLDER\n"
         f"  keras-attn explain {run.workdir} IMAGE_OR_FOLDER --output explained\n"
         f"  keras-attn export {run.workdir}"
+    )
+
+
+def _train_dino(arguments, recipe):
+    from training.dino import train_dino
+
+    run = train_dino(
+        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
+    )
+    print(
+        f"\nModel: {run.model_path('last')}\n"
+        "Next:\n"
+        f"  keras-attn masks {run.workdir} IMAGES --out maps"
     )
 
 
@@ -165,6 +181,30 @@ def _described(done, total):
     end = "\r" if sys.stderr.isatty() and done < total else "\n"
     text = f"Described {done} of {total} images"
     print(text, end=end, file=sys.stderr, flush=True)
+
+
+def masks(arguments):
+    from training.masks import format_summary, masks
+
+    try:
+        summary, problems = masks(
+            arguments.model,
+            arguments.dataset,
+            arguments.out,
+            arguments.data,
+            arguments.size,
+            arguments.network_size,
+            arguments.crop_fraction,
+            arguments.storage,
+            arguments.on_corrupt,
+            assignments=arguments.set,
+            progress=_described,
+        )
+    except KeyboardInterrupt:
+        print("\nWhat was computed is kept; repeat to go on.", file=sys.stderr)
+        raise
+    _report_skipped(problems)
+    _print(arguments, summary, format_summary)
 
 
 def retrieval(arguments):
@@ -313,13 +353,15 @@ def _print(arguments, result, formatted):
 
 
 def _recipe(arguments):
+    from training.dino_recipes import DINO_RECIPES
     from training.recipe import apply_overrides
     from training.recipes import get_recipe
 
     assignments = list(arguments.set)
     if getattr(arguments, "mixed_precision", False):
         assignments.append("dtype_policy=mixed_bfloat16")
-    return apply_overrides(get_recipe(arguments.recipe), assignments)
+    recipe = DINO_RECIPES.get(arguments.recipe) or get_recipe(arguments.recipe)
+    return apply_overrides(recipe, assignments)
 
 
 def _workdir(arguments):

@@ -3,7 +3,12 @@
 import difflib
 import pathlib
 
-from training import class_maps, evidence_maps, warping_fields
+from training import (
+    attention_masks_pictures,
+    class_maps,
+    evidence_maps,
+    warping_fields,
+)
 from training.drawing import SHEET_ROWS, free_name, save, titles_of
 from training.localizers import has_evidence
 from training.predict import check_readable, image_files, read_images
@@ -19,6 +24,8 @@ def explainer_of(model):
     """
     if has_evidence(model):
         return evidence_maps
+    if "mask_1" in model.output:
+        return attention_masks_pictures
     return warping_fields if "fields" in model.output else class_maps
 
 

@@ -49,6 +49,20 @@ class Recipe:
             order.
         new_layers_rate: Learning rate of the layers behind the backbone, relative to
             the backbone's; only with `sgd`.
+        stem: First layers of a masked ResNet: `patch`, 4x4 convolutions with stride 4,
+            or `native`, 3x3 ones without.
+        network_size: Height and width that a masked ResNet enlarges its images to; 0:
+            `image_size`.
+        mask_strength: How far masks replace the plain shortcut, the paper's a.
+        mask_target: What is masked: `shortcut`, `branch`, `literal` (both as printed)
+            or `none`.
+        mask_control: `constant` or `shuffled` maps instead of the images' own; or
+            `none`.
+        map_model: Folder of a run, or model file, that makes the attention maps.
+        map_mode: Whether maps are `cached`, made `online` of the augmented images, or
+            learned `end_to_end`.
+        map_cache: Folder of maps made by `keras-attn masks`; empty: beside the
+            `map_model`.
         batch_size: Images in a step, over all devices.
         epochs: Passes over the training set.
         optimizer: `adam`, `adamw` or `sgd` (momentum 0.9).
@@ -98,6 +112,14 @@ class Recipe:
     consistency_margin: float = 30.0
     images_per_class: int = 1
     new_layers_rate: float = 1.0
+    stem: str = "patch"
+    network_size: int = 0
+    mask_strength: float = 1.0
+    mask_target: str = "shortcut"
+    mask_control: str = "none"
+    map_model: str = ""
+    map_mode: str = "cached"
+    map_cache: str = ""
     batch_size: int = 32
     epochs: int = 200
     optimizer: str = "adam"
@@ -127,7 +149,7 @@ class Recipe:
         for field in ("seed", "split_seed"):
             if not 0 <= getattr(self, field) < 2**31:
                 self._fail(field, "an integer in [0, 2**31)")
-        for field in ("patch_loss_weight", "difficulty", "iou_threshold"):
+        for field in SHARES:
             if not 0 <= getattr(self, field) <= 1:
                 self._fail(field, "a number in [0, 1]")
         if not 0 < self.crop_fraction <= 1:
@@ -195,18 +217,29 @@ POSITIVE = (
     "images_per_class",
     "new_layers_rate",
 )
+SHARES = ("patch_loss_weight", "difficulty", "iou_threshold", "mask_strength")
 NOT_NEGATIVE = (
     "weight_decay",
     "in_memory",
     "groups",
     "consistency_weight",
     "consistency_margin",
+    "network_size",
 )
 # Of `Recipe.initial`: the published weights, to be downloaded.
 PUBLISHED = "imagenet"
 
 CHOICES = {
-    "method": ("class_embedding", "anchornet", "volumetric_transformer"),
+    "method": (
+        "class_embedding",
+        "anchornet",
+        "volumetric_transformer",
+        "attention_masked_residual",
+    ),
+    "stem": ("patch", "native"),
+    "mask_target": ("shortcut", "branch", "literal", "none"),
+    "mask_control": ("none", "constant", "shuffled"),
+    "map_mode": ("cached", "online", "end_to_end"),
     "schedule": ("steps", "cosine"),
     "optimizer": ("adam", "adamw", "sgd"),
     "weight_decay_mode": ("l2", "decoupled"),

@@ -150,7 +150,7 @@ def test_studies_measure_the_runs_of_a_table(runs, source, tmp_path, monkeypatch
             study=study,
             runs_of="tiny_runs",
         )
-        monkeypatch.setattr(reproduce, "get_experiment", lambda name: experiment)
+        monkeypatch.setattr(reproduce, "get_experiment", lambda _, e=experiment: e)
         monkeypatch.setattr(reproduce, "load_source_of", lambda recipe, **_: source)
         path = reproduce.reproduce(
             "tiny",

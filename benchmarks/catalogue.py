@@ -94,6 +94,12 @@ BENCHMARKS = {
         "the map itself",
         {},
     ),
+    "attention_maps": Benchmark(
+        ALL_BACKENDS,
+        "attention maps per second at 224x224, relative to the faster plain PyTorch of "
+        "the same type in the same process",
+        {"ViT-S/8, float32, map": Target(">=", 1.3)},
+    ),
     "mask_cache": Benchmark(
         ("tensorflow",),
         "time for a batch of ResNet8 (224x224), relative to a training step with masks",

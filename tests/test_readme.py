@@ -37,7 +37,9 @@ def test_block_in_resnet50_has_the_stated_maps(capsys):
 def test_quoted_results_are_those_that_the_program_wrote():
     written = [path.read_text() for path in sorted((ROOT / "results").glob("*.md"))]
     quoted = re.findall(
-        r"^\| (?:rn26_|full|patches |rescaled).*$", README, re.MULTILINE
+        r"^\| (?:rn26_|full|patches |rescaled|none|vtn|\w+_sampler).*$",
+        README,
+        re.MULTILINE,
     )
     assert len(quoted) >= 8
     for line in quoted:

@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from training import results
 from training.run import write_then_rename
 
+# Metrics of a study side by side.
+PANELS_A_LINE = 3
+
 
 def write(experiment, path, command, figure=None, notes=()):
     """Writes `PATH.md` and `PATH.png` beside the results file, if it has rows.
@@ -69,18 +72,31 @@ def plot(experiment, summary, rows):
     for row in rows:
         values[row["row"], row["metric"], row["epochs"]].append(row["value"])
     numbers = all(_is_number(label) for label, _, _ in summary)
-    width = 6.4 if numbers else max(5.0, 1.15 * len(summary) + 2.0)
-    figure = Figure(figsize=(width, 4.2))
+    metrics = list(dict.fromkeys(metric for _, metric, _ in summary))
+    # Rows side by side can be compared within a metric only.
+    panels = [metrics] if numbers else [[metric] for metric in metrics]
+    columns = min(len(panels), PANELS_A_LINE)
+    lines = math.ceil(len(panels) / columns)
+    most = max(sum(metric in panel for _, metric, _ in summary) for panel in panels)
+    width = 6.4 if numbers else max(5.0, (0.75 if columns > 1 else 1.15) * most + 2.0)
+    figure = Figure(figsize=(width * columns, 4.2 * lines))
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     draw = _draw_line if numbers else _draw_rows
-    draw(axes, summary, values)
-    metrics = sorted({metric for _, metric, _ in summary})
-    axes.set_ylabel(" / ".join(metrics).replace("_", " ") + ", %")
-    axes.set_title(f"{experiment.title}\n{experiment.dataset}", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
+    for number, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(lines, columns, number)
+        shown = {key: group for key, group in summary.items() if key[1] in panel}
+        draw(axes, shown, values)
+        axes.set_ylabel(" / ".join(sorted(panel)).replace("_", " ") + unit(panel))
+        axes.grid(axis="y", alpha=0.3)
+    figure.suptitle(f"{experiment.title}\n{experiment.dataset}", fontsize=10)
     figure.tight_layout()
     return figure
+
+
+def unit(metrics):
+    """Of the axis of some metrics: all but lengths and ratios are in per cent."""
+    plain = ("distance", "spread", "ratio", "per_image")
+    return "" if any(word in name for name in metrics for word in plain) else ", %"
 
 
 def _is_number(text):

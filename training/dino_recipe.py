@@ -3,8 +3,6 @@
 import dataclasses
 import json
 
-from pipelines.multi_crop import MultiCrop
-
 
 @dataclasses.dataclass(frozen=True)
 class DinoRecipe:
@@ -123,6 +121,9 @@ class DinoRecipe:
 
     def multi_crop(self):
         """`MultiCrop` of the views."""
+        # Recipes are listed without TensorFlow.
+        from pipelines.multi_crop import MultiCrop
+
         return MultiCrop.for_size(
             self.global_size,
             self.local_size,

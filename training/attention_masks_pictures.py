@@ -22,6 +22,7 @@ from training.drawing import (
     upsample,
     wrap,
 )
+from training.explanation import Explanation
 from training.trained import outputs_of, softmax
 
 # Of deep networks not every block is drawn, but those spread evenly to the last one.
@@ -33,7 +34,7 @@ NOTE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskExplanation:
+class MaskExplanation(Explanation):
     """What a network attends to in one image.
 
     Args:
@@ -54,16 +55,6 @@ class MaskExplanation:
     masks: list
     class_names: tuple
     title: str
-
-    def top(self, count):
-        """Labels of the most probable classes."""
-        return (-self.probabilities).argsort(kind="stable")[:count].tolist()
-
-    def decision(self):
-        """The image's name, its class and its probability."""
-        (best,) = self.top(1)
-        percent = 100 * self.probabilities[best]
-        return f"{self.title}: {self.class_names[best]} ({percent:.1f} %)"
 
     def correlation(self, block):
         """Of a block's mean mask with the map, over pixels; `None` if one is flat."""

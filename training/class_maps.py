@@ -22,6 +22,7 @@ from training.drawing import (
     upsample,
     wrap,
 )
+from training.explanation import Explanation
 from training.trained import outputs_of, softmax
 
 # Colours of classes that differ for the colour-blind too (Okabe and Ito), then grey
@@ -31,7 +32,7 @@ OTHER_COLOUR = "#999999"
 
 
 @dataclasses.dataclass(frozen=True)
-class Explanation:
+class ClassExplanation(Explanation):
     """What a model sees in one image.
 
     Args:
@@ -47,10 +48,6 @@ class Explanation:
     maps: np.ndarray
     class_names: tuple
     title: str
-
-    def top(self, count):
-        """Labels of the most probable classes of the image."""
-        return (-self.probabilities).argsort(kind="stable")[:count].tolist()
 
     def caption(self, label):
         """A class's name and probability."""
@@ -70,7 +67,7 @@ def explain_images(model, images, class_names, titles, batch_size=128):
         batch_size: Images at a time.
 
     Returns:
-        A list of `Explanation`.
+        A list of `ClassExplanation`.
 
     Raises:
         ValueError: If the model has no patch logits.
@@ -85,7 +82,7 @@ def explain_images(model, images, class_names, titles, batch_size=128):
     probabilities = softmax(outputs["logits"])
     maps = softmax(outputs["patch_logits"])
     return [
-        Explanation(image, row, cells, tuple(class_names), title)
+        ClassExplanation(image, row, cells, tuple(class_names), title)
         for image, row, cells, title in zip(
             np.asarray(images), probabilities, maps, titles, strict=True
         )
@@ -96,7 +93,7 @@ def picture(explanation, labels):
     """The image, one map a class, and the most probable class of every cell.
 
     Args:
-        explanation: `Explanation`.
+        explanation: `ClassExplanation`.
         labels: Classes to draw, in this order.
 
     Returns:
@@ -128,7 +125,7 @@ def sheet(explanations, rows):
     """All images, one a row, with their class maps on one colour scale.
 
     Args:
-        explanations: List of `Explanation`.
+        explanations: List of `ClassExplanation`.
         rows: For each the labels of the classes to draw, equally many.
 
     Returns:

@@ -21,6 +21,7 @@ from training.drawing import (
     upsample,
     wrap,
 )
+from training.explanation import Explanation
 from training.localizers import check_evidence
 from training.trained import outputs_of, softmax, with_outputs
 
@@ -75,7 +76,7 @@ class BranchMaps:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvidenceExplanation:
+class EvidenceExplanation(Explanation):
     """What a localiser sees in one image.
 
     Args:
@@ -91,10 +92,6 @@ class EvidenceExplanation:
     branches: list
     class_names: tuple
     title: str
-
-    def top(self, count):
-        """Labels of the most probable classes of the image."""
-        return (-self.probabilities).argsort(kind="stable")[:count].tolist()
 
     def deciding(self):
         """The `BranchMaps` whose probabilities are the image's."""

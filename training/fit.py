@@ -10,6 +10,7 @@ from pipelines.sources import load_source
 from pipelines.splits import split_indices
 from pipelines.streaming import clear_errors, load_images
 from training import callbacks, resume, strategy
+from training.card import write_card
 from training.methods import method_of
 from training.optimizers import LayerwiseSGD
 from training.run import Run
@@ -191,6 +192,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
             "same command goes on from there."
         )
         raise
+    write_card(run, spec)
     return run
 
 

@@ -24,6 +24,7 @@ from training.drawing import (
     upsample,
     wrap,
 )
+from training.explanation import Explanation
 from training.trained import outputs_of, softmax
 
 # The layers of `keras_attn.models.warped_classifier` before and behind the warp.
@@ -38,7 +39,7 @@ NOTE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class WarpExplanation:
+class WarpExplanation(Explanation):
     """Where the groups of channels look in one image.
 
     Args:
@@ -60,16 +61,6 @@ class WarpExplanation:
     groups: tuple
     class_names: tuple
     title: str
-
-    def top(self, count):
-        """Labels of the most probable classes."""
-        return (-self.probabilities).argsort(kind="stable")[:count].tolist()
-
-    def decision(self):
-        """The image's name, its class and its probability."""
-        (best,) = self.top(1)
-        percent = 100 * self.probabilities[best]
-        return f"{self.title}: {self.class_names[best]} ({percent:.1f} %)"
 
     def points(self, group=None):
         """`(h, w, 2)`: in pixels (y, x), where output cells come from, or are."""

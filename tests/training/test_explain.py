@@ -4,7 +4,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.training import tiny_models as tiny
-from training.class_maps import Explanation, explain_images, picture, sheet
+from training.class_maps import ClassExplanation, explain_images, picture, sheet
 from training.drawing import SHEET_ROWS, titles_of, upsample, wrap
 from training.explain import explain, labels_of
 
@@ -22,7 +22,7 @@ def explanation(maps=None, size=(16, 24)):
         maps = np.random.default_rng(0).dirichlet(np.ones(3), (2, 3))
     probabilities = maps.mean(axis=(0, 1))
     image = np.zeros((*size, 3), "uint8")
-    return Explanation(image, probabilities, maps, tiny.COLOURS, "x.png")
+    return ClassExplanation(image, probabilities, maps, tiny.COLOURS, "x.png")
 
 
 @pytest.mark.parametrize("size", [(2, 3), (14, 15), (31, 23), (1, 1)])
@@ -91,7 +91,7 @@ def test_picture_draws_maps_where_they_belong():
 
 def test_cells_of_more_classes_than_colours_share_one():
     maps = np.eye(9).reshape(3, 3, 9)
-    many = Explanation(
+    many = ClassExplanation(
         np.zeros((9, 9, 3), "uint8"),
         np.full(9, 1 / 9),
         maps,

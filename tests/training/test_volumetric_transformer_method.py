@@ -13,6 +13,7 @@ from training.experiment import Experiment, Row
 from training.methods import volumetric_transformer as method
 from training.optimizers import LayerwiseSGD
 from training.recipe import Recipe
+from training.resume import load_progress
 from training.trained import load_trained, outputs_of
 
 RECIPE = {
@@ -115,6 +116,16 @@ def test_the_warped_network_starts_from_the_plain_one(runs, source, capsys):
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_card_says_what_the_training_started_from(runs):
+    plain, warped = ((run.workdir / "card.md").read_text() for run in runs)
+    assert "- Initial weights: random\n" in plain
+    assert f"- Initial weights: {runs[0].workdir}\n" in warped
+    assert "- Data set: generated, split official\n" in warped
+    history = load_progress(runs[1].checkpoints / "last.npz").history
+    accuracy = 100 * history[-1]["val_logits_accuracy"]
+    assert f"last epoch: {accuracy:.2f} %" in warped
 
 
 def test_the_served_model_has_fields_and_embeddings(runs, source):

@@ -1,0 +1,24 @@
+"""What the commands are and do: arguments, and a thin function over the Python API.
+
+Each module has `add(command)`, which adds its commands with `arguments.Commands`.
+Imports are inside the functions, so that a command loads what it needs and no more.
+"""
+
+import importlib
+
+MODULES = (
+    "train",
+    "evaluate",
+    "explain",
+    "retrieval",
+    "masks",
+    "serving",
+    "data",
+    "exit_policy",
+)
+
+
+def add_all(command):
+    """Adds all commands."""
+    for name in MODULES:
+        importlib.import_module(f"training.commands.{name}").add(command)

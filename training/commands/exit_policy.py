@@ -1,0 +1,106 @@
+"""When classifiers with early exits stop."""
+
+from training.commands.arguments import (
+    add_data,
+    add_json,
+    add_model,
+    print_result,
+)
+
+
+def add(command):
+    action = command.group(
+        "exit-policy", "when to stop: policies for classifiers with early exits"
+    )
+
+    added = action(fit, "fit the best policy of each budget")
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--out", required=True, metavar="POLICY.json")
+    added.add_argument("--points", type=int, default=40, help="number of budgets (40)")
+    add_json(added)
+
+    added = action(evaluate, "its cost and accuracy")
+    added.add_argument("policy", metavar="POLICY.json")
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--picture", metavar="PNG", help="draw the curve")
+    add_json(added)
+
+    added = action(judge, "fit on halves, judge on others")
+    added.add_argument("table", metavar="TABLE.npz")
+    added.add_argument("--seeds", type=int, default=5, help="random halves (5)")
+    added.add_argument("--results", default="results", help="folder (results)")
+
+    added = action(table, "run all exits on a data set")
+    _add_early_exit(added)
+    added.add_argument("--out", required=True, metavar="TABLE.npz")
+    add_data(added, on_corrupt=True)
+    added.add_argument(
+        "--split", choices=("train", "validation", "test"), default="validation"
+    )
+
+    added = action(model, "write a model that exits early")
+    _add_early_exit(added)
+    added.add_argument("--policy", required=True, metavar="POLICY.json")
+    added.add_argument("--budget", required=True, type=float, help="mean cost")
+    added.add_argument("--out", required=True, metavar="MODEL.keras")
+
+
+def _add_early_exit(added):
+    add_model(added)
+    added.add_argument(
+        "--resized",
+        required=True,
+        metavar="WORKDIR|MODEL.keras",
+        help="network of the resized image",
+    )
+
+
+def fit(arguments):
+    from training import exit_policy
+
+    summary = exit_policy.fit(arguments.table, arguments.out, arguments.points)
+    print_result(arguments, summary, exit_policy.format_fit)
+
+
+def evaluate(arguments):
+    from training import exit_policy
+
+    points = exit_policy.evaluate(arguments.policy, arguments.table, arguments.picture)
+    print_result(arguments, points, exit_policy.format_evaluation)
+
+
+def judge(arguments):
+    from training import exit_judge
+
+    rows = exit_judge.judge(arguments.table, arguments.seeds, arguments.results)
+    print(exit_judge.format_judgement(rows))
+
+
+def table(arguments):
+    from training.early_exit import write_table
+
+    table = write_table(
+        arguments.model,
+        arguments.resized,
+        arguments.out,
+        arguments.data,
+        arguments.split,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
+    )
+    images, exits = table["confidence"].shape
+    print(f"{arguments.out}: {images} images, {exits} exits")
+
+
+def model(arguments):
+    from training.early_exit import write_model
+
+    rule = write_model(
+        arguments.model,
+        arguments.resized,
+        arguments.policy,
+        arguments.budget,
+        arguments.out,
+        arguments.checkpoint,
+    )
+    print(f"{arguments.out}: mean cost {rule.cost:.6g} on the table of the policy")

@@ -1,0 +1,83 @@
+"""Pictures of what a trained model sees."""
+
+import json
+
+from training.commands.arguments import (
+    add_images,
+    add_json,
+    add_model,
+    report_skipped,
+)
+
+
+def add(command):
+    added = command(explain, "maps of classes drawn over images, as PNG")
+    add_model(added)
+    add_images(added)
+    added.add_argument("--output", required=True, help="folder of the pictures")
+    which = added.add_mutually_exclusive_group()
+    which.add_argument("--classes", nargs="+", help="names of the classes to draw")
+    which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
+
+    added = command(localize, "the patches that decide a class, as PNG and JSON")
+    add_model(added)
+    add_images(added)
+    added.add_argument("--output", required=True, help="folder of pictures and JSON")
+    added.add_argument(
+        "--max-patches",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="most patches of an image, one value or one a branch (the recipe's)",
+    )
+    added.add_argument(
+        "--iou-threshold",
+        type=float,
+        metavar="T",
+        help="patches overlap by less than this, 0 to 1 (the recipe's)",
+    )
+    added.add_argument(
+        "--coverage",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="share of the cells to choose among, one value or one a branch",
+    )
+    add_json(added)
+
+
+def explain(arguments):
+    from training.explain import explain
+
+    written, problems = explain(
+        arguments.model,
+        arguments.images,
+        arguments.output,
+        arguments.classes,
+        arguments.top,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    report_skipped(problems)
+    for path in written:
+        print(path)
+
+
+def localize(arguments):
+    from training.localize import localize
+
+    result, written, problems = localize(
+        arguments.model,
+        arguments.images,
+        arguments.output,
+        arguments.max_patches,
+        arguments.iou_threshold,
+        arguments.coverage,
+        arguments.checkpoint,
+        arguments.on_corrupt,
+    )
+    report_skipped(problems)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print("\n".join(map(str, written)))

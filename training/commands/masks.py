@@ -1,0 +1,74 @@
+"""Attention maps of whole data sets."""
+
+import sys
+
+from training.commands.arguments import (
+    add_data,
+    add_json,
+    add_set,
+    print_result,
+    report_skipped,
+    show_described,
+)
+
+
+def add(command):
+    added = command(masks, "compute the attention maps of a data set and keep them")
+    added.add_argument(
+        "model",
+        metavar="WORKDIR|MODEL.keras",
+        help="of a transformer, or of what makes maps",
+    )
+    added.add_argument(
+        "dataset", metavar="DATA", help="name of a data set, or a folder of images"
+    )
+    added.add_argument("--out", required=True, metavar="FOLDER", help="of the maps")
+    add_data(added, on_corrupt=True)
+    added.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images, a recipe's image_size (their own)",
+    )
+    added.add_argument(
+        "--network-size",
+        type=int,
+        metavar="PIXELS",
+        help="side that they are enlarged to (the model's)",
+    )
+    added.add_argument(
+        "--crop-fraction",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of a recipe (1)",
+    )
+    added.add_argument(
+        "--storage", choices=("uint8", "float16"), default="uint8", help="(uint8)"
+    )
+    add_set(added, "options of the generated data set: examples, image_size, ...")
+    add_json(added)
+
+
+def masks(arguments):
+    from training.masks import format_summary, masks
+
+    try:
+        summary, problems = masks(
+            arguments.model,
+            arguments.dataset,
+            arguments.out,
+            arguments.data,
+            arguments.size,
+            arguments.network_size,
+            arguments.crop_fraction,
+            arguments.storage,
+            arguments.on_corrupt,
+            assignments=arguments.set,
+            progress=show_described,
+        )
+    except KeyboardInterrupt:
+        print("\nWhat was computed is kept; repeat to go on.", file=sys.stderr)
+        raise
+    report_skipped(problems)
+    print_result(arguments, summary, format_summary)

@@ -1,0 +1,152 @@
+"""Training: recipes, one run, and the rows of a table."""
+
+import json
+import pathlib
+
+from training.commands.arguments import (
+    add_data,
+    add_json,
+    add_set,
+)
+
+
+def add(command):
+    from training.recipes import DEFAULT
+
+    command(recipes, "list the recipes and the experiments")
+
+    added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
+    added.add_argument("recipe", metavar="RECIPE")
+    add_data(added)
+    add_set(added)
+    add_json(added)
+
+    added = command(train, "train a recipe, or go on where its training stopped")
+    added.add_argument(
+        "recipe", metavar="RECIPE", nargs="?", default=DEFAULT, help=f"{DEFAULT}"
+    )
+    added.add_argument("--workdir", help="folder of the run (runs/RECIPE)")
+    add_data(added, on_corrupt=True)
+    add_set(added)
+    added.add_argument(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in bfloat16, as --set dtype_policy=mixed_bfloat16",
+    )
+
+    added = command(reproduce, "train the rows of a table or figure of a paper")
+    added.add_argument("name", metavar="NAME")
+    add_data(added, on_corrupt=True)
+    added.add_argument("--workdir", default="runs", help="folder of the runs (runs)")
+    added.add_argument("--results", default="results", help="folder (results)")
+    added.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
+    added.add_argument("--rows", nargs="+", metavar="ROW", help="(all)")
+    add_set(added)
+
+    added = command(demo, "train, evaluate, explain and export on generated images")
+    added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
+
+
+def recipes(arguments):
+    from training.dino_recipes import DINO_RECIPES
+    from training.recipes import EXPERIMENTS, RECIPES
+
+    columns = ("name", "dataset", "backbone", "row", "epochs")
+    lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
+    lines += [
+        tuple(str(getattr(recipe, column)) for column in columns)
+        for recipe in (*RECIPES.values(), *DINO_RECIPES.values())
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+    print("\nEXPERIMENT (keras-attn reproduce)")
+    print("\n".join(EXPERIMENTS))
+
+
+def summary(arguments):
+    recipe = _recipe(arguments)
+    from training.summary import format_summary, summarize
+
+    result = summarize(recipe, arguments.data)
+    print(json.dumps(result, indent=2) if arguments.json else format_summary(result))
+
+
+def train(arguments):
+    recipe = _recipe(arguments)
+    if recipe.method == "dino":
+        return _train_dino(arguments, recipe)
+    from training import fit
+    from training.resume import load_progress
+
+    run = fit.train(
+        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
+    )
+    progress = load_progress(run.checkpoints / "last.npz")
+    print(f"\nModel: {run.model_path('best')}")
+    for which, epoch in (("best", progress.best_epoch), ("last", -1)):
+        logs = progress.history[epoch]
+        if "val_logits_accuracy" in logs:
+            percent = 100 * logs["val_logits_accuracy"]
+            print(
+                f"Validation accuracy, {which} epoch ({logs['epoch']}): {percent:.2f} %"
+            )
+    data = f" --data {arguments.data}" if arguments.data else ""
+    print(
+        "Next:\n"
+        f"  keras-attn evaluate {run.workdir}{data}\n"
+        f"  keras-attn predict {run.workdir} IMAGE_OR_FOLDER\n"
+        f"  keras-attn explain {run.workdir} IMAGE_OR_FOLDER --output explained\n"
+        f"  keras-attn export {run.workdir}"
+    )
+
+
+def _train_dino(arguments, recipe):
+    from training.dino import train_dino
+
+    run = train_dino(
+        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
+    )
+    print(
+        f"\nModel: {run.model_path('last')}\n"
+        "Next:\n"
+        f"  keras-attn masks {run.workdir} IMAGES --out maps"
+    )
+
+
+def reproduce(arguments):
+    from training.reproduce import reproduce
+
+    reproduce(
+        arguments.name,
+        arguments.data,
+        arguments.workdir,
+        arguments.results,
+        arguments.seeds,
+        arguments.rows,
+        arguments.set,
+        arguments.on_corrupt,
+    )
+
+
+def demo(arguments):
+    from training.demo import demo
+
+    demo(arguments.workdir)
+
+
+def _recipe(arguments):
+    from training.dino_recipes import DINO_RECIPES
+    from training.recipe import apply_overrides
+    from training.recipes import get_recipe
+
+    assignments = list(arguments.set)
+    if getattr(arguments, "mixed_precision", False):
+        assignments.append("dtype_policy=mixed_bfloat16")
+    recipe = DINO_RECIPES.get(arguments.recipe) or get_recipe(arguments.recipe)
+    return apply_overrides(recipe, assignments)
+
+
+def _workdir(arguments):
+    return pathlib.Path(arguments.workdir or pathlib.Path("runs", arguments.recipe))

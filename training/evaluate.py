@@ -1,5 +1,6 @@
 """How good a trained model is, in numbers."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,10 +8,11 @@ import numpy as np
 from pipelines.build import check_arrays, checksum
 from pipelines.sources import load_source
 from pipelines.streaming import load_images
-from training.fit import load_data
+from training.fit import load_source_split
 from training.resume import load_progress
 from training.run import write_then_rename
 from training.trained import (
+    Trained,
     load_trained,
     log_softmax,
     outputs_of,
@@ -24,6 +26,32 @@ SPLITS = ("test", "validation", "train", "all")
 CHUNK = 4096
 # What is judged; a localiser's maps of a whole data set would not fit in memory.
 JUDGED = ("logits", "patch_logits")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """A trained model and the labelled images that it is evaluated on.
+
+    Args:
+        trained: `Trained`.
+        images: `(examples, height, width, 3)`, an array or `StreamedImages`.
+        labels: `(examples,)` integers, of the model's classes.
+        names: What each image is called: its file, or its place in the data set.
+        dataset: Name of the data set.
+        split: `test`, `validation`, `train` or `all`.
+        same_data: Whether these are the images that the run was trained and validated
+            on, split alike; `None` for other data.
+        own: Whether this is the data set of the model's run.
+    """
+
+    trained: Trained
+    images: np.ndarray
+    labels: np.ndarray
+    names: list
+    dataset: str
+    split: str
+    same_data: bool | None
+    own: bool
 
 
 def evaluate_model(model, images, labels, batch_size=128):
@@ -45,9 +73,20 @@ def evaluate_model(model, images, labels, batch_size=128):
     Raises:
         ValueError: If images or labels do not fit, or there are none.
     """
-    labels = np.asarray(labels)
-    num_classes = model.output["logits"].shape[-1]
-    check_arrays(images, labels, num_classes)
+    return evaluate_outputs(*judged_outputs(model, images, labels, batch_size), labels)
+
+
+def judged_outputs(model, images, labels, batch_size=128, progress=None):
+    """The outputs that `evaluate_model` judges; arguments and errors as there.
+
+    Args:
+        progress: Called with (images done, images in all) now and then.
+
+    Returns:
+        `(logits, patch_probabilities)`, both `(examples, classes)`; the second, the
+        mean over the cells, is `None` for models without patch logits.
+    """
+    check_arrays(images, np.asarray(labels), model.output["logits"].shape[-1])
     if not len(labels):
         raise ValueError("Expected at least one image to evaluate on. Received: none")
     model = with_outputs(model, JUDGED)
@@ -57,10 +96,17 @@ def evaluate_model(model, images, labels, batch_size=128):
         logits.append(outputs["logits"])
         if "patch_logits" in outputs:
             patches.append(_mean_over_cells(softmax(outputs["patch_logits"])))
-    logits = np.concatenate(logits)
+        if progress is not None:
+            progress(min(start + CHUNK, len(labels)), len(labels))
+    return np.concatenate(logits), np.concatenate(patches) if patches else None
+
+
+def evaluate_outputs(logits, patch_probabilities, labels):
+    """`evaluate_model`'s dict from what `judged_outputs` gives."""
+    labels = np.asarray(labels)
     result = score(logits, labels)
-    if patches:
-        correct = np.concatenate(patches).argmax(axis=-1) == labels
+    if patch_probabilities is not None:
+        correct = patch_probabilities.argmax(axis=-1) == labels
         result["patch_accuracy"] = float(correct.mean())
     return result
 
@@ -114,43 +160,87 @@ def evaluate(
         are the images that the run was trained and validated on, split alike; `None`
         for other data).
     """
-    if split not in (None, *SPLITS):
-        raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
-    trained = load_trained(path, checkpoint)
-    own = trained.run and dataset in (None, trained.run.recipe.dataset)
-    if own:
-        dataset = trained.run.recipe.dataset
-        spec, splits = load_data(trained.run.recipe, data, on_corrupt=on_corrupt)
-        _check_own_classes(trained, spec.class_names)
-        same_data = trained_on(trained.run, splits)
-        otherwise = "validation"
-    else:
-        dataset = dataset or "folder"
-        splits = _other_data(trained, dataset, data, on_corrupt)
-        same_data = None
-        otherwise = "all"
-    split = split or ("test" if _has(splits, "test") else otherwise)
-    if not _has(splits, split):
-        there = ", ".join(name for name in splits if _has(splits, name))
-        raise ValueError(
-            f"Expected a split of {dataset} with images: {there}. Received: {split!r}"
-        )
-    result = evaluate_model(trained.model, *splits[split], batch_size)
-    result["per_class_accuracy"] = dict(
-        zip(trained.class_names, result["per_class_accuracy"], strict=True)
+    found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
+    outputs = judged_outputs(
+        found.trained.model, found.images, found.labels, batch_size
     )
+    return recorded(found, evaluate_outputs(*outputs, found.labels))
+
+
+def recorded(found, result):
+    """`evaluate`'s dict from the `EvaluationData` and `evaluate_model`'s dict.
+
+    Also writes it down, as `evaluate` does.
+    """
+    trained = found.trained
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,
         "epoch": trained.epoch,
-        "dataset": dataset,
-        "split": split,
-        "same_data": same_data,
+        "dataset": found.dataset,
+        "split": found.split,
+        "same_data": found.same_data,
         **result,
     }
-    if own:
+    result["per_class_accuracy"] = dict(
+        zip(trained.class_names, result["per_class_accuracy"], strict=True)
+    )
+    if found.own:
         record(trained.run, result)
     return result
+
+
+def evaluation_data(
+    path,
+    split=None,
+    data=None,
+    dataset=None,
+    checkpoint="best",
+    on_corrupt="error",
+):
+    """The model and the images that `evaluate` evaluates; arguments as there.
+
+    Returns:
+        `EvaluationData`.
+    """
+    if split not in (None, *SPLITS):
+        raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
+    trained = load_trained(path, checkpoint)
+    own = trained.run is not None and dataset in (None, trained.run.recipe.dataset)
+    same_data = None
+    if own:
+        dataset = trained.run.recipe.dataset
+        spec, source, images, parts = load_source_split(
+            trained.run.recipe, data, on_corrupt=on_corrupt
+        )
+        _check_own_classes(trained, spec.class_names)
+        labels = source.labels
+        same_data = trained_on(
+            trained.run,
+            {name: (images[part], labels[part]) for name, part in parts.items()},
+        )
+    else:
+        dataset = dataset or "folder"
+        source, images, labels, parts = _other_data(trained, dataset, data, on_corrupt)
+    otherwise = "validation" if own else "all"
+    there = [name for name, part in parts.items() if len(part)]
+    split = split or ("test" if "test" in there else otherwise)
+    if split not in there:
+        raise ValueError(
+            f"Expected a split of {dataset} with images: {', '.join(there)}. "
+            f"Received: {split!r}"
+        )
+    chosen = parts[split]
+    return EvaluationData(
+        trained,
+        images[chosen],
+        labels[chosen],
+        [source.where(index) for index in chosen],
+        dataset,
+        split,
+        same_data,
+        own,
+    )
 
 
 def trained_on(run, splits):
@@ -201,7 +291,7 @@ def _mean_over_cells(maps):
 
 
 def _other_data(trained, dataset, data, on_corrupt):
-    """The splits of a data set that the model was not made for.
+    """The images, labels and parts of a data set that the model was not made for.
 
     Its classes are found by name; it need not have all of the model's.
     """
@@ -231,8 +321,7 @@ def _other_data(trained, dataset, data, on_corrupt):
     source, images = load_images(source, trained.spec)
     positions = [trained.class_names.index(name) for name in source.class_names]
     labels = np.array(positions, "int32")[source.labels]
-    parts = {**source.official, "all": np.arange(len(labels))}
-    return {name: (images[chosen], labels[chosen]) for name, chosen in parts.items()}
+    return source, images, labels, {**source.official, "all": np.arange(len(labels))}
 
 
 def _check_own_classes(trained, names):
@@ -246,7 +335,3 @@ def _check_own_classes(trained, names):
 def _abridged(names):
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{', '.join(names[:5])}{more}"
-
-
-def _has(splits, name):
-    return name in splits and len(splits[name][1]) > 0

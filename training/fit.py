@@ -57,16 +57,28 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
         `test` to `(images, labels)`: images in memory, or `StreamedImages` where they
         would not fit.
     """
+    spec, source, images, indices = load_source_split(recipe, data, source, on_corrupt)
+    return spec, {
+        name: (images[chosen], source.labels[chosen])
+        for name, chosen in indices.items()
+    }
+
+
+def load_source_split(recipe, data=None, source=None, on_corrupt="error"):
+    """What `load_data` gives the images of, with their names.
+
+    Returns:
+        `(spec, source, images, indices)`: the `ImageSpec`, the `Source` without what
+        was left out, its images, and a dict from `train`, `validation` and `test` to
+        the indices of theirs.
+    """
     if source is None:
         source = load_source_of(recipe, data, on_corrupt)
     spec = image_spec(recipe, source)
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
     build.check_arrays(images, source.labels, len(source.class_names))
-    return spec, {
-        name: (images[chosen], source.labels[chosen])
-        for name, chosen in indices.items()
-    }
+    return spec, source, images, indices
 
 
 def make_model(recipe, spec):

@@ -4,10 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from training.trained import outputs_of, softmax
-
-# Images whose logits are computed at a time.
-CHUNK = 4096
+from training.evaluate import judged_outputs
+from training.trained import softmax, with_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +40,12 @@ def worst_mistakes(model, images, labels, count=12, batch_size=128):
 
     Returns:
         A list of `Mistake`, the most probable wrong class first.
+
+    Raises:
+        ValueError: If images or labels do not fit, or there are none.
     """
-    logits = [
-        outputs_of(model, images[start : start + CHUNK], batch_size, ["logits"])
-        for start in range(0, len(labels), CHUNK)
-    ]
-    logits = np.concatenate([each["logits"] for each in logits])
+    model = with_outputs(model, ["logits"])
+    logits, _ = judged_outputs(model, images, labels, batch_size)
     return mistakes_among(logits, images, labels, count)
 
 

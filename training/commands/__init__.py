@@ -9,10 +9,13 @@ import importlib
 MODULES = (
     "train",
     "evaluate",
+    "report",
     "explain",
     "retrieval",
     "masks",
     "serving",
+    "serve",
+    "view",
     "data",
     "exit_policy",
 )

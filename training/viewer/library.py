@@ -1,0 +1,122 @@
+"""The models that can be chosen: found, loaded once, used one at a time."""
+
+import collections
+import functools
+import os
+import pathlib
+import threading
+
+from training.localizers import chooses_patches, has_evidence, localizing
+from training.run import Run
+from training.trained import CHECKPOINTS, load_trained, with_outputs
+
+# Models in memory at a time.
+KEPT_MODELS = 8
+
+
+class Viewed:
+    """A trained model, and what is made of it once for all images.
+
+    Args:
+        trained: `Trained`.
+    """
+
+    def __init__(self, trained):
+        self.trained = trained
+        self.model = trained.model
+        self.class_names = trained.class_names
+        self.spec = trained.spec
+
+    @functools.cached_property
+    def classifier(self):
+        """The model with its logits only."""
+        return with_outputs(self.model, ["logits"])
+
+    @functools.cached_property
+    def with_patches(self):
+        """The model with its patches among the outputs, or `None` without any."""
+        if chooses_patches(self.model) or has_evidence(self.model):
+            return localizing(self.trained)[0]
+        return None
+
+
+class Library:
+    """Models by name, loaded when they are first asked for.
+
+    Args:
+        paths: Run folders and `.keras` files.
+        checkpoint: `best` or `last` model of the runs.
+
+    Raises:
+        FileNotFoundError: If a path does not exist, or there are none.
+    """
+
+    def __init__(self, paths, checkpoint="best"):
+        self.paths = {_name_of(path): pathlib.Path(path) for path in paths}
+        if not self.paths:
+            raise FileNotFoundError(
+                "Expected a run or a .keras file. Received: none, and none below "
+                "runs/. `keras-attn demo` trains a model in minutes."
+            )
+        for path in self.paths.values():
+            _check_model(path, checkpoint)
+        self.checkpoint = checkpoint
+        # Held while a model computes: two at once would take twice the memory and
+        # be no faster.
+        self.lock = threading.RLock()
+        self._loaded = collections.OrderedDict()
+
+    @property
+    def names(self):
+        return list(self.paths)
+
+    def load(self, name):
+        """The `Viewed` of a name.
+
+        Raises:
+            ValueError: If there is no such model, or it cannot be used.
+        """
+        if name not in self.paths:
+            raise ValueError(f"Expected a model of the list. Received: {name!r}")
+        with self.lock:
+            if name not in self._loaded:
+                trained = load_trained(self.paths[name], self.checkpoint)
+                self._loaded[name] = Viewed(trained)
+                if len(self._loaded) > KEPT_MODELS:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+
+def find_runs(folder):
+    """The folders of runs below a folder that classify and have a model, sorted."""
+    found = []
+    for recipe in sorted(pathlib.Path(folder).rglob("recipe.json")):
+        try:
+            run = Run.open(recipe.parent)
+        except ValueError:
+            # Of an older version; named on the command line it gives its error.
+            continue
+        if run.recipe.method != "dino" and any(
+            (run.checkpoints / f"{which}.keras").is_file() for which in CHECKPOINTS
+        ):
+            found.append(recipe.parent)
+    return found
+
+
+def _check_model(path, checkpoint):
+    """Raises where `load_trained` would for want of a file, without loading it."""
+    if path.is_dir():
+        Run.open(path).model_path(checkpoint)
+    elif not path.is_file():
+        raise FileNotFoundError(
+            "Expected the folder of a run or a .keras file. "
+            f"Received: {path}, which does not exist."
+        )
+
+
+def _name_of(path):
+    """The path as one would type it here."""
+    path = pathlib.Path(path)
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

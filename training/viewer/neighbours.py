@@ -1,0 +1,62 @@
+"""The images of an index that are nearest to an upload."""
+
+import functools
+import pathlib
+
+from training.index_store import IndexStore
+from training.nearest import require_faiss
+from training.search import Searcher
+from training.viewer.panels import Picture
+from training.viewer.sections import Section
+from training.viewer.uploads import data_address, thumbnail
+
+HITS = 8
+
+
+class Neighbours:
+    """An index to search, loaded when it is first used.
+
+    Args:
+        path: Folder of an index, see `training.index.index_folder`.
+
+    Raises:
+        FileNotFoundError: If there is no index.
+        ImportError: If FAISS is not installed.
+    """
+
+    def __init__(self, path):
+        require_faiss()
+        IndexStore.open(path)
+        self.path = pathlib.Path(path)
+
+    @functools.cached_property
+    def searcher(self):
+        return Searcher.open(self.path)
+
+    def section(self, upload):
+        """The nearest images, as a `Section`; if there are none to be had, why."""
+        title = "Nearest images"
+        try:
+            pixels = upload.pixels(self.searcher.spec)
+            (hits,) = self.searcher.search(pixels, HITS)
+        except (ValueError, OSError) as error:
+            return Section(title, f"{self.path} cannot be searched: {error}")
+        pictures = [self._hit(name, similarity) for name, similarity in hits]
+        note = (
+            f"Of the index {self.path}, the most similar first: cosine similarity of "
+            "their descriptors, at most 1."
+        )
+        return Section(title, note, [each for each in pictures if each])
+
+    def _hit(self, name, similarity):
+        folder = self.searcher.images.resolve()
+        file = (folder / name).resolve()
+        # An index is a file from anywhere; it may name no file outside its folder.
+        if not file.is_relative_to(folder) or not file.is_file():
+            return None
+        small = thumbnail(file.read_bytes(), name)
+        if small is None:
+            return None
+        return Picture(
+            data_address(small), f"{name}: {similarity:.3f}", f"The image {name}."
+        )

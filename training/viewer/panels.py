@@ -1,0 +1,129 @@
+"""Single pictures for the page: one panel each, with its words beside it.
+
+The pictures hold what only a picture can say; captions and descriptions are text, so
+that they can be read at any width, and be read aloud.
+"""
+
+import dataclasses
+import io
+import math
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from training.drawing import (
+    MAP_COLOURS,
+    OPACITY,
+    draw_grey,
+    draw_image,
+    frame,
+    new_figure,
+    panel_inches,
+    upsample,
+)
+from training.viewer.uploads import data_address, png
+
+DPI = 150
+BAR_INCHES = 0.55
+# Of small images every pixel is drawn so large that its edges stay sharp.
+ENLARGED_TO = 320
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture with its words.
+
+    Args:
+        source: Address of the picture, `data:...`.
+        caption: What it is called, shown below it.
+        description: What is to be seen in it, for those who do not see it.
+        marked: Whether it is the one to look at first.
+    """
+
+    source: str
+    caption: str
+    description: str
+    marked: bool = False
+
+
+def panel(image, draw, caption, description, bar=None, marked=False):
+    """A `Picture` of one panel.
+
+    Args:
+        image: `(height, width, 3)`, which gives the panel its shape.
+        draw: Called with a matplotlib axis.
+        caption, description, marked: Of `Picture`.
+        bar: What the colours of the last image drawn stand for; `None`: no scale.
+    """
+    width, height = panel_inches(image)
+    # A wide image is low: the scale needs its room beside it all the same.
+    figure = new_figure((width, height + (BAR_INCHES if bar else 0)))
+    figure.set_dpi(DPI)
+    axis = figure.subplots()
+    draw(axis)
+    if bar:
+        scale = figure.colorbar(
+            axis.images[-1], ax=axis, location="bottom", pad=0.03, aspect=25
+        )
+        scale.set_label(bar, fontsize=9)
+        scale.ax.tick_params(labelsize=8)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return Picture(data_address(buffer.getvalue()), caption, description, marked)
+
+
+def plain(image, caption, description, marked=False):
+    """A `Picture` of an image as it is, enlarged if it is small."""
+    image = np.asarray(image)
+    factor = max(1, math.ceil(ENLARGED_TO / max(image.shape[:2])))
+    enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return Picture(data_address(png(enlarged)), caption, description, marked)
+
+
+def draw_map(axis, image, values, limits, smooth=True, opacity=OPACITY):
+    """A map over the image in grey.
+
+    Args:
+        values: `(h, w)`.
+        limits: Ends of the colour scale.
+        smooth: Interpolated between the centres of cells, or the cells as they are.
+        opacity: Of the map.
+    """
+    draw_grey(axis, image)
+    if smooth:
+        finer = math.ceil(256 / max(image.shape[:2]))
+        values = upsample(values, finer * image.shape[0], finer * image.shape[1])
+    low, high = limits
+    axis.imshow(
+        values,
+        extent=frame(image),
+        cmap=MAP_COLOURS,
+        vmin=low,
+        vmax=high if high > low else low + 1,
+        alpha=opacity,
+        interpolation="nearest",
+    )
+
+
+def draw_plain(axis, image):
+    draw_image(axis, image)
+
+
+def place(values):
+    """Where a map is highest, in words: `"upper left"`, `"centre"`, ..."""
+    values = np.asarray(values)
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    return place_at((y + 0.5) / values.shape[0], (x + 0.5) / values.shape[1])
+
+
+def place_at(y, x):
+    """A point in words; coordinates in 0..1 from the upper left corner."""
+    row = ("upper", "", "lower")[min(int(3 * y), 2)]
+    column = ("left", "", "right")[min(int(3 * x), 2)]
+    if row and column:
+        return f"{row} {column}"
+    return {"upper": "top", "lower": "bottom"}.get(row, row) or column or "centre"
+
+
+def percent(share):
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,166 @@
+"""Images from strangers: checked before they are decoded, kept for a while."""
+
+import base64
+import collections
+import dataclasses
+import hashlib
+import io
+import threading
+
+import numpy as np
+from PIL import Image
+
+from keras_attn.preprocessing import ImagePreprocessing
+from pipelines.decoding import (
+    FORMATS,
+    CorruptImageError,
+    decode_files,
+    decode_image,
+    header_problem,
+    image_size,
+)
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000
+KEPT_BYTES = 128 * 2**20
+THUMBNAIL = 160
+
+
+class UploadError(ValueError):
+    """An upload that cannot be used; the message is for the one who sent it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """An encoded image whose header is good.
+
+    Args:
+        data: The encoded file.
+        name: What it is called.
+        notes: Sentences on what of it is not used.
+    """
+
+    data: bytes
+    name: str
+    notes: tuple = ()
+
+    @property
+    def token(self):
+        """A name that only this content has."""
+        content = self.name.encode() + b"\0" + self.data
+        return hashlib.sha256(content).hexdigest()[:32]
+
+    def pixels(self, spec):
+        """`(1, height, width, 3)` 8-bit, fitted to a model as `predict` fits files.
+
+        Raises:
+            UploadError: If the file is damaged behind its header.
+        """
+        images, _, problems = decode_files(
+            lambda index: self.data,
+            [self.name],
+            (spec.height, spec.width),
+            ImagePreprocessing(spec).fit_size,
+        )
+        if problems:
+            raise UploadError(f"{problems[0]}.")
+        return images
+
+
+def check_upload(data, name):
+    """The `Upload` of an encoded file, seen from its size and header alone.
+
+    Raises:
+        UploadError: If it is empty, too large, or no image.
+    """
+    name = _short_name(name)
+    if not data:
+        raise UploadError(f"{name}: the file is empty. Choose an image.")
+    if len(data) > MAX_BYTES:
+        raise UploadError(f"{name}: larger than {MAX_BYTES // 2**20} MB.")
+    reason = header_problem(data)
+    if reason is not None:
+        raise UploadError(f"{name}: {reason}.")
+    height, width = image_size(data, name)
+    if height * width > MAX_PIXELS:
+        raise UploadError(
+            f"{name}: {width} x {height} pixels, larger than "
+            f"{MAX_PIXELS // 10**6} megapixels."
+        )
+    return Upload(data, name, _notes(data))
+
+
+def _notes(data):
+    notes = []
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            notes.append("Of an animated picture only the first frame is used.")
+        if image.has_transparency_data:
+            notes.append("Transparency is dropped, as in training.")
+        if image.getexif().get(0x0112, 1) != 1:
+            notes.append("The file says to turn it; it is not turned, as in training.")
+    return tuple(notes)
+
+
+def _short_name(name):
+    """The last part of a file's name, without what cannot be printed."""
+    name = "".join(letter for letter in str(name or "") if letter.isprintable())
+    name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
+    return (name if len(name) <= 60 else f"{name[:57]}...") or "image"
+
+
+class UploadStore:
+    """The last uploads, by their token; the oldest go when they become too many."""
+
+    def __init__(self, kept_bytes=KEPT_BYTES):
+        self.kept_bytes = kept_bytes
+        self._uploads = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, upload):
+        """Keeps an upload and gives its token."""
+        token = upload.token
+        with self._lock:
+            self._uploads[token] = upload
+            self._uploads.move_to_end(token)
+            total = sum(len(each.data) for each in self._uploads.values())
+            while total > self.kept_bytes and len(self._uploads) > 1:
+                total -= len(self._uploads.popitem(last=False)[1].data)
+        return token
+
+    def get(self, token):
+        """The upload.
+
+        Raises:
+            UploadError: If it is not kept any more.
+        """
+        with self._lock:
+            if token not in self._uploads:
+                raise UploadError("That image is not kept any more. Choose it again.")
+            self._uploads.move_to_end(token)
+            return self._uploads[token]
+
+
+# ---- pictures on the page ------------------------------------------------------------
+
+
+def png(pixels):
+    """8-bit pixels as an encoded PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, "uint8")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_address(encoded):
+    """An encoded PNG as an address that needs no further request."""
+    return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
+
+
+def thumbnail(data, name):
+    """A small picture of an encoded image as an encoded PNG, or `None` if damaged."""
+    try:
+        image = Image.fromarray(decode_image(data, name))
+    except CorruptImageError:
+        return None
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return png(image)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 from pipelines.build import check_arrays, checksum
+from pipelines.masks import other_images
 from pipelines.sources import load_source
 from pipelines.streaming import load_images
 from training.fit import load_source_split
@@ -24,6 +25,8 @@ SPLITS = ("test", "validation", "train", "all")
 # Images whose outputs are in memory at a time; patch logits of a whole data set can
 # be large.
 CHUNK = 4096
+# Fewer where somebody waits for the progress; whole batches, so that it alters nothing.
+PROGRESS_CHUNK = 512
 # What is judged; a localiser's maps of a whole data set would not fit in memory.
 JUDGED = ("logits", "patch_logits")
 
@@ -89,15 +92,22 @@ def judged_outputs(model, images, labels, batch_size=128, progress=None):
     check_arrays(images, np.asarray(labels), model.output["logits"].shape[-1])
     if not len(labels):
         raise ValueError("Expected at least one image to evaluate on. Received: none")
+    # Whose maps the images of such a control get, see `Trained.judged`.
+    others = other_images(len(labels), 0) if len(model.inputs) > 1 else None
     model = with_outputs(model, JUDGED)
     logits, patches = [], []
-    for start in range(0, len(labels), CHUNK):
-        outputs = outputs_of(model, images[start : start + CHUNK], batch_size)
+    step = CHUNK if progress is None else PROGRESS_CHUNK
+    for start in range(0, len(labels), step):
+        part = slice(start, start + step)
+        given = images[part]
+        if others is not None:
+            given = {"images": given, "map_images": images[others[part]]}
+        outputs = outputs_of(model, given, batch_size)
         logits.append(outputs["logits"])
         if "patch_logits" in outputs:
             patches.append(_mean_over_cells(softmax(outputs["patch_logits"])))
         if progress is not None:
-            progress(min(start + CHUNK, len(labels)), len(labels))
+            progress(min(start + step, len(labels)), len(labels))
     return np.concatenate(logits), np.concatenate(patches) if patches else None
 
 
@@ -162,7 +172,7 @@ def evaluate(
     """
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
     outputs = judged_outputs(
-        found.trained.model, found.images, found.labels, batch_size
+        found.trained.judged, found.images, found.labels, batch_size
     )
     return recorded(found, evaluate_outputs(*outputs, found.labels))
 

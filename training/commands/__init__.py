@@ -10,6 +10,7 @@ MODULES = (
     "train",
     "evaluate",
     "report",
+    "report",
     "explain",
     "retrieval",
     "masks",

@@ -1,0 +1,45 @@
+"""A page about a trained model."""
+
+import sys
+
+from training.commands.arguments import add_data, add_model
+
+
+def add(command):
+    added = command(report, "one HTML page: how good a trained model is, and where not")
+    add_model(added)
+    add_data(added, on_corrupt=True)
+    added.add_argument("--dataset", help="name of the data set, if not the run's own")
+    added.add_argument("--split", choices=("test", "validation", "train", "all"))
+    added.add_argument(
+        "--out",
+        metavar="FILE.html",
+        help="the page (report.html in the run's folder, or beside the model file)",
+    )
+    added.add_argument(
+        "--mistakes", type=int, default=12, help="worst mistakes to show, at most (12)"
+    )
+
+
+def report(arguments):
+    from training.evaluation_report import write_report
+
+    print(
+        write_report(
+            arguments.model,
+            arguments.out,
+            arguments.split,
+            arguments.data,
+            arguments.dataset,
+            arguments.checkpoint,
+            arguments.on_corrupt,
+            arguments.mistakes,
+            _show,
+        )
+    )
+
+
+def _show(what, done, total):
+    end = "\r" if sys.stderr.isatty() and done < total else "\n"
+    if end == "\r" or done == total:
+        print(f"{what} {done} of {total} images", end=end, file=sys.stderr, flush=True)

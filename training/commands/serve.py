@@ -1,0 +1,115 @@
+"""A local server for exported models, and a client of it and of TensorFlow Serving."""
+
+import json
+import sys
+
+from training.commands.arguments import add_json
+
+EXTRA = "pip install keras-attn[serving]"
+
+
+def add(command):
+    added = command(
+        serve, "serve exported models on this machine, as TensorFlow Serving would"
+    )
+    added.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        default="saved_models",
+        help="with NAME/VERSION/ (saved_models)",
+    )
+    added.add_argument("--host", default="127.0.0.1", help="(127.0.0.1)")
+    added.add_argument("--port", type=int, default=8500, help="of gRPC, 0: free (8500)")
+    added.add_argument("--rest-port", type=int, default=8501, help="of REST (8501)")
+    added.add_argument(
+        "--versions", type=int, default=1, metavar="N", help="latest to serve (1)"
+    )
+    added.add_argument(
+        "--max-batch", type=int, default=32, metavar="N", help="most images (32)"
+    )
+    added.add_argument(
+        "--batch-timeout-ms",
+        type=float,
+        default=2.0,
+        metavar="MS",
+        help="how long a request waits for others to join it (2)",
+    )
+    added.add_argument(
+        "--max-body-mb", type=float, default=32.0, metavar="MB", help="(32)"
+    )
+    added.add_argument(
+        "--max-pixels",
+        type=int,
+        default=25_000_000,
+        metavar="N",
+        help="of an image (25000000)",
+    )
+    added.add_argument(
+        "--queue", type=int, default=256, metavar="N", help="most requests (256)"
+    )
+
+    added = command(request, "classes of images, from a server")
+    added.add_argument(
+        "url",
+        metavar="URL",
+        help="http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME",
+    )
+    added.add_argument("images", metavar="IMAGE", nargs="+", help="images or folders")
+    added.add_argument("--model", metavar="NAME", help="if it is not in the URL")
+    added.add_argument("--signature", default="serving_default", metavar="NAME")
+    added.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="images a request (8)"
+    )
+    added.add_argument(
+        "--timeout", type=float, default=30.0, metavar="S", help="of a request (30)"
+    )
+    added.add_argument(
+        "--retries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="while the server is not available (3)",
+    )
+    add_json(added)
+
+
+def serve(arguments):
+    try:
+        from training.serving.server.run import serve
+        from training.serving.server.settings import Settings
+    except ImportError as error:
+        raise ImportError(f"Serving needs more packages ({error}): {EXTRA}") from error
+    serve(
+        Settings(
+            arguments.folder,
+            host=arguments.host,
+            port=arguments.port,
+            rest_port=arguments.rest_port,
+            max_batch=arguments.max_batch,
+            batch_timeout_ms=arguments.batch_timeout_ms,
+            max_body_mb=arguments.max_body_mb,
+            max_pixels=arguments.max_pixels,
+            queue=arguments.queue,
+            versions=arguments.versions,
+        )
+    )
+
+
+def request(arguments):
+    from training.serving.client import Client, format_answers
+
+    with Client(
+        arguments.url,
+        model=arguments.model,
+        signature=arguments.signature,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+    ) as client:
+        for answers in client.classify(arguments.images, arguments.batch):
+            if arguments.json:
+                for answer in answers:
+                    print(json.dumps(answer))
+            else:
+                print(format_answers(answers))
+            sys.stdout.flush()

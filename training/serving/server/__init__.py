@@ -1,0 +1,1 @@
+"""A local server with TensorFlow Serving's interfaces, for development."""

@@ -1,0 +1,197 @@
+"""Joins requests for the same function to batches, and runs one batch at a time.
+
+TensorFlow spreads one batch over all cores; two at a time would only share them.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import threading
+import time
+
+import numpy as np
+
+from training.serving.server.errors import ServingError, invalid
+from training.serving.server.images import TOGETHER
+
+
+@dataclasses.dataclass(eq=False)
+class Task:
+    """One request that waits.
+
+    Args:
+        model, signature, inputs: As `SavedModel.run` takes them.
+        size: Examples; None if it cannot be joined with others.
+        pixels: Of its encoded images.
+        future: Of the outputs.
+        arrival: `time.monotonic()`.
+    """
+
+    model: object
+    signature: object
+    inputs: dict
+    size: int | None
+    pixels: int
+    future: asyncio.Future
+    arrival: float
+
+
+class Batcher:
+    """A queue, and the thread that works on it.
+
+    Args:
+        max_batch: Most examples of a batch.
+        timeout: Seconds that a request waits for others to join it.
+        max_pixels: Of one image, see `images.check_images`.
+        observe: Called with the number of examples of each batch.
+    """
+
+    def __init__(self, max_batch, timeout, max_pixels, observe=lambda size: None):
+        self.max_batch = max_batch
+        self._timeout = timeout
+        self._max_pixels = TOGETHER * max_pixels
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+        # From what can be joined to its tasks, the oldest first.
+        self._waiting = {}
+        self._condition = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self):
+        with self._condition:
+            return sum(map(len, self._waiting.values()))
+
+    async def run(self, model, signature, inputs, pixels=0):
+        """The outputs for one request, however it is joined with others.
+
+        Args:
+            model, signature, inputs: As `SavedModel.run` takes them.
+            pixels: Of its encoded images.
+
+        Raises:
+            ServingError: If the request is too large, or fails by itself.
+        """
+        size = signature.batch_size(inputs)
+        if size is not None and size > self.max_batch:
+            raise invalid(
+                f"Expected at most {self.max_batch} examples in a request. "
+                f"Received: {size}"
+            )
+        future = self._loop.create_future()
+        task = Task(model, signature, inputs, size, pixels, future, time.monotonic())
+        # Tasks that are joined have the same shapes but for the number of examples. An
+        # empty one is run by itself, since TensorFlow may well refuse it.
+        key = object() if not size else (model, signature.name, _shapes(inputs))
+        with self._condition:
+            if self._closed:
+                raise ServingError("UNAVAILABLE", "The server is stopping")
+            self._waiting.setdefault(key, collections.deque()).append(task)
+            self._condition.notify()
+        return await future
+
+    def close(self):
+        """Finishes what waits and ends the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join()
+
+    # ---- in the thread ---------------------------------------------------------------
+
+    def _work(self):
+        while (tasks := self._next()) is not None:
+            tasks = [task for task in tasks if not task.future.cancelled()]
+            if tasks:
+                answers = list(self._answers(tasks))
+                self._loop.call_soon_threadsafe(_give, answers)
+            # Nothing of the last batch is kept while the thread waits for the next.
+            tasks = answers = None
+
+    def _next(self):
+        """The tasks of the next batch, or None at the end."""
+        with self._condition:
+            while True:
+                if not self._waiting:
+                    if self._closed:
+                        return None
+                    self._condition.wait()
+                    continue
+                key = min(self._waiting, key=self._due)
+                remaining = self._due(key) - time.monotonic()
+                if remaining <= 0 or self._closed:
+                    return self._take(key)
+                self._condition.wait(remaining)
+
+    def _due(self, key):
+        """When a batch should start; one that is full is due since its first task."""
+        tasks = self._waiting[key]
+        full = tasks[0].size in (None, 0, self.max_batch) or (
+            len(tasks) > 1 and sum(task.size for task in tasks) >= self.max_batch
+        )
+        return tasks[0].arrival + (0 if full else self._timeout)
+
+    def _take(self, key):
+        queue = self._waiting[key]
+        taken = [queue.popleft()]
+        size, pixels = taken[0].size, taken[0].pixels
+        while queue:
+            size, pixels = size + queue[0].size, pixels + queue[0].pixels
+            if size > self.max_batch or pixels > self._max_pixels:
+                break
+            taken.append(queue.popleft())
+        if not queue:
+            del self._waiting[key]
+        return taken
+
+    def _answers(self, tasks):
+        """Pairs of a task and its outputs or error.
+
+        What is wrong with one request must not fail the others, so a batch that fails
+        is tried again in halves.
+        """
+        try:
+            yield from self._run(tasks)
+        except Exception as error:
+            if len(tasks) == 1:
+                yield tasks[0], error
+                return
+            middle = len(tasks) // 2
+            yield from self._answers(tasks[:middle])
+            yield from self._answers(tasks[middle:])
+
+    def _run(self, tasks):
+        first = tasks[0]
+        sizes = [task.size for task in tasks]
+        if len(tasks) == 1:
+            self._observe(first.size or 1)
+            return [(first, first.model.run(first.signature, first.inputs))]
+        joined = {
+            name: np.concatenate([task.inputs[name] for task in tasks])
+            for name in first.inputs
+        }
+        self._observe(sum(sizes))
+        outputs = first.model.run(first.signature, joined)
+        if any(value.shape[:1] != (sum(sizes),) for value in outputs.values()):
+            raise ValueError("The outputs do not have the batch size of the inputs")
+        ends = np.cumsum(sizes)
+        return [
+            (task, {name: value[start:end] for name, value in outputs.items()})
+            for task, start, end in zip(tasks, ends - sizes, ends, strict=True)
+        ]
+
+
+def _shapes(inputs):
+    return tuple((name, inputs[name].shape[1:]) for name in sorted(inputs))
+
+
+def _give(answers):
+    for task, answer in answers:
+        if task.future.done():
+            continue
+        if isinstance(answer, Exception):
+            task.future.set_exception(answer)
+        else:
+            task.future.set_result(answer)

@@ -1,0 +1,177 @@
+"""`PredictionService` and `ModelService` of TensorFlow Serving."""
+
+import contextlib
+
+import grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from training.serving.server.errors import ServingError, invalid
+from training.serving.server.tensors import array_of, proto_of
+
+SIGNATURES = "signature_def"
+
+
+async def start(service):
+    """Starts to listen.
+
+    Args:
+        service: `Service`.
+
+    Returns:
+        `(server, port)`: `grpc.aio.Server`, and where it listens.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    settings = service.settings
+    patience = int(1000 * settings.patience_seconds)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.max_body),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.server_handshake_timeout_ms", patience),
+            ("grpc.keepalive_time_ms", 4 * patience),
+            ("grpc.keepalive_timeout_ms", patience),
+            # Two servers at one port would each get some of the requests.
+            ("grpc.so_reuseport", 0),
+        ],
+        # Bodies are read before a request can be refused.
+        maximum_concurrent_rpcs=2 * settings.queue,
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        Predictions(service), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(service), server)
+    address = f"{settings.host}:{settings.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"Cannot listen at {address}: is the port in use?") from error
+    await server.start()
+    return server, port
+
+
+class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict and GetModelMetadata; the others are answered by UNIMPLEMENTED."""
+
+    def __init__(self, service):
+        self._service = service
+
+    async def Predict(self, request, context):
+        spec = request.model_spec
+        async with _answering(self._service, spec, context):
+            with _lease(self._service, spec) as model:
+                signature = model.signature(spec.signature_name)
+                names = _output_names(request.output_filter, signature)
+                max_bytes = self._service.settings.max_body
+                inputs = {
+                    name: array_of(tensor, max_bytes)
+                    for name, tensor in request.inputs.items()
+                }
+                outputs = await self._service.predict(model, signature, inputs)
+                response = predict_pb2.PredictResponse()
+                _fill_spec(response.model_spec, model, signature.name)
+                for name in names:
+                    response.outputs[name].CopyFrom(proto_of(outputs[name]))
+                return response
+
+    async def GetModelMetadata(self, request, context):
+        async with _answering(self._service, request.model_spec, context):
+            fields = set(request.metadata_field)
+            if fields != {SIGNATURES}:
+                raise invalid(
+                    f"Expected the metadata_field {SIGNATURES!r}. "
+                    f"Received: {', '.join(sorted(fields)) or 'none'}"
+                )
+            with _lease(self._service, request.model_spec) as model:
+                return metadata(model)
+
+
+class Models(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus; the configuration cannot be changed while the server runs."""
+
+    def __init__(self, service):
+        self._service = service
+
+    async def GetModelStatus(self, request, context):
+        spec = request.model_spec
+        async with _answering(self._service, spec, context):
+            version = _version(spec)
+            return status(self._service, spec.name, version, spec.version_label)
+
+
+@contextlib.asynccontextmanager
+async def _answering(service, spec, context):
+    try:
+        with service.admitted("grpc", spec.name):
+            yield
+    except ServingError as error:
+        await context.abort(grpc.StatusCode[error.code], error.message)
+
+
+def _lease(service, spec):
+    if not spec.name:
+        raise invalid("Missing ModelSpec")
+    return service.lease(spec.name, _version(spec), spec.version_label)
+
+
+def _version(spec):
+    return spec.version.value if spec.HasField("version") else None
+
+
+def _output_names(wanted, signature):
+    if not wanted:
+        return list(signature.outputs)
+    for name in wanted:
+        if name not in signature.outputs:
+            raise invalid(
+                f"output tensor alias not found in signature: {name} Outputs expected "
+                f"to be in the set {{{','.join(sorted(signature.outputs))}}}."
+            )
+    if len(set(wanted)) < len(wanted):
+        raise invalid(f"duplicate output tensor alias in {', '.join(wanted)}")
+    return list(wanted)
+
+
+def _fill_spec(spec, model, signature_name=""):
+    spec.name = model.name
+    spec.version.value = model.version
+    spec.signature_name = signature_name
+
+
+# ---- also for HTTP -------------------------------------------------------------------
+
+
+def metadata(model):
+    """`GetModelMetadataResponse` of a `SavedModel`."""
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    _fill_spec(response.model_spec, model)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in model.signature_defs.items():
+        signatures.signature_def[name].CopyFrom(signature)
+    response.metadata[SIGNATURES].Pack(signatures)
+    return response
+
+
+def status(service, name, version=None, label=None):
+    """`GetModelStatusResponse` of a model, or of one version."""
+    if not name:
+        raise invalid("Missing ModelSpec")
+    if label:
+        service.lease(name, version, label)
+    response = get_model_status_pb2.GetModelStatusResponse()
+    State = get_model_status_pb2.ModelVersionStatus.State
+    for number, state, error in service.repository.statuses(name, version):
+        found = response.model_version_status.add()
+        found.version = number
+        found.state = State.Value(state)
+        found.status.error_message = error.message if error else ""
+        code = grpc.StatusCode[error.code].value[0] if error else 0
+        found.status.error_code = code
+    return response

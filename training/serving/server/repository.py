@@ -1,0 +1,248 @@
+"""The models of a folder: found, loaded, replaced and let go while requests run."""
+
+import contextlib
+import dataclasses
+import gc
+import re
+import threading
+
+from training.serving.server.errors import ServingError
+from training.serving.server.saved_model import SavedModel
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# States of a version, as TensorFlow Serving names them.
+START, LOADING, AVAILABLE = "START", "LOADING", "AVAILABLE"
+UNLOADING, END = "UNLOADING", "END"
+
+
+@dataclasses.dataclass
+class Version:
+    """What is known of one version of a model.
+
+    Args:
+        state: As TensorFlow Serving names it.
+        model: `SavedModel` while it is available.
+        error: `ServingError` of a load that failed.
+        leases: Requests that use the model now.
+        seen: State of the files at the last look.
+        tried: State of the files when loading them was last tried.
+    """
+
+    state: str = START
+    model: SavedModel | None = None
+    error: ServingError | None = None
+    leases: int = 0
+    seen: tuple = ()
+    tried: tuple | None = None
+
+
+class Repository:
+    """Serves the latest versions in `FOLDER/NAME/VERSION/`.
+
+    A version is loaded, and warmed up, beside the one that is served, which then
+    finishes its requests and goes. A version that cannot be loaded is reported and
+    tried again when its files have changed; until then the old one stays.
+
+    Args:
+        folder: `pathlib.Path`.
+        latest: Number of versions that are served, the latest ones.
+        report: Called with a line of text when something happens.
+        load: Function of name, version and folder that returns the model.
+    """
+
+    def __init__(self, folder, latest=1, report=print, load=SavedModel):
+        self.folder = folder
+        self.latest = latest
+        self._report = report
+        self._load = load
+        self._models = {}
+        self._lock = threading.Condition()
+
+    # ---- for requests ----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lease(self, name, version=None):
+        """The loaded model, which is kept until the end of the `with`.
+
+        Args:
+            name: Of the model.
+            version: Number; by default the latest.
+
+        Raises:
+            ServingError: If it is not there.
+        """
+        with self._lock:
+            entry = self._available(name, version)
+            entry.leases += 1
+            model = entry.model
+        try:
+            yield model
+        finally:
+            with self._lock:
+                entry.leases -= 1
+                self._lock.notify_all()
+
+    def statuses(self, name, version=None):
+        """`(number, state, ServingError or None)` of a model, the latest first."""
+        with self._lock:
+            versions = self._models.get(name, {})
+            if not versions:
+                raise ServingError(
+                    "NOT_FOUND", f"Could not find any versions of model {name}"
+                )
+            if version is not None and version not in versions:
+                raise ServingError(
+                    "NOT_FOUND", f"Could not find version {version} of model {name}"
+                )
+            return [
+                (number, versions[number].state, versions[number].error)
+                for number in sorted(versions, reverse=True)
+                if version in (None, number)
+            ]
+
+    def available(self):
+        """Pairs (name, version) of what is served."""
+        with self._lock:
+            return [
+                (name, number)
+                for name in sorted(self._models)
+                for number in self._numbers(name)
+            ]
+
+    def _available(self, name, version):
+        numbers = self._numbers(name)
+        if version is None and numbers:
+            return self._models[name][numbers[0]]
+        if version in numbers:
+            return self._models[name][version]
+        which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise ServingError("NOT_FOUND", f"Servable not found for request: {which}")
+
+    def _numbers(self, name):
+        """Versions that are served, the latest first."""
+        versions = self._models.get(name, {})
+        served = (n for n in versions if versions[n].state == AVAILABLE)
+        return sorted(served, reverse=True)
+
+    # ---- for the thread that watches the folder --------------------------------------
+
+    def watch(self, seconds, stop):
+        """Looks at the folder again and again.
+
+        Args:
+            seconds: Between two looks.
+            stop: `threading.Event` that ends it.
+        """
+        problem = None
+        while not stop.wait(seconds):
+            try:
+                self.poll(stop=stop)
+                problem = None
+            except OSError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._report(f"Cannot look into {self.folder}: {problem}")
+
+    def poll(self, settled=False, stop=None):
+        """Looks at the folder once: loads what is new and lets go of what is old.
+
+        Args:
+            settled: Load new versions at once; by default when their files have not
+                changed since the last look, so that one that is being copied waits.
+            stop: `threading.Event` that ends waiting for requests.
+        """
+        found = self._found()
+        for name, folders in found.items():
+            served = 0
+            for number in sorted(folders, reverse=True):
+                if served < self.latest and not (stop and stop.is_set()):
+                    served += self._consider(name, number, folders[number], settled)
+        for name in list(self._models):
+            self._retire(name, found.get(name, {}), stop)
+
+    def close(self):
+        """Lets go of all models."""
+        with self._lock:
+            self._models.clear()
+        gc.collect()
+
+    def _found(self):
+        found = {}
+        for folder in sorted(self.folder.iterdir()):
+            if NAME.fullmatch(folder.name) and folder.is_dir():
+                versions = {
+                    int(inside.name): inside
+                    for inside in folder.iterdir()
+                    if re.fullmatch(r"[0-9]{1,18}", inside.name) and inside.is_dir()
+                }
+                if versions:
+                    found[folder.name] = versions
+        return found
+
+    def _consider(self, name, number, folder, settled):
+        """Loads a version if it is time to; whether it is served then."""
+        with self._lock:
+            entry = self._models.setdefault(name, {}).setdefault(number, Version())
+            if entry.state == AVAILABLE:
+                return True
+        files = _state_of_files(folder)
+        changing, entry.seen = entry.seen != files and not settled, files
+        if changing or entry.tried == files:
+            return False
+        entry.tried = files
+        self._set(entry, LOADING)
+        try:
+            model = self._load(name, number, folder)
+        except Exception as error:  # A broken SavedModel fails in many ways.
+            known = isinstance(error, ServingError)
+            text = str(error).strip().split("\n")[0][:300] or type(error).__name__
+            entry.error = error if known else ServingError("INTERNAL", text)
+            self._set(entry, END)
+            self._report(f"Cannot load {name}, version {number}: {text}")
+            return False
+        with self._lock:
+            entry.model, entry.error, entry.state = model, None, AVAILABLE
+        self._report(f"Serving {name}, version {number}")
+        return True
+
+    def _set(self, entry, state):
+        with self._lock:
+            entry.state = state
+
+    def _retire(self, name, folders, stop):
+        """Ends versions that are too old, or whose folders are gone."""
+        with self._lock:
+            numbers = self._numbers(name)
+            old = [
+                number
+                for number in numbers
+                if number not in folders or number in numbers[self.latest :]
+            ]
+            for number in old:
+                self._models[name][number].state = UNLOADING
+            for number, entry in list(self._models[name].items()):
+                if number not in folders and entry.state in (START, END):
+                    del self._models[name][number]
+            if not self._models[name]:
+                del self._models[name]
+        for number in old:
+            self._let_go(name, number, stop)
+
+    def _let_go(self, name, number, stop):
+        with self._lock:
+            entry = self._models[name][number]
+            while entry.leases and not (stop and stop.is_set()):
+                self._lock.wait(0.1)
+            entry.model, entry.state, entry.tried = None, END, None
+        gc.collect()
+        self._report(f"Stopped serving {name}, version {number}")
+
+
+def _state_of_files(folder):
+    """Names, sizes and times of all files, to see whether they change."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            facts = path.stat()
+            files.append((str(path), facts.st_size, facts.st_mtime_ns))
+    return tuple(files)

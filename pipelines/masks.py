@@ -205,15 +205,25 @@ def shuffled_maps(maps, seed):
         maps: As in `masked_batches`, of at least two images.
         seed: Seed of the order.
     """
-    if len(maps) < 2:
+    return np.asarray(maps)[other_images(len(maps), seed)]
+
+
+def other_images(count, seed):
+    """For every image the number of another one, each number used once.
+
+    Args:
+        count: Number of images, at least two.
+        seed: Seed of the order.
+    """
+    if count < 2:
         raise ValueError(
-            f"Expected the maps of at least 2 images to shuffle. Received: {len(maps)}"
+            f"Expected the maps of at least 2 images to shuffle. Received: {count}"
         )
-    order = np.random.default_rng(seed).permutation(len(maps))
+    order = np.random.default_rng(seed).permutation(count)
     # One round through all images, so that none keeps its own.
-    others = np.empty_like(order)
-    others[order] = np.roll(order, 1)
-    return np.asarray(maps)[others]
+    found = np.empty_like(order)
+    found[order] = np.roll(order, 1)
+    return found
 
 
 def placed_maps(

@@ -171,18 +171,20 @@ def evaluate(
         for other data).
     """
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
-    outputs = judged_outputs(
-        found.trained.judged, found.images, found.labels, batch_size
-    )
-    return recorded(found, evaluate_outputs(*outputs, found.labels))
+    return evaluated(found, batch_size)[0]
 
 
-def recorded(found, result):
-    """`evaluate`'s dict from the `EvaluationData` and `evaluate_model`'s dict.
+def evaluated(found, batch_size=128, progress=None):
+    """`evaluate` of an `EvaluationData`; writes it down as that does.
 
-    Also writes it down, as `evaluate` does.
+    Returns:
+        `(result, logits)`: the dict of `evaluate`, and the `(examples, classes)`
+        logits that it is made from.
     """
     trained = found.trained
+    logits, patches = judged_outputs(
+        trained.judged, found.images, found.labels, batch_size, progress
+    )
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,
@@ -190,14 +192,14 @@ def recorded(found, result):
         "dataset": found.dataset,
         "split": found.split,
         "same_data": found.same_data,
-        **result,
+        **evaluate_outputs(logits, patches, found.labels),
     }
     result["per_class_accuracy"] = dict(
         zip(trained.class_names, result["per_class_accuracy"], strict=True)
     )
     if found.own:
         record(trained.run, result)
-    return result
+    return result, logits
 
 
 def evaluation_data(

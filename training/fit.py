@@ -9,7 +9,7 @@ from pipelines import build
 from pipelines.sources import load_source
 from pipelines.splits import split_indices
 from pipelines.streaming import clear_errors, load_images
-from training import callbacks, resume, strategy
+from training import callbacks, methods, resume, strategy
 from training.card import write_card
 from training.methods import method_of
 from training.optimizers import LayerwiseSGD
@@ -164,9 +164,10 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         print(f"{run.workdir} is finished: {progress.epochs} epochs.")
         return run
     strategy.check_recipe(recipe)
+    methods.check(recipe)
     spec, splits = load_data(recipe, data, source, on_corrupt)
     _check_same_data(run, progress, build.checksum(splits))
-    feed = method_of(recipe).make_feed(recipe, splits)
+    feed = method_of(recipe).make_feed(recipe, splits, spec)
     model = trainable_model(recipe, spec, feed.steps)
     start = progress.epochs
     if start:

@@ -8,7 +8,9 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
+from keras_attn.preprocessing import ImagePreprocessing
 from pipelines import build
 from pipelines.compute_maps import compute_maps
 from pipelines.map_cache import MapCache
@@ -50,7 +52,7 @@ def load_map_model(path):
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If it gives no maps.
+        ValueError: If it gives no maps, or is a transformer without its preprocessing.
     """
     path = model_file(path)
     if not zipfile.is_zipfile(path):
@@ -68,7 +70,36 @@ def load_map_model(path):
             "Expected a model with the output 'tokens', or one that gives maps "
             f"(batch, rows, columns, 1). Received: {path}, which gives {output}"
         )
+    _check_normalises(model, path)
     return model
+
+
+def _check_normalises(model, path):
+    """A transformer without its preprocessing would see raw pixels."""
+    inside = [type(layer) for layer in model._flatten_layers(include_self=False)]
+    if PatchEmbedding in inside and ImagePreprocessing not in inside:
+        raise ValueError(
+            "Expected a transformer that normalises raw images itself, by an "
+            f"ImagePreprocessing layer (vit(input_tensor=...)). Received: {path}, "
+            "without one"
+        )
+
+
+def check_map_model(recipe):
+    """Raises what is wrong with the `map_model` of a recipe that needs one.
+
+    Raises:
+        ValueError: If the recipe names none.
+        FileNotFoundError: If there is no such file.
+    """
+    if not reads_maps(recipe):
+        return
+    if not recipe.map_model:
+        raise ValueError(
+            f"Expected map_model of recipe {recipe.name!r}, the run or file of the "
+            "model that makes the maps: --set map_model=RUN. Received: none"
+        )
+    model_file(recipe.map_model)
 
 
 def model_file(path):
@@ -95,28 +126,24 @@ class MapFeed(ImageFeed):
     Args:
         recipe: `Recipe` of the method `attention_masked_residual`.
         splits: As in `ImageFeed`.
+        spec: `ImageSpec` of the recipe's data, whose mean and standard deviation the
+            network normalises with.
 
     Raises:
         ValueError: If the recipe needs a map model and names none, or the cached maps
             are not those of its model and images.
     """
 
-    def __init__(self, recipe, splits):
+    def __init__(self, recipe, splits, spec):
         super().__init__(recipe, splits)
+        check_map_model(recipe)
+        self.normalization = (spec.mean, spec.std)
         self.images_only = (
             recipe.mask_target == "none" or recipe.map_mode == "end_to_end"
         )
         self.size = (network_size(recipe),) * 2
         self.map_model = None
-        if not reads_maps(recipe):
-            self.maps = self._no_maps()
-            return
-        if not recipe.map_model:
-            raise ValueError(
-                f"Expected map_model of recipe {recipe.name!r}, the run or file of the "
-                "model that makes the maps. Received: none"
-            )
-        if recipe.map_mode == "end_to_end":
+        if not reads_maps(recipe) or recipe.map_mode == "end_to_end":
             self.maps = self._no_maps()
             return
         self.map_model = load_map_model(recipe.map_model)
@@ -180,6 +207,7 @@ class MapFeed(ImageFeed):
             start,
             recipe.augmentation,
             image_size=self.size,
+            normalization=self.normalization,
         )
         return self._taken(dataset)
 

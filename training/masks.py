@@ -6,8 +6,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from keras_attn.layers.patch_embedding import PatchEmbedding
-from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
+from keras_attn.preprocessing import ImageSpec, spec_of
 from pipelines.compute_maps import as_floats, compute_maps
 from pipelines.contact_sheet import ROWS, contact_sheet, reduced
 from pipelines.sources import SOURCE_NAMES, load_source
@@ -69,7 +68,6 @@ def masks(
             the model is a transformer without its preprocessing.
     """
     model = load_map_model(path)
-    _check_normalises(model, path)
     source = _source(dataset, data, on_corrupt, assignments)
     expected = _expected_size(model)
     if size is None and source.images is not None:
@@ -178,17 +176,6 @@ def _source(dataset, data, on_corrupt, assignments):
             f"Received: the path {dataset}, and one of them"
         )
     return load_source("folder", path=dataset, on_corrupt=on_corrupt)
-
-
-def _check_normalises(model, path):
-    """A transformer without its preprocessing would see raw pixels."""
-    inside = [type(layer) for layer in model._flatten_layers(include_self=False)]
-    if PatchEmbedding in inside and ImagePreprocessing not in inside:
-        raise ValueError(
-            "Expected a transformer that normalises raw images itself, by an "
-            f"ImagePreprocessing layer (vit(input_tensor=...)). Received: {path}, "
-            "without one"
-        )
 
 
 def _expected_size(model):

@@ -15,7 +15,7 @@ def accuracy(run, splits):
         `(metric, value)`.
     """
     split = held_out(splits)
-    model = load_trained(run.workdir, "last").model
+    model = load_trained(run.workdir, "last").judged
     result = evaluate_model(model, *splits[split], batch_size=256)
     return f"{split}_accuracy", 100.0 * result["accuracy"]
 

@@ -53,6 +53,14 @@ class Trained:
         """The epoch after which the model was saved, or `None` outside a run."""
         if self.run is None:
             return None
+    @property
+    def judged(self):
+        """The model as it is evaluated: of a control perhaps not `model` itself."""
+        method = method_of(self.run.recipe) if self.run else None
+        if not hasattr(method, "control_model"):
+            return self.model
+        return method.control_model(self.model, self.run) or self.model
+
         progress = load_progress(self.run.checkpoints / "last.npz")
         last = self.checkpoint == "last"
         return progress.epochs if last else progress.best_epoch + 1
@@ -154,7 +162,8 @@ def outputs_of(model, images, batch_size=128, names=None):
 
     Args:
         model: Model with a dict of outputs.
-        images: `(examples, height, width, 3)`, raw pixels of the model's size.
+        images: `(examples, height, width, 3)`, raw pixels of the model's size; of a
+            model with several inputs a dict of them.
         batch_size: Images at a time.
         names: Outputs to compute, see `with_outputs`; `None`: all.
 
@@ -164,13 +173,12 @@ def outputs_of(model, images, batch_size=128, names=None):
     Raises:
         ValueError: If the images do not fit the model, or an output is not finite.
     """
-    shape = model.inputs[0].shape[1:]
-    images = np.asarray(images)
-    if images.ndim != 4 or not _fits(images.shape[1:], shape):
-        sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(
-            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
-        )
+    if isinstance(images, dict):
+        images = {name: np.asarray(given) for name, given in images.items()}
+    else:
+        images = np.asarray(images)
+    for given in keras.tree.flatten(images):
+        _check_shape(given, model.inputs[0].shape[1:])
     if names is not None:
         model = with_outputs(model, names)
     outputs = model.predict(images, batch_size=batch_size, verbose=0)
@@ -194,6 +202,14 @@ def _fits(shape, expected):
 
 def _array(value):
     value = np.asarray(value)
+def _check_shape(images, expected):
+    if images.ndim != 4 or not _fits(images.shape[1:], expected):
+        sizes = ", ".join("any" if size is None else str(size) for size in expected)
+        raise ValueError(
+            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
+        )
+
+
     # Whole numbers and booleans stay exact; NumPy itself knows no bfloat16.
     return value if value.dtype.kind in "biu" else value.astype("float32")
 

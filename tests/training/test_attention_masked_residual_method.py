@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import keras
 import numpy as np
@@ -8,32 +7,32 @@ import pytest
 from keras_attn.models.masked_resnet import masked_resnet
 from keras_attn.models.vit import vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
+from pipelines.masks import other_images
 from tests.harness import to_numpy
 from training import map_feed
+from training.evaluate import judged_outputs
 from training.methods import attention_masked_residual as method
 from training.recipe import Recipe
+from training.run import Run
 
 SPEC = ImageSpec(16, 16, class_names=("a", "b", "c"))
-FIELDS = {
-    "backbone": "resnet8",
-    "stem": "native",
-    "network_size": 0,
-    "mask_strength": 0.5,
-    "mask_target": "shortcut",
-    "mask_control": "none",
-    "map_model": "",
-    "map_mode": "cached",
-    "map_cache": "",
-    "augmentation": "translate_flip",
-    "image_size": 16,
-    "batch_size": 6,
-    "epochs": 1,
-}
 
 
 def recipe(**changes):
-    values = {**dataclasses.asdict(Recipe("tiny")), **FIELDS, **changes}
-    return types.SimpleNamespace(**values)
+    values = {
+        "method": "attention_masked_residual",
+        "backbone": "resnet8",
+        "stem": "native",
+        "mask_strength": 0.5,
+        "image_size": 16,
+        "batch_size": 6,
+        "epochs": 1,
+    }
+    return Recipe("tiny", **{**values, **changes})
+
+
+def feed_of(recipe, splits):
+    return method.make_feed(recipe, splits, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +63,14 @@ def generator(tmp_path):
 
 
 def run_of(recipe, folder, feed):
-    run = types.SimpleNamespace(recipe=recipe, checkpoints=folder / "checkpoints")
-    run.checkpoints.mkdir()
+    run = Run.create(folder / "run", recipe)
     feed.save(run)
     return run
 
 
 def test_a_cached_training_and_what_it_is_served_as(generator, splits, tmp_path):
     wanted = recipe(map_model=str(generator))
-    feed = method.make_feed(wanted, splits)
+    feed = feed_of(wanted, splits)
     assert feed.steps == 2
     model = method.make_model(wanted, SPEC)
     model.compile("sgd", **method.losses(wanted, model), run_eagerly=True)
@@ -98,13 +96,13 @@ def test_a_cached_training_and_what_it_is_served_as(generator, splits, tmp_path)
     assert len(list((generator.parent / "maps").iterdir())) == 2
     changed = generator.parent / "maps"
     before = {file: file.stat().st_mtime_ns for file in changed.rglob("*.npz")}
-    method.make_feed(wanted, splits)
+    feed_of(wanted, splits)
     assert before == {file: file.stat().st_mtime_ns for file in changed.rglob("*.npz")}
 
 
 def test_maps_made_online_are_those_of_the_cache_on_clean_images(generator, splits):
     feeds = [
-        method.make_feed(
+        feed_of(
             recipe(map_model=str(generator), map_mode=mode, augmentation="none"),
             splits,
         )
@@ -125,9 +123,9 @@ def test_maps_made_online_are_those_of_the_cache_on_clean_images(generator, spli
 def test_enlarged_images(generator, splits, tmp_path):
     wanted = recipe(map_model=str(generator), network_size=32, stem="patch")
     with pytest.raises(ValueError, match="of the size"):
-        method.make_feed(wanted, splits)
-    wanted.mask_control = "constant"
-    feed = method.make_feed(wanted, splits)
+        feed_of(wanted, splits)
+    wanted = dataclasses.replace(wanted, mask_control="constant")
+    feed = feed_of(wanted, splits)
     pair, _ = next(iter(feed.training(0)))
     assert pair["images"].shape == (6, 32, 32, 3)
     assert pair["attention_map"].shape == (6, 32, 32, 1)
@@ -147,7 +145,7 @@ def test_enlarged_images(generator, splits, tmp_path):
 )
 def test_what_reads_no_map_needs_no_map_model(changes, splits, tmp_path):
     wanted = recipe(**changes)
-    feed = method.make_feed(wanted, splits)
+    feed = feed_of(wanted, splits)
     model = method.make_model(wanted, SPEC)
     ((inputs, _),) = feed.validation()
     logits = to_numpy(model(inputs)["logits"])
@@ -160,7 +158,7 @@ def test_what_reads_no_map_needs_no_map_model(changes, splits, tmp_path):
 
 def test_shuffled_validation_keeps_images_and_labels_together(generator, splits):
     wanted = recipe(map_model=str(generator), mask_control="shuffled")
-    ((pair, labels),) = method.make_feed(wanted, splits).validation()
+    ((pair, labels),) = feed_of(wanted, splits).validation()
     images, expected = splits["validation"]
     order = [
         int(np.flatnonzero((images == image).all((1, 2, 3)))[0])
@@ -172,7 +170,7 @@ def test_shuffled_validation_keeps_images_and_labels_together(generator, splits)
 
 def test_end_to_end_trains_the_transformer(generator, splits, tmp_path):
     wanted = recipe(map_model=str(generator), map_mode="end_to_end")
-    feed = method.make_feed(wanted, splits)
+    feed = feed_of(wanted, splits)
     model = method.make_model(wanted, SPEC)
     before = keras.saving.load_model(generator).get_layer("block_1").get_weights()
     transformer = model.get_layer("map_model")
@@ -191,17 +189,75 @@ def test_end_to_end_trains_the_transformer(generator, splits, tmp_path):
 
 def test_says_what_is_missing_or_wrong(generator, splits, tmp_path):
     with pytest.raises(ValueError, match="Expected map_model of recipe 'tiny'"):
-        method.make_feed(recipe(), splits)
+        feed_of(recipe(), splits)
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         map_feed.load_map_model(tmp_path / "none.keras")
     other = tmp_path / "other.keras"
     masked_resnet(strength=None, input_shape=(16, 16, 3)).save(other)
     with pytest.raises(ValueError, match="with the output 'tokens'"):
         map_feed.load_map_model(other)
+    bare = tmp_path / "bare.keras"
+    vit((8, 1, 2), 4, (16, 16, 3)).save(bare)
+    with pytest.raises(ValueError, match="normalises raw images itself"):
+        map_feed.load_map_model(bare)
     with pytest.raises(ValueError, match="Did you mean 'resnet8'"):
         method.make_model(recipe(backbone="resnet9"), SPEC)
-    method.make_feed(recipe(map_model=str(generator)), splits)
+    feed_of(recipe(map_model=str(generator)), splits)
     cache = next((tmp_path / "maps").iterdir())
     wrong = recipe(map_model=str(generator), map_cache=str(cache), network_size=32)
     with pytest.raises(ValueError, match="Received: maps of size"):
-        method.make_feed(wrong, splits)
+        feed_of(wrong, splits)
+
+
+def test_erased_pixels_are_in_the_units_of_the_networks_images(splits):
+    spec = dataclasses.replace(SPEC, mean=(0.1, 0.5, 0.9), std=(0.01, 0.02, 0.04))
+    wanted = recipe(mask_strength=0.0, augmentation="translate_flip_erase", epochs=40)
+    feed = method.make_feed(wanted, splits, spec)
+    plain = recipe(mask_strength=0.0, augmentation="translate_flip", epochs=40)
+    changed = []
+    for (pair, _), (before, _) in zip(
+        feed.training(0), feed_of(plain, splits).training(0), strict=True
+    ):
+        images, clean = pair["images"].numpy(), before["images"].numpy()
+        changed.append(images[(images != clean).all(axis=-1)])
+    noise = np.concatenate(changed) / 255
+    assert len(noise) > 2000
+    np.testing.assert_allclose(noise.mean(axis=0), spec.mean, atol=3e-3)
+    np.testing.assert_allclose(noise.std(axis=0), spec.std, rtol=0.05)
+
+
+@pytest.mark.parametrize("map_mode", ["cached", "end_to_end"])
+def test_shuffled_maps_are_judged_with_the_maps_of_other_images(
+    map_mode, generator, splits, tmp_path
+):
+    wanted = recipe(
+        map_model=str(generator),
+        map_mode=map_mode,
+        mask_control="shuffled",
+        mask_strength=1.0,
+    )
+    feed = feed_of(wanted, splits)
+    model = method.make_model(wanted, SPEC)
+    run = run_of(wanted, tmp_path, feed)
+    control = method.control_model(method.serving_model(model, run), run)
+    images, labels = splits["train"]
+    found = judged_outputs(control, images, labels, 5)[0]
+    # The maps are those of the model itself, each beside the image that it is not of.
+    maps = map_feed.load_map_model(generator).predict(images, verbose=0)
+    others = other_images(len(images), 0)
+    assert (others != np.arange(12)).all() and sorted(others) == list(range(12))
+    network = masked_resnet(
+        num_classes=3,
+        stem="native",
+        input_tensor=ImagePreprocessing(SPEC)(keras.Input((16, 16, 3), name="images")),
+        map_shape=(4, 4, 1),
+    )
+    for layer in network.layers:
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    expected = network(
+        {"images": images, "attention_map": maps[others]}, training=False
+    )
+    np.testing.assert_allclose(found, to_numpy(expected["logits"]), atol=1e-4)
+    own = recipe(map_model=str(generator), map_mode=map_mode)
+    assert method.control_model(model, run_of(own, tmp_path / "own", feed)) is None

@@ -9,6 +9,7 @@ from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS, FEATURE_BACKBONES
 from pipelines.augment import AUGMENTATIONS
 from pipelines.sources import SOURCE_NAMES
 from pipelines.splits import SPLIT_NAMES
+from training.methods import attention_masked_residual
 from training.recipe import Recipe, apply_overrides
 from training.recipes import (
     DEFAULT,
@@ -23,6 +24,7 @@ BACKBONE_NAMES = {
     "class_embedding": BACKBONES,
     "anchornet": ("anchornet", "anchornet95", *DOWNSTREAM_NETWORKS),
     "volumetric_transformer": FEATURE_BACKBONES,
+    "attention_masked_residual": attention_masked_residual.BACKBONES,
 }
 
 
@@ -205,3 +207,47 @@ def test_figure4_sweeps_the_weight_of_the_patch_loss():
     weights = [row.recipe.patch_loss_weight for row in rows]
     assert weights == pytest.approx([0.1 * step for step in range(11)])
     assert [float(row.label) for row in rows] == pytest.approx(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("table3_cifar10", [83.3, 86.6, 87.0, None, None]),
+        ("table3_cifar100", [41.1, 42.9, 43.4, None, None]),
+        ("table3_native_cifar10", [None] * 5),
+        ("table3_generated", [None] * 5),
+    ],
+)
+def test_rows_of_masks_differ_in_nothing_but_strength_and_control(name, values):
+    rows = get_experiment(f"attention_masked_residual_{name}").rows
+    assert [row.paper_value for row in rows] == values
+    changed = [(row.recipe.mask_strength, row.recipe.mask_control) for row in rows]
+    assert changed == [
+        (0, "none"),
+        (0.5, "none"),
+        (1, "none"),
+        (1, "constant"),
+        (1, "shuffled"),
+    ]
+    same = {
+        dataclasses.replace(
+            row.recipe, name="", row="", mask_strength=1.0, mask_control="none"
+        )
+        for row in rows
+    }
+    assert len(same) == 1
+    (recipe,) = same
+    if name in ("table3_cifar10", "table3_cifar100"):
+        # Sections 4 and 5.1 of the paper, with its 0.2 as the factor of the steps.
+        assert (recipe.optimizer, recipe.weight_decay) == ("adamw", 5e-4)
+        assert (recipe.epochs, recipe.batch_size) == (100, 128)
+        assert (recipe.learning_rate, recipe.decay_factor) == (1e-3, 0.2)
+        assert [100 * at for at in recipe.decay_at] == pytest.approx([30, 60, 80])
+        assert (recipe.network_size, recipe.split) == (224, "45k_5k")
+        assert recipe.augmentation == "translate_flip_erase"
+
+
+def test_figure4_of_masks_shares_the_run_of_the_strongest_masks():
+    figure = get_experiment("attention_masked_residual_figure4_native_cifar10")
+    table = get_experiment(figure.runs_of)
+    assert figure.rows == (table.rows[2],)

@@ -4,8 +4,13 @@ Each has
 
 - `make_model(recipe, spec)`: the network, raw pixels in, named outputs out,
 - `losses(recipe, model)`: the arguments `loss` and `loss_weights` of `compile`,
-- `make_feed(recipe, splits)`: the batches, see `training.feed`,
-- `serving_model(model, run)`: what a trained model is used as.
+- `make_feed(recipe, splits, spec)`: the batches, see `training.feed`,
+- `serving_model(model, run)`: what a trained model is used as,
+
+and may have
+
+- `check(recipe)`: raises ValueError or FileNotFoundError for what is missing or wrong,
+- `control_model(model, run)`: what a control is evaluated as, or `None`.
 """
 
 import importlib
@@ -14,3 +19,10 @@ import importlib
 def method_of(recipe):
     """The module of the recipe's method."""
     return importlib.import_module(f"training.methods.{recipe.method}")
+
+
+def check(recipe):
+    """Raises what the method has against a recipe, before any data is read."""
+    method = method_of(recipe)
+    if hasattr(method, "check"):
+        method.check(recipe)

@@ -51,7 +51,7 @@ def losses(recipe, model):
     }
 
 
-def make_feed(recipe, splits):
+def make_feed(recipe, splits, spec):
     return PatchFeed(recipe, splits) if recipe.localizer else ImageFeed(recipe, splits)
 
 

@@ -11,6 +11,7 @@ from keras_attn.preprocessing import ImagePreprocessing, spec_of
 from training.map_feed import (
     MAP_MODEL,
     MapFeed,
+    check_map_model,
     load_map_model,
     network_size,
     reads_maps,
@@ -25,6 +26,8 @@ BACKBONES = {
     "resnet101": (101, "bottleneck"),
     "resnet152": (152, "bottleneck"),
 }
+
+CONTROL_INPUTS = ("images", "map_images")
 
 
 def make_model(recipe, spec):
@@ -80,8 +83,12 @@ def losses(recipe, model):
     return {"loss": {"logits": loss}}
 
 
-def make_feed(recipe, splits):
-    return MapFeed(recipe, splits)
+def check(recipe):
+    check_map_model(recipe)
+
+
+def make_feed(recipe, splits, spec):
+    return MapFeed(recipe, splits, spec)
 
 
 def serving_model(model, run):
@@ -89,28 +96,75 @@ def serving_model(model, run):
 
     Outputs are the logits, the masks, and `attention_map` where there is a generator.
     """
-    recipe, size = run.recipe, network_size(run.recipe)
-    if recipe.map_mode == "end_to_end" and reads_maps(recipe):
+    recipe, spec = run.recipe, spec_of(model)
+    end_to_end = recipe.map_mode == "end_to_end" and reads_maps(recipe)
+    if end_to_end and network_size(recipe) == recipe.image_size:
         return model
     images = keras.Input((None, None, 3), name="images")
-    # In 8 bit, as images are fitted before their maps are computed and cached. Keras's
-    # default, `training=True`, would go on to the layers behind.
-    fitted = layers.Resizing(
-        size,
-        size,
-        interpolation=spec_of(model).interpolation,
+    fitted = _fitting(spec)(images, training=False)
+    if reads_maps(recipe):
+        file = run.checkpoints / MAP_MODEL
+        map_model = _map_model(model) if end_to_end else load_map_model(file)
+        served = _with_map(recipe, spec, fitted, map_model)
+    else:
+        zeros = ops.zeros_like(fitted[..., :1], dtype="float32")
+        served = _network(recipe, spec, fitted, zeros)
+    _copy_weights(model.layers, model, served)
+    return served
+
+
+def control_model(model, run):
+    """What a run with the maps of other images is evaluated as; `None` for all else.
+
+    Its served model gives an image the map of the image before in the batch, which in
+    a data set is mostly one of the same class. This model is told whose: it takes
+    `map_images` beside `images`.
+
+    Args:
+        model: As served.
+        run: `Run`.
+    """
+    recipe, spec = run.recipe, spec_of(model)
+    if recipe.mask_control != "shuffled" or not reads_maps(recipe):
+        return None
+    inputs = {name: keras.Input((None, None, 3), name=name) for name in CONTROL_INPUTS}
+    fitting = _fitting(spec)
+    images, others = (fitting(each, training=False) for each in inputs.values())
+    maps = _map_model(model)(others)
+    network = _network(
+        dataclasses.replace(recipe, mask_control="none"),
+        spec,
+        keras.Input(images.shape[1:], name="images"),
+        keras.Input(maps.shape[1:], name="attention_map"),
+    )
+    _copy_weights(network.layers, model, network)
+    outputs = network({"images": images, "attention_map": maps})
+    return keras.Model(inputs, outputs, name=network.name)
+
+
+def _fitting(spec):
+    """The layer that brings images to the network's size.
+
+    In 8 bit, as images are fitted before their maps are computed and cached. To be
+    called with `training=False`: Keras's default would go on to the layers behind.
+    """
+    return layers.Resizing(
+        spec.height,
+        spec.width,
+        interpolation=spec.interpolation,
         crop_to_aspect_ratio=True,
         antialias=True,
         dtype="uint8",
         name="fitted",
-    )(images, training=False)
-    if reads_maps(recipe):
-        map_model = load_map_model(run.checkpoints / MAP_MODEL)
-        served = _with_map(recipe, spec_of(model), fitted, map_model)
-    else:
-        zeros = ops.zeros_like(fitted[..., :1], dtype="float32")
-        served = _network(recipe, spec_of(model), fitted, zeros)
-    for layer in model.layers:
-        if layer.weights:
-            served.get_layer(layer.name).set_weights(layer.get_weights())
-    return served
+    )
+
+
+def _map_model(model):
+    (found,) = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return found
+
+
+def _copy_weights(chosen, source, target):
+    """From layers of one model to those of the same names of another."""
+    for name in (layer.name for layer in chosen if layer.weights):
+        target.get_layer(name).set_weights(source.get_layer(name).get_weights())

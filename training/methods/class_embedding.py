@@ -31,7 +31,7 @@ def losses(recipe, model):
     return {"loss": {"logits": loss}}
 
 
-def make_feed(recipe, splits):
+def make_feed(recipe, splits, spec):
     return ImageFeed(recipe, splits)
 
 

@@ -58,7 +58,7 @@ def losses(recipe, model):
     return {"loss": loss, "loss_weights": weights}
 
 
-def make_feed(recipe, splits):
+def make_feed(recipe, splits, spec):
     paired = recipe.images_per_class > 1
     return PairFeed(recipe, splits) if paired else ImageFeed(recipe, splits)
 

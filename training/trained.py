@@ -49,11 +49,6 @@ class Trained:
         return self.spec.class_names or tuple(str(label) for label in range(count))
 
     @property
-    def epoch(self):
-        """The epoch after which the model was saved, or `None` outside a run."""
-        if self.run is None:
-            return None
-    @property
     def judged(self):
         """The model as it is evaluated: of a control perhaps not `model` itself."""
         method = method_of(self.run.recipe) if self.run else None
@@ -61,6 +56,11 @@ class Trained:
             return self.model
         return method.control_model(self.model, self.run) or self.model
 
+    @property
+    def epoch(self):
+        """The epoch after which the model was saved, or `None` outside a run."""
+        if self.run is None:
+            return None
         progress = load_progress(self.run.checkpoints / "last.npz")
         last = self.checkpoint == "last"
         return progress.epochs if last else progress.best_epoch + 1
@@ -192,6 +192,14 @@ def outputs_of(model, images, batch_size=128, names=None):
     return outputs
 
 
+def _check_shape(images, expected):
+    if images.ndim != 4 or not _fits(images.shape[1:], expected):
+        sizes = ", ".join("any" if size is None else str(size) for size in expected)
+        raise ValueError(
+            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
+        )
+
+
 def _fits(shape, expected):
     """Whether a shape is the expected one, where `None` stands for any size."""
     return all(
@@ -202,14 +210,6 @@ def _fits(shape, expected):
 
 def _array(value):
     value = np.asarray(value)
-def _check_shape(images, expected):
-    if images.ndim != 4 or not _fits(images.shape[1:], expected):
-        sizes = ", ".join("any" if size is None else str(size) for size in expected)
-        raise ValueError(
-            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
-        )
-
-
     # Whole numbers and booleans stay exact; NumPy itself knows no bfloat16.
     return value if value.dtype.kind in "biu" else value.astype("float32")
 

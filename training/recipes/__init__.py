@@ -8,6 +8,8 @@ from training.recipes import (
     anchornet_object_hits,
     anchornet_table3,
     anchornet_table4,
+    attention_masked_residual_figure4,
+    attention_masked_residual_table3,
     class_embedding_figure3,
     class_embedding_figure4,
     class_embedding_figure5,
@@ -40,6 +42,8 @@ FAMILIES = (
     volumetric_transformer_table5,
     volumetric_transformer_retrieval,
     volumetric_transformer_alignment,
+    attention_masked_residual_table3,
+    attention_masked_residual_figure4,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

@@ -28,12 +28,7 @@ from training.class_scores import (
     wilson_interval,
 )
 from training.drawing import SHEET_ROWS
-from training.evaluate import (
-    evaluate_outputs,
-    evaluation_data,
-    judged_outputs,
-    recorded,
-)
+from training.evaluate import evaluated, evaluation_data
 from training.explain import explainer_of
 from training.mistakes import mistakes_among
 from training.recipes import RECIPES
@@ -88,19 +83,16 @@ def write_report(
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
     progress = progress or (lambda *done: None)
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
-    outputs = judged_outputs(
-        found.trained.model,
-        found.images,
-        found.labels,
-        progress=lambda *done: progress("Evaluated", *done),
+    result, logits = evaluated(
+        found, progress=lambda *done: progress("Evaluated", *done)
     )
-    result = recorded(found, evaluate_outputs(*outputs, found.labels))
-    worst = mistakes_among(outputs[0], found.images, found.labels, mistakes)
+    worst = mistakes_among(logits, found.images, found.labels, mistakes)
+    probabilities = softmax(logits)
     content = {
         **_about(found, result),
-        **_judged(found, softmax(outputs[0]), result),
+        **_judged(found, probabilities),
         **_training(found.trained.run),
-        "mistakes": explained(found, softmax(outputs[0]), worst, progress),
+        "mistakes": explained(found, probabilities, worst, progress),
     }
     out = pathlib.Path(out) if out else default_path(found.trained)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +152,7 @@ def _about(found, result):
     }
 
 
-def _judged(found, probabilities, result):
+def _judged(found, probabilities):
     """Everything that is counted on the images."""
     labels, names = found.labels, found.trained.class_names
     matrix = confusion_matrix(labels, probabilities.argmax(axis=-1), len(names))

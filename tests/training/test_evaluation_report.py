@@ -1,0 +1,272 @@
+import dataclasses
+import html.parser
+import re
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.streaming import StreamedImages
+from tests.training import tiny_models as tiny
+from tests.training.test_cli import failing, running
+from tests.training.test_warping_fields import Shifted, model_with
+from training import evaluation_report
+from training.evaluate import evaluate, evaluation_data
+from training.evaluation_report import (
+    differing_fields,
+    explained,
+    percent,
+    recipe_rows,
+    write_report,
+)
+from training.mistakes import Mistake
+from training.recipes import DEFAULT, get_recipe
+from training.resume import Progress
+
+HOSTILE = "<b>&\"'$x^{</b>".replace("/", "")
+# Elements of HTML without an end.
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """The text of a page, its elements, and what does not close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def attributes(self, *names):
+        return [
+            value
+            for _, attributes in self.elements
+            for name, value in attributes.items()
+            if name in names
+        ]
+
+    def rows(self):
+        return re.sub(r"\s+", " ", self.text)
+
+
+def read(path):
+    page = Page(path.read_text())
+    # Nothing is asked of anybody.
+    for address in page.attributes("src", "href", "xlink:href", "poster", "action"):
+        assert address.startswith(("data:image/", "#")), address[:60]
+    styles = [*page.attributes("style"), path.read_text()]
+    for text in styles:
+        for address in re.findall(r"url\(([^)]*)\)", text):
+            assert address.startswith("#"), address
+    assert "@import" not in path.read_text()
+    anchors = {each[1:] for each in page.attributes("href") if each.startswith("#")}
+    assert anchors - {each[1:] for each in page.attributes("xlink:href")} <= set(
+        page.attributes("id")
+    )
+    return page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the generated data with a history that somebody else wrote down."""
+    run = tiny.generated_run(tmp_path_factory.mktemp("runs") / "run")
+    history = [
+        {"epoch": 1, "loss": 2.5, "val_loss": 2.6, "learning_rate": 0.1},
+        {"epoch": 2, "loss": 2.0, "val_loss": 2.2, "learning_rate": 0.01},
+    ]
+    progress = Progress(history=history, best=0.5, best_epoch=1, seconds=83.0)
+    text = np.array(__import__("json").dumps(dataclasses.asdict(progress)))
+    np.savez(run.checkpoints / "last.npz", progress=text)
+    return run
+
+
+def test_report_of_a_run_says_what_evaluate_says(run):
+    seen = []
+    path = write_report(run.workdir, progress=lambda *each: seen.append(each))
+    assert path == run.workdir / "report.html"
+    result = evaluate(run.workdir)
+    page = read(path)
+    assert f"{100 * result['accuracy']:.2f} %" in page.text
+    assert f"{100 * result['top5_accuracy']:.2f} %" in page.text
+    assert f"{100 * result['patch_accuracy']:.2f} %" in page.text
+    assert f"{result['cross_entropy']:.3f}" in page.text
+    assert "20 " in page.rows() and "test split" in page.rows()
+    for name, recall in result["per_class_accuracy"].items():
+        assert name in page.text
+        assert percent(recall) in page.text
+    assert seen[0] == ("Evaluated", 20, 20)
+    wrong = 20 - round(20 * result["accuracy"])
+    assert seen[-1] == ("Explained", min(wrong, 12), min(wrong, 12))
+    # Curves, recipe, time in training.
+    labels = page.attributes("aria-label")
+    assert "Training curves" in labels and "0:01:23" in page.text
+    assert "learning rate" in page.text
+    assert "generated_colours" in page.text and "patch_loss_weight" in page.text
+    assert not list(run.workdir.glob(".*partial"))
+
+
+def test_report_holds_the_scripts_digest_in_its_policy(run):
+    import base64
+    import hashlib
+
+    text = write_report(run.workdir, mistakes=0).read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text.replace("&#39;", "'")  # fmt: skip # noqa: E501
+    assert "aria-sort" in script
+
+
+def hostile_model(folder):
+    """A model file and images of classes whose names are markup."""
+    names = (HOSTILE, "<script>alert(1)<script>", "{{ 7 * 7 }}")
+    path = tiny.save_colour_model(folder, class_names=names)
+    for channel, name in enumerate(names):
+        for number in range(2):
+            # The last class is taken for the first.
+            pixels = tiny.plain_image(height=20, width=30)
+            pixels[..., channel % 2] = 200 + number
+            tiny.save_image(folder / "images" / name / f"{number}.png", pixels)
+    return path, folder / "images", names
+
+
+def test_names_of_classes_and_files_are_text(tmp_path):
+    path, images, names = hostile_model(tmp_path)
+    report = write_report(path, data=images)
+    assert report == tmp_path / "colours_report.html"
+    page = read(report)
+    tags = [tag for tag, _ in page.elements]
+    assert "b" not in tags and tags.count("script") == 1
+    for name in names:
+        assert name in page.text
+    # Two of six wrong, red for red's images and blue's.
+    assert "66.67 %" in page.text
+    assert "model file without the folder of its training" in page.rows()
+    assert tags.count("img") == 4
+    assert "Recipe" not in page.text
+
+
+def test_mistakes_come_with_image_and_explanation(tmp_path):
+    path, images, names = hostile_model(tmp_path)
+    found = evaluation_data(path, data=images)
+    probabilities = np.full((6, 3), 0.25)
+    probabilities[4] = (0.7, 0.1, 0.2)
+    mistake = Mistake(4, 2, 0, 0.7, found.images[4])
+    (shown,) = explained(found, probabilities, [mistake])
+    assert shown["where"] == str(images / names[2] / "0.png") == found.names[4]
+    assert (shown["taken_for"], shown["is"]) == (names[0], names[2])
+    assert (shown["probability"], shown["probability_of_right"]) == (0.7, 0.2)
+    pixels = evaluation_report.base64.b64decode(shown["image"].partition(",")[2])
+    with Image.open(evaluation_report.io.BytesIO(pixels)) as image:
+        np.testing.assert_array_equal(np.asarray(image), found.images[4])
+    assert shown["picture"].startswith("data:image/webp;base64,")
+
+
+@pytest.mark.parametrize("kind", ["localizer", "warp", "plain"])
+def test_models_of_other_kinds(kind, tmp_path):
+    keras.utils.clear_session()
+    models = {
+        "localizer": lambda: tiny.localizer(),
+        "plain": lambda: tiny.colour_model(patch_logits=False),
+    }
+    images = tiny.colour_folder(tmp_path / "images", each=1)
+    tiny.save_image(images / "blue" / "red.png", tiny.plain_image(200, height=30))
+    path = tmp_path / "model.keras"
+    if kind == "warp":
+        model = model_with(Shifted((0.0, 1.0), (1.0, 0.0)))
+        found = dataclasses.replace(
+            evaluation_data(tiny.save_colour_model(tmp_path), data=images),
+            trained=_Trained(model),
+        )
+        mistake = Mistake(0, 2, 0, 0.9, np.zeros((*model.input_shape[1:3], 3), "uint8"))
+        (shown,) = explained(found, np.ones((4, 3)), [mistake])
+        assert shown["picture"]
+        return
+    models[kind]().save(path)
+    page = read(write_report(path, tmp_path / "deep" / "page.html", data=images))
+    assert "75.00 %" in page.text
+    assert "no maps of its own" in page.text or kind != "plain"
+
+
+@dataclasses.dataclass
+class _Trained:
+    model: keras.Model
+    class_names: tuple = tiny.COLOURS
+
+
+def test_many_classes_show_pairs_and_no_table():
+    from training import report_charts
+
+    names = [f"class {label}" for label in range(60)]
+    matrix = np.eye(60, dtype=int) * 5
+    matrix[3, 4] = 2
+    text = report_charts.confusion(matrix, names)
+    assert "class 3" not in text and "<image" in text
+    few = report_charts.confusion(matrix[:20, :20], names[:20])
+    assert "class 3" in few
+
+
+def test_recipe_marks_what_was_changed():
+    recipe = dataclasses.replace(get_recipe(DEFAULT), epochs=3, decay_at=(0.5,))
+    rows = {row[0]: row[1:] for row in recipe_rows(recipe)}
+    fields = {field.name for field in dataclasses.fields(recipe)}
+    assert set(rows) == fields - {"name"}
+    assert rows["epochs"] == ("3", "200", True)
+    assert rows["decay_at"] == ("0.5", "0.5, 0.75", True)
+    assert rows["image_size"][2] is (recipe.image_size != 32)
+    expected = {"epochs": ("3", str(get_recipe(DEFAULT).epochs))}
+    found = {field: each for field, *each in differing_fields(recipe)}
+    assert found["epochs"] == list(expected["epochs"])
+    assert set(found) == {"epochs", "decay_at"}
+    unknown = dataclasses.replace(recipe, name="mine")
+    assert differing_fields(unknown) == []
+
+
+def test_command_reports_and_names_the_page(tmp_path, capsys):
+    path, images, _ = hostile_model(tmp_path)
+    out = running(
+        capsys, "report", path, "--data", images, "--out", tmp_path / "a.html"
+    )
+    assert out.strip() == str(tmp_path / "a.html")
+    assert (tmp_path / "a.html").is_file()
+
+
+def test_mistakes_in_the_command_are_one_line(tmp_path, capsys):
+    path, images, _ = hostile_model(tmp_path)
+    run = tiny.generated_run(tmp_path / "run", checkpoints=())
+    assert "no epoch has ended" in failing(capsys, "report", run.workdir)
+    assert "--data PATH" in failing(capsys, "report", path)
+    missing = tmp_path / "nowhere"
+    assert "nowhere" in failing(capsys, "report", path, "--data", missing)
+    split = failing(capsys, "report", path, "--data", images, "--split", "test")
+    assert "a split of folder with images: all" in split
+    for wrong in (("--out", tmp_path / "page.pdf"), ("--mistakes", -1)):
+        assert "Expected" in failing(capsys, "report", path, "--data", images, *wrong)
+    assert not list(tmp_path.glob("**/*.html")) and not list(tmp_path.glob("**/.*"))
+
+
+def test_images_that_stay_in_their_files_can_be_mistakes(tmp_path, monkeypatch):
+    path, images, _ = hostile_model(tmp_path)
+    from pipelines import streaming
+
+    load = streaming.load_images
+    monkeypatch.setattr(
+        "training.evaluate.load_images", lambda source, spec: load(source, spec, 0.0)
+    )
+    assert isinstance(evaluation_data(path, data=images).images, StreamedImages)
+    page = read(write_report(path, data=images))
+    assert [tag for tag, _ in page.elements].count("img") == 4

@@ -1,15 +1,27 @@
-"""Gradient-weighted class activation maps."""
+"""Gradient-weighted class activation maps, and Grad-CAM++."""
 
-import difflib
-
-import keras
-import numpy as np
 from keras import ops
 
-from keras_attn.explain.gradients import gradient
+from keras_attn.explain.gradients import gradient_in_float32, no_gradients
+from keras_attn.explain.maps import (
+    checked_format,
+    checked_labels,
+    finished,
+    image_size,
+)
+from keras_attn.explain.split import split
 
 
-def grad_cam(model, images, layer, labels=None, raw=False):
+def grad_cam(
+    model,
+    images,
+    layer=None,
+    labels=None,
+    raw=False,
+    output=None,
+    image_input=None,
+    data_format=None,
+):
     """Where the features of a layer speak for a class.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
@@ -20,18 +32,30 @@ def grad_cam(model, images, layer, labels=None, raw=False):
     - `map = ReLU(sum over k of w_k A_k)`, eq. (2),
 
     interpolated bilinearly to the size of the images and scaled so that it goes from 0
-    to 1. Nothing is trained: batch normalisation uses its averages, dropout none.
+    to 1. Nothing is trained: batch normalisation uses its averages, dropout none. A
+    softmax or sigmoid at the model's end is left out, since `y` is what goes into it.
 
     Args:
-        model: Functional model; its output is the logits, or a dict with `logits`.
+        model: Functional or `Sequential` model, which may contain others at any
+            depth.
         images: `(batch, height, width, channels)`, what the model takes, at the size
-            that the network sees: preprocessing inside the model may crop others.
-        layer: Name of a layer of the model with the output `(batch, rows, columns,
-            channels)`. Maps of features that were moved, such as those behind a
-            spatial transformer, do not lie over the image: take the layer before.
+            that the network sees: preprocessing inside the model may crop others. Of a
+            model with several inputs, the list or dict of all.
+        layer: Name of a layer with the output `(batch, rows, columns, channels)`; of
+            a layer of a model inside the model `"backbone/conv5_block3_out"`, of that
+            model's own output `"backbone"`. Of a layer that is called several times
+            the last call counts. `None`: the last layer with such an output. Maps of
+            features that were moved, such as those behind a spatial transformer, do
+            not lie over the image: take the layer before.
         labels: Integers `(batch,)`, or `(batch, classes)` for maps of several classes
             of every image; `None`: the class with the highest logit.
         raw: The maps as in eq. (2), neither interpolated nor scaled.
+        output: Name or index of the output with the logits `(batch, classes)`;
+            `None`: `logits`, or the only output.
+        image_input: Name or index of the input with the images; `None`: the only one
+            with four dimensions.
+        data_format: `"channels_last"` or `"channels_first"`, of images and features;
+            `None`: that of Keras.
 
     Returns:
         float32 tensor `(batch, height, width)` in 0..1, or `(batch, classes, height,
@@ -40,102 +64,144 @@ def grad_cam(model, images, layer, labels=None, raw=False):
         all zero when scaled.
 
     Raises:
-        ValueError: If the model has no such layer, its output is no map, or `labels`
-            do not fit the images and logits.
+        ValueError: If the model is neither functional nor `Sequential`, has no such
+            layer, output or input, the layer's output is no map, or `labels` do not
+            fit the images and logits.
 
     Example:
 
+    >>> backbone = keras.applications.MobileNetV2(
+    ...     input_shape=(32, 48, 3), include_top=False, weights=None, name="backbone"
+    ... )
     >>> inputs = keras.Input((32, 48, 3))
-    >>> x = keras.layers.Conv2D(8, 3, 4, activation="relu", name="features")(inputs)
-    >>> x = keras.layers.GlobalAveragePooling2D()(x)
+    >>> x = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
     >>> model = keras.Model(inputs, {"logits": keras.layers.Dense(10)(x)})
-    >>> grad_cam(model, keras.random.uniform((2, 32, 48, 3)), "features").shape
+    >>> images = keras.random.uniform((2, 32, 48, 3))
+    >>> grad_cam(model, images, "backbone/block_13_expand_relu").shape
     (2, 32, 48)
     """
-    body, head = _split(model, layer)
-    images = ops.convert_to_tensor(images)
-    features = body(images, training=False)
-    logits = ops.convert_to_numpy(head([features, images], training=False))
-    labels = _checked_labels(labels, logits)
+    return _maps(
+        _mean_slopes,
+        model,
+        images,
+        layer,
+        labels,
+        raw,
+        output,
+        image_input,
+        data_format,
+    )
+
+
+def grad_cam_plus_plus(
+    model,
+    images,
+    layer=None,
+    labels=None,
+    raw=False,
+    output=None,
+    image_input=None,
+    data_format=None,
+):
+    """Grad-CAM with cells that count differently, for several objects of a class.
+
+    Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations
+    for Deep Convolutional Networks". For the score `exp(y)`, whose derivatives are
+    powers of `g = dy / dA` where the network is piecewise linear, section 3.2:
+
+    - `alpha_k = g_k^2 / (2 g_k^2 + (sum over the cells of A_k) g_k^3)`, eq. (19), in
+      every cell,
+    - `w_k = sum over the cells of alpha_k ReLU(g_k)`, eq. (11),
+    - `map = ReLU(sum over k of w_k A_k)`.
+
+    The factor `exp(y)` of `w_k`, the same in all cells, is left out, even from raw
+    maps: it overflows and scaling removes it. The method is meant for features that
+    are not negative.
+
+    Args:
+        model, images, layer, labels, raw, output, image_input, data_format: As for
+            `grad_cam`.
+
+    Returns:
+        float32 tensor, as `grad_cam`.
+
+    Raises:
+        ValueError: As `grad_cam`.
+
+    Example:
+
+    >>> model = keras.applications.MobileNetV2(
+    ...     input_shape=(32, 48, 3), weights=None, classes=10
+    ... )
+    >>> images = keras.random.uniform((2, 32, 48, 3))
+    >>> grad_cam_plus_plus(model, images).shape
+    (2, 32, 48)
+    """
+    return _maps(
+        _weighted_slopes,
+        model,
+        images,
+        layer,
+        labels,
+        raw,
+        output,
+        image_input,
+        data_format,
+    )
+
+
+def _maps(
+    weights_of,
+    model,
+    images,
+    layer,
+    labels,
+    raw,
+    output,
+    image_input,
+    data_format,
+):
+    data_format = checked_format(data_format)
+    with no_gradients():
+        parts = split(model, images, layer, output, image_input, data_format)
+    labels = checked_labels(
+        labels, ops.convert_to_numpy(ops.cast(parts.logits, "float32"))
+    )
     columns = labels if labels.ndim == 2 else labels[:, None]
-    maps = [
-        _class_map(lambda x: head([x, images], training=False), features, column)
-        for column in columns.T
-    ]
-    maps = ops.stack(maps, axis=-1)
-    if not raw:
-        maps = ops.image.resize(
-            maps, images.shape[1:3], "bilinear", data_format="channels_last"
-        )
-        maps = _scaled(maps)
-    return ops.moveaxis(maps, -1, 1) if labels.ndim == 2 else maps[..., 0]
+    maps = [_class_map(parts, column, weights_of, data_format) for column in columns.T]
+    size = image_size(parts.images, data_format)
+    maps = finished(ops.stack(maps, axis=-1), size, raw)
+    return maps if labels.ndim == 2 else maps[:, 0]
 
 
-def _split(model, name):
-    """The model up to a layer, and from its features and the images to the logits."""
-    names = [layer.name for layer in model.layers]
-    if name not in names:
-        nearest = difflib.get_close_matches(str(name), names, 1, cutoff=0.0)[0]
-        raise ValueError(
-            f"Expected `layer` to be a layer of {model.name!r}. "
-            f"Received: layer={name!r}; the nearest is {nearest!r}."
-        )
-    features = model.get_layer(name).output
-    if not isinstance(features, keras.KerasTensor) or len(features.shape) != 4:
-        shape = keras.tree.map_structure(lambda tensor: tensor.shape, features)
-        raise ValueError(
-            f"Expected a layer with the output (batch, rows, columns, channels). "
-            f"Received: layer={name!r} with {shape}"
-        )
-    logits = model.output["logits"] if isinstance(model.output, dict) else model.output
-    body = keras.Model(model.inputs[0], features)
-    # The images too, for what reaches the logits beside the layer.
-    head = keras.Model([features, model.inputs[0]], logits)
-    return body, head
-
-
-def _class_map(logits_of, features, labels):
+def _class_map(parts, labels, weights_of, data_format):
     """`ReLU(sum over k of w_k A_k)` in float32, for one label an image."""
     labels = ops.convert_to_tensor(labels)[:, None]
 
     def score(features):
         # Images do not see each other, so that the sum gives each its own gradient.
-        logits = ops.cast(logits_of(features), "float32")
+        logits = ops.cast(parts.logits_of(features), "float32")
         return ops.sum(ops.take_along_axis(logits, labels, axis=1))
 
-    slope = ops.cast(gradient(score, features), "float32")
-    weights = ops.mean(slope, axis=(1, 2), keepdims=True)
-    features = ops.stop_gradient(ops.cast(features, "float32"))
+    slope = gradient_in_float32(score, parts.features, parts.is_half)
+    features = ops.stop_gradient(ops.cast(parts.features, "float32"))
+    if data_format == "channels_first":
+        slope, features = (ops.moveaxis(each, 1, -1) for each in (slope, features))
+    weights = weights_of(slope, features)
     return ops.relu(ops.sum(weights * features, axis=-1))
 
 
-def _scaled(maps):
-    """Each map from 0 to 1; one that is constant but for rounding is 0."""
-    lowest = ops.min(maps, axis=(1, 2), keepdims=True)
-    highest = ops.max(maps, axis=(1, 2), keepdims=True)
-    varies = highest - lowest > 1e-5 * highest
-    width = ops.where(varies, highest - lowest, 1.0)
-    return ops.where(varies, (maps - lowest) / width, 0.0)
+def _mean_slopes(slope, features):
+    return ops.mean(slope, axis=(1, 2), keepdims=True)
 
 
-def _checked_labels(labels, logits):
-    """int32 labels `(batch,)` or `(batch, classes)`."""
-    if labels is None:
-        return logits.argmax(axis=-1).astype("int32")
-    labels = np.asarray(labels)
-    count, classes = logits.shape
-    if (
-        labels.ndim not in (1, 2)
-        or len(labels) != count
-        or labels.dtype.kind not in "iu"
-    ):
-        raise ValueError(
-            f"Expected `labels` to be integers of shape ({count},) or ({count}, "
-            f"classes). Received: {labels.dtype} of shape {labels.shape}"
-        )
-    if labels.size and not (0 <= labels.min() and labels.max() < classes):
-        raise ValueError(
-            f"Expected `labels` in 0..{classes - 1}. "
-            f"Received: {labels.min()}..{labels.max()}"
-        )
-    return labels.astype("int32")
+def _weighted_slopes(slope, features):
+    # Relative to the largest: third powers of small slopes would vanish.
+    largest = ops.max(ops.abs(slope), axis=(1, 2, 3), keepdims=True)
+    unit = ops.where(largest > 0, largest, 1.0)
+    relative = slope / unit
+    square = relative**2
+    total = ops.sum(features, axis=(1, 2), keepdims=True) * unit
+    below = 2 * square + total * square * relative
+    alpha = ops.where(below != 0, square / ops.where(below != 0, below, 1.0), 0.0)
+    return ops.sum(alpha * ops.relu(slope), axis=(1, 2), keepdims=True)

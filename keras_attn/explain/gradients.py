@@ -1,9 +1,14 @@
 """Gradients on every backend: the one thing that Keras has no operation for."""
 
+import contextlib
 import importlib
 
 import keras
 from keras import ops
+
+# Tried one after the other. Gradients below 6e-8 vanish in float16; scores are scaled
+# up as far as nothing overflows.
+HALF_SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0)
 
 
 def gradient(function, tensor):
@@ -20,6 +25,30 @@ def gradient(function, tensor):
     """
     tensor = ops.convert_to_tensor(tensor)
     return _GRADIENTS[keras.backend.backend()](function, tensor)
+
+
+def gradient_in_float32(function, tensor, is_half):
+    """The gradient, in float32, of a float32 scalar that may be computed in float16.
+
+    Args:
+        function, tensor: As for `gradient`.
+        is_half: Whether float16 is in between, where small gradients vanish.
+    """
+    if not is_half:
+        return ops.cast(gradient(function, tensor), "float32")
+    for scale in HALF_SCALES:
+        slope = gradient(lambda x, scale=scale: scale * function(x), tensor)
+        slope = ops.cast(slope, "float32") / scale
+        if bool(ops.all(ops.isfinite(slope))):
+            break
+    return slope
+
+
+def no_gradients():
+    """Context in which nothing is kept for gradients."""
+    if keras.backend.backend() == "torch":
+        return _backend().no_grad()
+    return contextlib.nullcontext()
 
 
 def _of_tensorflow(function, tensor):

@@ -1,0 +1,204 @@
+"""Occlusion: how a score falls when a part of the image is covered."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_attn.explain.gradients import no_gradients
+from keras_attn.explain.maps import (
+    checked_format,
+    checked_labels,
+    image_position,
+    scaled,
+)
+from keras_attn.ops.patches import pair
+
+
+def occlusion(
+    model,
+    images,
+    labels=None,
+    window=None,
+    stride=None,
+    value=None,
+    raw=False,
+    output=None,
+    image_input=None,
+    batch_size=64,
+    data_format=None,
+):
+    """How much a class's score falls where a window covers the image.
+
+    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", section
+    4.2: a window of one colour is moved over the image. A pixel's value is the mean,
+    over the windows that cover it, of how much they lower the score; it is
+    negative where covering helps. No gradient is needed, but the model runs once for
+    every window: 169 times an image by default.
+
+    Args:
+        model: Any Keras model, or function from images to scores `(batch, classes)`,
+            or to a dict or list of such outputs.
+        images: `(batch, height, width, channels)`, what the model takes. Of a model
+            with several inputs, the list or dict of all.
+        labels: As for `grad_cam`; `None`: the class with the highest score.
+        window: Side of the window, an integer or `(rows, columns)`; `None`: a quarter
+            of the images'.
+        stride: From one window to the next, likewise; `None`: a quarter of the
+            window. The last windows end at the border.
+        value: Colour of the window, a number or one for each channel, in the values
+            of the images; `None`: the mean colour of each image.
+        raw: The mean differences themselves, not cut off at 0 and scaled.
+        output: Name or index of the output with the scores; `None`: `logits`, or the
+            only output. They are taken as they are, logits or probabilities.
+        image_input: Name or index of the input with the images; `None`: the only one
+            with four dimensions.
+        batch_size: Covered images at a time.
+        data_format: As for `grad_cam`.
+
+    Returns:
+        float32 array `(batch, height, width)` in 0..1, or `(batch, classes, height,
+        width)` if the labels are; a map that is nowhere positive is zero.
+
+    Raises:
+        ValueError: If arguments do not fit the images or what the model returns.
+
+    Example:
+
+    >>> def red(images):
+    ...     return keras.ops.mean(images, axis=(1, 2))
+    >>> images = np.zeros((1, 8, 12, 3))
+    >>> images[:, :4, :6, 0] = 1.0
+    >>> maps = occlusion(red, images, [0], window=2, stride=2)
+    >>> maps.shape, maps[0, 1, 1], maps[0, 6, 9]
+    ((1, 8, 12), 1.0, 0.0)
+    """
+    first = checked_format(data_format) == "channels_first"
+    inputs = keras.tree.map_structure(np.asarray, images)
+    flat = keras.tree.flatten(inputs)
+    at = image_position(inputs, image_input)
+    pixels = np.moveaxis(flat[at], 1, -1) if first else flat[at]
+
+    def scores_of(rows, covered):
+        # Always as many, since another number would be compiled anew.
+        missing = batch_size - len(rows)
+        rows = np.pad(rows, (0, missing), mode="edge")
+        covered = np.pad(covered, [(0, missing), *[(0, 0)] * 3], mode="edge")
+        parts = [part[rows] for part in flat]
+        parts[at] = np.moveaxis(covered, -1, 1) if first else covered
+        inputs_now = keras.tree.pack_sequence_as(inputs, parts)
+        return scores(model, inputs_now, output)[: batch_size - missing]
+
+    size = pixels.shape[1:3]
+    windows = _windows(size, window, stride)
+    batch_size = min(batch_size, len(pixels) * len(windows))
+    starts = range(0, len(pixels), batch_size)
+    parts = [np.arange(len(pixels))[start : start + batch_size] for start in starts]
+    clear = np.concatenate([scores_of(part, pixels[part]) for part in parts])
+    labels = checked_labels(labels, clear)
+    columns = labels if labels.ndim == 2 else labels[:, None]
+    clear = np.take_along_axis(clear, columns, axis=1)
+    colours = _colours(pixels, value)
+    sums = np.zeros((*columns.shape, *size))
+    counts = np.zeros(size)
+    for y0, y1, x0, x1 in windows:
+        counts[y0:y1, x0:x1] += 1
+    # Every pair of an image and a window, a batch at a time.
+    total = len(pixels) * len(windows)
+    for start in range(0, total, batch_size):
+        pairs = np.arange(start, min(start + batch_size, total))
+        rows, places = pairs // len(windows), pairs % len(windows)
+        covered = pixels[rows]
+        for image, row, place in zip(covered, rows, places, strict=True):
+            y0, y1, x0, x1 = windows[place]
+            image[y0:y1, x0:x1] = colours[row]
+        found = np.take_along_axis(scores_of(rows, covered), columns[rows], axis=1)
+        for row, place, fall in zip(rows, places, clear[rows] - found, strict=True):
+            y0, y1, x0, x1 = windows[place]
+            sums[row, :, y0:y1, x0:x1] += fall[:, None, None]
+    maps = (sums / counts).astype("float32")
+    if not raw:
+        stacked = np.moveaxis(np.maximum(maps, 0), 1, -1)
+        maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
+    return maps if labels.ndim == 2 else maps[:, 0]
+
+
+def scores(model, inputs, output=None):
+    """float32 array `(batch, classes)`, one output of a model or function."""
+    with no_gradients():
+        if isinstance(model, keras.Model):
+            outputs = model.predict_on_batch(inputs)
+        else:
+            outputs = model(inputs)
+    names = list(getattr(model, "output_names", None) or [])
+    found = np.asarray(_array(_chosen(outputs, output, names)), "float32")
+    if found.ndim != 2:
+        raise ValueError(
+            f"Expected scores (batch, classes). Received: shape {found.shape}"
+        )
+    return found
+
+
+def _array(outputs):
+    return ops.convert_to_numpy(outputs) if ops.is_tensor(outputs) else outputs
+
+
+def _chosen(outputs, output, names):
+    """One of the outputs, by key, by name, by position, or as the only one."""
+    if isinstance(outputs, dict):
+        known = dict(outputs)
+    elif isinstance(outputs, (list, tuple)):
+        known = dict(enumerate(outputs))
+        if len(names) == len(known):
+            known.update(zip(names, outputs, strict=True))
+    else:
+        known = {0: outputs, **dict.fromkeys(names[:1], outputs)}
+        output = 0 if output is None else output
+    chosen = output
+    if output is None:
+        chosen = "logits" if len(known) > 1 else next(iter(known))
+    if chosen not in known:
+        raise ValueError(
+            "Expected `output` to be the name or index of an output, one of "
+            f"{list(known)}. Received: output={output!r}"
+        )
+    return known[chosen]
+
+
+def _windows(size, window, stride):
+    """List of `(y0, y1, x0, x1)` that together cover the image."""
+    if window is None:
+        window = tuple(max(1, length // 4) for length in size)
+    window = pair("window", window, 1)
+    if stride is None:
+        stride = tuple(max(1, length // 4) for length in window)
+    stride = pair("stride", stride, 1)
+    if any(step > width for step, width in zip(stride, window, strict=True)) or any(
+        width > length for width, length in zip(window, size, strict=True)
+    ):
+        raise ValueError(
+            "Expected a `window` no larger than the images, and a `stride` no larger "
+            f"than the window. Received: window={window}, stride={stride} and images "
+            f"of {size[0]} x {size[1]} pixels"
+        )
+    starts = [
+        dict.fromkeys([*range(0, length - width, step), length - width])
+        for length, width, step in zip(size, window, stride, strict=True)
+    ]
+    return [(y, y + window[0], x, x + window[1]) for y in starts[0] for x in starts[1]]
+
+
+def _colours(pixels, value):
+    """The window's colour for every image, `(batch, channels)`."""
+    if value is None:
+        colours = pixels.mean(axis=(1, 2))
+    else:
+        colours = np.asarray(value)
+        if colours.ndim > 1 or colours.size not in (1, pixels.shape[-1]):
+            raise ValueError(
+                "Expected `value` to be a number or one for each of "
+                f"{pixels.shape[-1]} channels. Received: value={value!r}"
+            )
+        colours = np.broadcast_to(colours, (len(pixels), pixels.shape[-1]))
+    if pixels.dtype.kind in "iu":
+        colours = np.rint(colours)
+    return colours.astype(pixels.dtype)

@@ -58,7 +58,7 @@ def array_of(tensor, max_bytes):
         if len(tensor.tensor_content) != size * dtype.itemsize:
             raise _mismatch(shape, f"{len(tensor.tensor_content)} bytes")
         return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
-    values = getattr(tensor, FIELDS[tensor.dtype])
+    values = list(getattr(tensor, FIELDS[tensor.dtype]))
     if len(values) not in (1, size) and size:
         raise _mismatch(shape, f"{len(values)} values")
     try:

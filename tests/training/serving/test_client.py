@@ -1,0 +1,271 @@
+import concurrent.futures
+import http.server
+import json
+import socket
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.training.serving.server.tiny import encoded, running, save
+from training import cli
+from training.serving import client as module
+from training.serving.client import Client, format_answers
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save(folder / "tiny" / "7")
+    with running(folder, max_batch=8) as found:
+        yield found
+
+
+@pytest.fixture
+def images(tmp_path):
+    paths = []
+    for light in (10, 250, 90, 130, 0):
+        paths.append(tmp_path / "images" / f"{light:03}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
+        paths[-1].write_bytes(encoded(light))
+    return sorted(paths)
+
+
+def urls(server):
+    return [
+        f"{server.url}/v1/models/tiny",
+        f"{server.url}/v1/models/tiny/versions/7:predict",
+        f"grpc://{server.address}/tiny",
+        f"grpc://{server.address}/tiny/7",
+    ]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_answers_in_order_over_both_protocols(server, images, which):
+    with Client(urls(server)[which]) as client:
+        batches = list(client.classify(images, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    answers = sum(batches, [])
+    assert [answer["image"] for answer in answers] == [str(path) for path in images]
+    wanted = np.array([0, 10, 90, 130, 250]) / 255
+    found = [answer["probabilities"][1] for answer in answers]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert [answer["class"] for answer in answers] == ["dark"] * 3 + ["light"] * 2
+
+
+def test_both_protocols_give_the_same_json(server, images):
+    found = []
+    for url in urls(server):
+        with Client(url, signature="echo") as client:
+            found.append(next(client.classify(images[:2])))
+    assert found[0] == found[1] == found[2] == found[3]
+    assert set(found[0][0]) == {"image", "text", "raw_bytes"}
+    json.dumps(found)
+
+
+def test_a_folder_stands_for_its_images(server, images):
+    (images[0].parent / "note.txt").write_text("no image")
+    with Client(server.address, model="tiny") as client:
+        (answers,) = client.classify([images[0].parent])
+    assert [answer["image"] for answer in answers] == [str(path) for path in images]
+
+
+@pytest.mark.parametrize("which", [0, 2])
+@pytest.mark.parametrize(
+    "options, batch, message",
+    [
+        ({"signature": "nothing"}, 1, "nothing"),
+        ({"signature": "half_plus"}, 1, "half_plus|float32"),
+        ({}, 9, "at most 8"),
+    ],
+)
+def test_what_the_server_refuses_is_one_line(
+    server, images, which, options, batch, message
+):
+    with Client(urls(server)[which], **options) as client:
+        with pytest.raises(ValueError, match=message) as caught:
+            list(client.classify(images * 2, batch))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_an_unknown_model(server, images, scheme):
+    where = server.url if scheme == "http" else f"grpc://{server.address}"
+    with Client(where, model="half") as client:
+        with pytest.raises(ValueError, match="Servable not found"):
+            list(client.classify(images))
+
+
+@pytest.mark.parametrize(
+    "url, model",
+    [
+        ("ftp://host/tiny", None),
+        ("http://host:1", None),
+        ("http://host:1/v2/models/tiny/x/y", None),
+        ("http:///v1/models/tiny", None),
+        ("host:1/tiny", "other"),
+        ("", None),
+    ],
+)
+def test_urls_that_are_none(url, model):
+    with pytest.raises(ValueError, match="Expected"):
+        Client(url, model=model)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"retries": -1}])
+def test_options_that_make_no_sense(options):
+    with pytest.raises(ValueError, match="Expected"):
+        Client("http://host/tiny", **options)
+
+
+# ---- retries -------------------------------------------------------------------------
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """Gives the answers of `server.script`, one a request."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = self.server.script.pop(0)
+        if status is None:  # Says nothing.
+            self.server.release.wait(20)
+            return
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def scripted():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    server.release = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.release.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+FINE = (200, b'{"predictions": [0.5]}')
+BUSY = (503, b'{"error": "The queue is full"}')
+
+
+def ask(server, images, **options):
+    waits = []
+    url = f"http://127.0.0.1:{server.server_port}/v1/models/any"
+    with Client(url, sleep=waits.append, **options) as client:
+        return next(client.classify(images[:1])), waits
+
+
+def test_503_is_asked_again_ever_more_slowly(scripted, images):
+    scripted.script = [BUSY, BUSY, BUSY, FINE]
+    answers, waits = ask(scripted, images)
+    assert answers == [{"image": str(images[0]), "output": 0.5}]
+    assert waits == [0.2, 0.4, 0.8]
+
+
+def test_not_for_ever(scripted, images):
+    scripted.script = [BUSY] * 9
+    with pytest.raises(OSError, match="503, The queue is full"):
+        ask(scripted, images, retries=2)
+    assert len(scripted.script) == 6
+
+
+@pytest.mark.parametrize(
+    "status, body, error, message",
+    [
+        (400, b'{"error": "no"}', ValueError, "400, no"),
+        (404, b"[]", ValueError, "404, Not Found"),
+        (429, b"<html>", ValueError, "429"),
+        (500, b"", OSError, "500, Internal Server Error"),
+        (302, b"", OSError, "302"),
+        (200, b"<html>", OSError, "no answer of TensorFlow Serving"),
+        (200, b'{"predictions": 3}', OSError, "no answer of TensorFlow Serving"),
+        (200, b'{"predictions": [1, 2]}', OSError, "Received: 2"),
+    ],
+)
+def test_nothing_else_is_asked_again(scripted, images, status, body, error, message):
+    scripted.script = [(status, body), FINE]
+    with pytest.raises(error, match=message):
+        ask(scripted, images)
+    assert scripted.script == [FINE]
+
+
+def test_no_answer_in_time(scripted, images):
+    scripted.script = [(None, b""), FINE]
+    with pytest.raises(OSError, match="no answer in 0.2 s"):
+        ask(scripted, images, timeout=0.2)
+    assert scripted.script == [FINE]
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_connection_that_is_refused(images, scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"{scheme}://127.0.0.1:{free.getsockname()[1]}/any"
+    waits = []
+    with Client(url, sleep=waits.append, retries=2, timeout=20) as client:
+        with pytest.raises(module.Unavailable, match="connect"):
+            list(client.classify(images))
+    assert waits == [0.2, 0.4]
+
+
+def test_grpc_asks_again_when_the_server_is_not_available(images):
+    """A server that counts, and is available from the third request on."""
+    asked = []
+
+    def answer(request, context):
+        asked.append(request)
+        code = ("UNAVAILABLE", "UNAVAILABLE", "INTERNAL")[len(asked) - 1]
+        context.abort(grpc.StatusCode[code], "for now")
+
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    service = "tensorflow.serving.PredictionService"
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(service, {"GetModelMetadata": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    waits = []
+    with Client(f"127.0.0.1:{port}/any", sleep=waits.append) as client:
+        with pytest.raises(OSError, match="INTERNAL, for now"):
+            list(client.classify(images))
+    server.stop(None)
+    assert len(asked) == 3 and waits == [0.2, 0.4]
+
+
+# ---- the command ---------------------------------------------------------------------
+
+
+def test_command(server, images, capsys):
+    url = f"{server.url}/v1/models/tiny"
+    assert cli.main(["request", url, *map(str, images)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [str(images[0]), "100.00", "%", "dark"]
+    assert lines[4].split() == [str(images[4]), "98.04", "%", "light"]
+    assert cli.main(["request", server.address, str(images[0]), "--model", "tiny"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines[:1]
+    assert cli.main(["request", url, str(images[0]), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["class"] == "dark" and len(answer["probabilities"]) == 2
+
+
+def test_command_fails_with_one_line(server, images, capsys):
+    url = f"{server.url}/v1/models/tiny"
+    for arguments in ([url, "nowhere.jpg"], ["ftp://x", "a"], [url, "--batch", "0"]):
+        assert cli.main(["request", *arguments, str(images[0])]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ") and "\n" not in error
+
+
+def test_other_outputs_are_named():
+    answers = [{"image": "a.png", "maps": [1], "boxes": [2]}]
+    assert format_answers(answers) == "a.png  maps, boxes; --json prints them"

@@ -117,7 +117,7 @@ def occlusion(
             sums[row, :, y0:y1, x0:x1] += fall[:, None, None]
     maps = (sums / counts).astype("float32")
     if not raw:
-        stacked = np.moveaxis(np.maximum(maps, 0), 1, -1)
+        stacked = ops.convert_to_tensor(np.moveaxis(np.maximum(maps, 0), 1, -1))
         maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
     return maps if labels.ndim == 2 else maps[:, 0]
 

@@ -256,11 +256,10 @@ def explained(found, probabilities, mistakes, progress=lambda *done: None):
     """
     trained = found.trained
     names = [found.names[mistake.index] for mistake in mistakes]
-    pictures = explanations(trained, mistakes, names, progress)
+    pictures = explanations(trained, mistakes, progress)
     return [
         {
             "where": name,
-            "name": pathlib.PurePath(name).name or name,
             "is": trained.class_names[mistake.label],
             "taken_for": trained.class_names[mistake.predicted],
             "probability": mistake.probability,
@@ -273,13 +272,13 @@ def explained(found, probabilities, mistakes, progress=lambda *done: None):
     ]
 
 
-def explanations(trained, mistakes, names, progress):
+def explanations(trained, mistakes, progress):
     """The data URI of every mistake's explanation, or `None`."""
     explainer, pictures = explainer_of(trained.model), []
     # A few at a time, since maps take much memory.
     for start in range(0, len(mistakes), SHEET_ROWS):
         part = mistakes[start : start + SHEET_ROWS]
-        titles = [pathlib.PurePath(name).name for name in names[start:][: len(part)]]
+        titles = [f"image {mistake.index}" for mistake in part]
         images = np.stack([mistake.image for mistake in part])
         try:
             found = explainer.explain_images(

@@ -49,10 +49,7 @@ def from_tensorflow(error):
 
     names = {status.value[0]: status.name for status in grpc.StatusCode}
     code = names.get(error.error_code, "UNKNOWN")
-    lines = [line.strip() for line in str(error.message).splitlines()]
-    told = [line for line in lines if line and not _is_about_the_graph(line)]
-    return ServingError(code, (told or [type(error).__name__])[0][:MAX_LENGTH])
-
-
-def _is_about_the_graph(line):
-    return line.startswith(("Graph execution error", "Detected at node", "[["))
+    # Where in the graph it happened comes first, then what, then the node's name.
+    lines = error.message.split("\n\t [[")[0].strip().splitlines()
+    text = lines[-1].strip() if lines else type(error).__name__
+    return ServingError(code, text[:MAX_LENGTH])

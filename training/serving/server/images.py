@@ -3,7 +3,7 @@
 A small file can decode to gigabytes. What TensorFlow's decoders would allocate is read
 here from the bytes that they look at first: JPEG, PNG, GIF with all its frames (they
 are all unpacked, though only the first is used) and WebP. BMP is not compressed, so the
-file itself bounds it.
+file itself bounds it. JPEG XL, whose header is hard to read, is refused.
 """
 
 import struct
@@ -60,6 +60,8 @@ def _reader(data):
         return _png
     if data[:4] == b"GIF8":
         return _gif
+    if data[:2] == b"\xff\x0a" or data[:12] == b"\0\0\0\x0cJXL \r\n\x87\n":
+        raise invalid("Expected JPEG, PNG, GIF, BMP or WebP. Received: JPEG XL")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp
     return None

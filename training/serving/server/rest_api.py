@@ -62,7 +62,7 @@ class RestApi:
         except OSError as error:
             await runner.cleanup()
             address = f"{settings.host}:{settings.rest_port}"
-            raise OSError(f"Cannot listen at {address}: {error.strerror}") from error
+            raise OSError(f"Cannot listen at {address}: {error}") from error
         return runner, runner.addresses[0][1]
 
     async def _handle(self, request):

@@ -95,6 +95,14 @@ def test_other_strings_pass():
     assert check_images([b"", b"BMW", b"RIFF", b"text", bytes(100)], LIMIT) == 0
 
 
+@pytest.mark.parametrize(
+    "data", [b"\xff\x0a\xfa\x7f", bytes.fromhex("0000000c4a584c200d0a870a")]
+)
+def test_jpeg_xl_is_refused(data):
+    with pytest.raises(ServingError, match="JPEG XL"):
+        check_images([data], LIMIT)
+
+
 @pytest.mark.parametrize("name", ["exif", "png", "gif", "webp", "lossless"])
 def test_damaged_files_are_refused_or_read_but_never_crash(name):
     kind, options = OPTIONS[name]

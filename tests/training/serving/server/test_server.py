@@ -236,6 +236,15 @@ def test_bad_paths(server, path, status):
     assert list(response.json()) == ["error"]
 
 
+def test_reasons_are_those_of_tensorflow_without_its_graph(server):
+    response = server.post("tiny:predict", data=BAD_BODIES["no image"])
+    assert response.json()["error"].startswith("Unknown image file format. One of JPEG")
+    response = server.post("tiny:predict", data=BAD_BODIES["truncated"])
+    assert "JPEG" in response.json()["error"] and "node" not in response.text
+    response = server.post("tiny:predict", data=BAD_BODIES["bomb"])
+    assert "Received: 3600000000" in response.json()["error"]
+
+
 def test_documented_error_of_an_unknown_model(server):
     response = server.post("half:predict", json={"instances": [1.0, 5.0]})
     assert response.status_code == 404

@@ -149,7 +149,7 @@ def running(folder, **changes):
             await server.start()
         except BaseException as error:
             failed.append(error)
-            raise
+            return
         finally:
             started.set()
         await stop.wait()

@@ -46,7 +46,7 @@ class Neighbours:
             f"Of the index {self.path}, the most similar first: cosine similarity of "
             "their descriptors, at most 1."
         )
-        return Section(title, note, [each for each in pictures if each])
+        return Section(title, note, small=[each for each in pictures if each])
 
     def _hit(self, name, similarity):
         folder = self.searcher.images.resolve()

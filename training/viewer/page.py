@@ -9,7 +9,7 @@ import pathlib
 import threading
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from training.viewer.answers import answer
 from training.viewer.mistakes import MOST_IMAGES
@@ -215,6 +215,9 @@ def _mistakes(viewer, model, most, search):
 
 def _failed(viewer, error):
     """A page with one message, whatever went wrong."""
+    if isinstance(error, SecurityError):
+        # A request to another host has no addresses of this one to put on a page.
+        return "This page is at 127.0.0.1 and localhost only.\n", 400
     if isinstance(error, HTTPException):
         code = error.code
         message = TOO_LARGE if code == 413 else error.description

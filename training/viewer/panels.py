@@ -10,21 +10,22 @@ import math
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.drawing import (
     MAP_COLOURS,
     OPACITY,
     draw_grey,
-    draw_image,
     frame,
-    new_figure,
     panel_inches,
     upsample,
 )
 from training.viewer.uploads import data_address, png
 
-DPI = 150
-BAR_INCHES = 0.55
+# Drawn small and fine: on the page text is then as large as that around it.
+SCALE, DPI = 0.8, 180
+BAR_INCHES, BAR_HEIGHT = 0.52, 0.1
 # Of small images every pixel is drawn so large that its edges stay sharp.
 ENLARGED_TO = 320
 
@@ -55,21 +56,28 @@ def panel(image, draw, caption, description, bar=None, marked=False):
         caption, description, marked: Of `Picture`.
         bar: What the colours of the last image drawn stand for; `None`: no scale.
     """
-    width, height = panel_inches(image)
-    # A wide image is low: the scale needs its room beside it all the same.
-    figure = new_figure((width, height + (BAR_INCHES if bar else 0)))
-    figure.set_dpi(DPI)
-    axis = figure.subplots()
+    width, height = (SCALE * inches for inches in panel_inches(image))
+    room = BAR_INCHES if bar else 0
+    total = height + room
+    # By hand: a layout that makes room for labels would draw each image differently.
+    figure = Figure(figsize=(width, total), dpi=DPI)
+    axis = figure.add_axes((0, room / total, 1, height / total))
     draw(axis)
     if bar:
-        scale = figure.colorbar(
-            axis.images[-1], ax=axis, location="bottom", pad=0.03, aspect=25
-        )
-        scale.set_label(bar, fontsize=9)
-        scale.ax.tick_params(labelsize=8)
+        _draw_bar(figure, axis, bar, room / total, BAR_HEIGHT / total)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return Picture(data_address(buffer.getvalue()), caption, description, marked)
+
+
+def _draw_bar(figure, axis, text, room, height):
+    """The scale of the last image below the panel, in shares of the figure."""
+    below = figure.add_axes((0.06, room - 1.4 * height, 0.88, height))
+    scale = figure.colorbar(axis.images[-1], cax=below, orientation="horizontal")
+    scale.set_label(text, fontsize=8, labelpad=2)
+    scale.ax.tick_params(labelsize=8, pad=2, length=2)
+    scale.locator = MaxNLocator(4)
+    scale.update_ticks()
 
 
 def plain(image, caption, description, marked=False):
@@ -103,10 +111,6 @@ def draw_map(axis, image, values, limits, smooth=True, opacity=OPACITY):
         alpha=opacity,
         interpolation="nearest",
     )
-
-
-def draw_plain(axis, image):
-    draw_image(axis, image)
 
 
 def place(values):

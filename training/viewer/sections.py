@@ -35,12 +35,14 @@ class Section:
         title: The heading.
         note: A sentence or two on what they show.
         pictures: List of `Picture`.
+        small: List of `Picture` that need less room.
         header, rows: Of a table: tuples of texts.
     """
 
     title: str
     note: str
     pictures: list = dataclasses.field(default_factory=list)
+    small: list = dataclasses.field(default_factory=list)
     header: tuple = ()
     rows: list = dataclasses.field(default_factory=list)
 
@@ -91,13 +93,14 @@ def patches(viewed, images, labels):
     name = viewed.class_names[localized.evidence_label]
     count = len(localized.boxes)
     note = (
-        f"{_patches(count)} of {localized.chosen.name}, chosen by their evidence for "
-        f"{name}: what they add to its logit, {localized.chosen.logits.max():.2f} in "
-        "all. Red speaks for the class, blue against it."
+        f"{_patches(count)} of {localized.chosen.name} where the evidence for {name} "
+        "is highest. Evidence is what a window adds to the logit of the class, "
+        f"{localized.chosen.logits[localized.evidence_label]:.2f} in all: red speaks "
+        "for it, blue against it. Maps end half a window from the border."
     )
-    pictures = [_boxes(localized, name), *_crops(localized)]
-    pictures += _branches(localized, name)
-    return Section("Patches and their evidence", note, pictures)
+    pictures = [_boxes(localized, name), *_branches(localized, name)]
+    crops = list(_crops(localized))
+    return Section("Patches and their evidence", note, pictures, crops)
 
 
 def _patches(count):

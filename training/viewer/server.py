@@ -77,7 +77,7 @@ def make_server(
     viewer = Viewer(
         library,
         Searches(library, data),
-        chosen[:EXAMPLES_SHOWN],
+        _spread(chosen, EXAMPLES_SHOWN),
         None if index is None else Neighbours(index),
     )
     # Bound here: Werkzeug would end the process where the port is taken.
@@ -129,6 +129,12 @@ def _images_beside(paths):
     """Folders `images` beside runs, such as the demo's."""
     folders = {path.parent / "images" for path in map(pathlib.Path, paths)}
     return sorted(folder for folder in folders if folder.is_dir())
+
+
+def _spread(files, count):
+    """At most so many of the files, from all over the list."""
+    step = max(1, len(files) / count)
+    return [files[int(place * step)] for place in range(min(count, len(files)))]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 KEPT_BYTES = 128 * 2**20
 THUMBNAIL = 160
+# Tag of EXIF.
+ORIENTATION = 0x0112
 
 
 class UploadError(ValueError):
@@ -93,12 +95,16 @@ def check_upload(data, name):
 def _notes(data):
     notes = []
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append("Of an animated picture only the first frame is used.")
         if image.has_transparency_data:
             notes.append("Transparency is dropped, as in training.")
-        if image.getexif().get(0x0112, 1) != 1:
-            notes.append("The file says to turn it; it is not turned, as in training.")
+        try:
+            if getattr(image, "is_animated", False):
+                notes.append("Of an animated picture only the first frame is used.")
+            # Of a PNG this would decode it all.
+            if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) != 1:
+                notes.append("The file says to turn it; it is not, as in training.")
+        except Exception:  # As in `header_problem`. Decoding tells what is wrong.
+            pass
     return tuple(notes)
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_attn.layers.attention_map import AttentionMap
+from pipelines.compute_maps import fitted
 from training.drawing import (
     MAP_COLOURS,
     OPACITY,
@@ -67,6 +68,10 @@ class MaskExplanation(Explanation):
             return None
         return float(np.corrcoef(*maps)[0, 1])
 
+    def head_count(self):
+        """Heads whose attention is known."""
+        return 0 if self.heads is None else self.heads.shape[-1]
+
     def shown(self):
         """The blocks to draw."""
         count = len(self.masks)
@@ -103,7 +108,10 @@ def explain_images(model, images, class_names, titles, batch_size=32):
     generator = head_model(model)
     heads = None
     if generator is not None:
-        heads = generator.predict(np.asarray(images), batch_size, verbose=0)
+        size = generator.input_shape[1:3]
+        # As the model does it that the generator is a part of.
+        seen = np.asarray(images) if None in size else np.asarray(fitted(images, size))
+        heads = generator.predict(seen, batch_size, verbose=0)
     return [
         MaskExplanation(
             image,
@@ -144,8 +152,7 @@ def picture(explanation, labels):
     Returns:
         A matplotlib `Figure`.
     """
-    blocks, heads = explanation.shown(), explanation.heads
-    head_count = 0 if heads is None else heads.shape[-1]
+    blocks, head_count = explanation.shown(), explanation.head_count()
     columns = max(3, len(blocks), min(head_count, BLOCKS_SHOWN))
     head_rows = -(-head_count // columns)
     rows = 3 + head_rows
@@ -162,8 +169,7 @@ def picture(explanation, labels):
     for head, axis in zip(
         range(head_count), axes[1 : 1 + head_rows].flat, strict=False
     ):
-        _draw_map(axis, explanation.image, heads[..., head], None)
-        axis.set_title(f"head {head + 1}", fontsize=9)
+        _draw_head(axis, explanation, head)
     limits = mask_limits([explanation])
     for block, axis, below in zip(blocks, axes[-2], axes[-1], strict=False):
         mask = explanation.masks[block]
@@ -175,19 +181,21 @@ def picture(explanation, labels):
     return figure
 
 
-def sheet(explanations, rows):
+def sheet(explanations, rows, heads=False):
     """All images, one a row: the map, and the masks of the blocks.
 
     Args:
         explanations: List of `MaskExplanation`.
         rows: For each the labels of classes; the probability of the first is told.
+        heads: Whether to draw the maps of the first heads too, before their mean.
 
     Returns:
         A matplotlib `Figure`.
     """
     width, height = panel_inches(explanations[0].image)
     blocks = explanations[0].shown()
-    columns = 2 + len(blocks)
+    heads = range(explanations[0].head_count() if heads else 0)[:BLOCKS_SHOWN]
+    columns = 2 + len(heads) + len(blocks)
     figure = new_figure(
         (0.7 * columns * width + 0.8, len(rows) * (0.7 * height + 0.7) + 0.4)
     )
@@ -201,12 +209,19 @@ def sheet(explanations, rows):
         line[0].set_title(
             f"{wrap(explanation.title)}\n{name}: {percent:.1f} %", fontsize=8
         )
-        line[1].set_axis_off()
-        _draw_attention(line[1], explanation)
-        for axis, block in zip(line[2:], blocks, strict=True):
+        for axis, head in zip(line[1:], heads, strict=False):
+            _draw_head(axis, explanation, head)
+        line[1 + len(heads)].set_axis_off()
+        _draw_attention(line[1 + len(heads)], explanation)
+        for axis, block in zip(line[2 + len(heads) :], blocks, strict=True):
             _draw_mask(axis, explanation, block, limits)
         _bar(figure, line[-1])
     return figure
+
+
+def _draw_head(axis, explanation, head):
+    _draw_map(axis, explanation.image, explanation.heads[..., head], None)
+    axis.set_title(f"head {head + 1}", fontsize=9)
 
 
 def _draw_attention(axis, explanation):

@@ -1,10 +1,17 @@
-"""Figures 3 and 5 of the AnchorNet paper: what the branches choose and attend to."""
+"""Pictures of what trained networks choose and attend to.
+
+Figures 3 and 5 of the AnchorNet paper, and figure 4 of attention-masked residuals.
+"""
 
 import collections
 
 import numpy as np
 
-from training import evidence_maps, localized_pictures
+from training import (
+    attention_masks_pictures,
+    evidence_maps,
+    localized_pictures,
+)
 from training.drawing import draw_image, new_figure, panel_inches, wrap
 from training.localize import localize_images
 from training.localizers import localizing
@@ -13,6 +20,8 @@ from training.trained import load_trained
 # Held-out images that are looked at, and those of every branch that are drawn.
 CANDIDATES = 300
 SHOWN = 3
+# Classes of which an image and its masks are drawn.
+CLASSES = 6
 
 
 def patches_picture(runs, examples, class_names):
@@ -55,6 +64,45 @@ def attention_picture(runs, examples, class_names):
     return figure, ["Attention in multiples of an equal share for every cell."]
 
 
+def masks_picture(runs, examples, class_names):
+    """Figure 4 of attention-masked residuals: the heads' maps, their mean, the masks.
+
+    Args:
+        runs: Dict from the rows' labels to `Run`; the first has masks.
+        examples: `(images, labels)`, of which the first one of some classes is shown.
+        class_names: One name a class.
+
+    Returns:
+        `(figure, notes)`: a note says how far every block's mask varies.
+    """
+    trained = load_trained(next(iter(runs.values())).workdir, "last")
+    images, labels = examples
+    shown = np.unique(labels, return_index=True)[1][:CLASSES]
+    looked_at = np.union1d(shown, np.arange(min(CANDIDATES, len(labels))))
+    explained = attention_masks_pictures.explain_images(
+        trained.model,
+        np.asarray(images[looked_at]),
+        class_names,
+        [class_names[label] for label in labels[looked_at]],
+    )
+    chosen = [explained[place] for place in np.searchsorted(looked_at, shown)]
+    rows = [each.top(1) for each in chosen]
+    figure = attention_masks_pictures.sheet(chosen, rows, heads=True)
+    notes = [
+        f"Standard deviation over the cells of an image, mean over {len(explained)} "
+        "images and the channels: attention map "
+        + _spread([each.attention[..., None] for each in explained])
+    ]
+    for block in range(len(explained[0].masks)):
+        spread = _spread([each.masks[block] for each in explained])
+        notes[0] += f", mask {block + 1} {spread}"
+    return figure, [notes[0] + "."]
+
+
+def _spread(maps):
+    return f"{np.mean([each.std(axis=(0, 1)).mean() for each in maps]):.3f}"
+
+
 def _best_of_every_branch(runs, examples, class_names):
     """Some `Localized` of every branch, and how many images each branch decides."""
     trained = load_trained(next(iter(runs.values())).workdir, "last")
@@ -86,4 +134,5 @@ def _best_of_every_branch(runs, examples, class_names):
 PICTURES = {
     "localized_patches": patches_picture,
     "attention_maps": attention_picture,
+    "attention_and_masks": masks_picture,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 
 from pipelines.streaming import load_images
-from training import features, gallery, measures, report, results, studies
+from training import features, gallery, measures, methods, report, results, studies
 from training.experiment import Experiment
 from training.fit import image_spec, load_data, load_source_of, train
 from training.recipe import apply_overrides
@@ -64,6 +64,8 @@ def reproduce(
         _command(name, data, seeds, rows, overrides),
         functools.partial(load_source_of, data=data, on_corrupt=on_corrupt),
     )
+    for row in chosen:
+        methods.check(comparison.recipe(row, 0))
     measured = 0
     for seed in range(seeds):
         for row in chosen:

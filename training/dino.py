@@ -153,6 +153,15 @@ def make_network(recipe, spec):
         return _transformer(recipe, pixels)
 
 
+def initial_network(recipe, spec):
+    """The network that a run of the recipe starts with."""
+    network = make_network(recipe, spec)
+    # Any number of steps: it is not trained.
+    model = trainable_model(recipe, spec, steps=1)
+    network.set_weights(model.teacher.get_weights())
+    return network
+
+
 def _backbone(recipe, spec, drop_path=0.0):
     """The transformer for views of several sizes."""
     views = keras.Input((None, None, 3), name="views")

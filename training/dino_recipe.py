@@ -16,7 +16,7 @@ class DinoRecipe:
         dataset, split, split_seed, crop_fraction, in_memory, examples, difficulty:
             As of `training.recipe.Recipe`. Labels only serve the validation.
         image_size: Side of the images that views are cut from.
-        size: Of the transformer: `tiny`, `small` or `base`.
+        size: Of the transformer: `mini`, `tiny`, `small` or `base`.
         blocks: Of the transformer; 0: as many as its size has.
         patch_size: Side of its patches.
         drop_path: Of the student, see `keras_attn.models.vit`.
@@ -24,8 +24,8 @@ class DinoRecipe:
         global_size, local_size, local_views: Views of an image, see
             `pipelines.multi_crop`; views other than of 224 pixels have a blur in
             proportion.
-        smallest_global, greatest_local: Least share of the area that a global view
-            covers, and most that a local one covers.
+        smallest_global, smallest_local, greatest_local: Least share of the area that a
+            global view covers, and least and most that a local one covers.
         teacher_momentum: At the start; it rises to 1.
         teacher_temperature: After `teacher_warmup_epochs`, in which it rises from
             `first_teacher_temperature`.
@@ -56,6 +56,7 @@ class DinoRecipe:
     local_size: int = 96
     local_views: int = 8
     smallest_global: float = 0.4
+    smallest_local: float = 0.05
     greatest_local: float = 0.4
     teacher_momentum: float = 0.996
     teacher_temperature: float = 0.04
@@ -63,11 +64,11 @@ class DinoRecipe:
     teacher_warmup_epochs: int = 0
     learning_rate: float = 5e-4
     final_learning_rate: float = 1e-6
-    warmup_epochs: int = 10
+    warmup_epochs: float = 10.0
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4
     clipnorm: float = 3.0
-    resting_epochs: int = 1
+    resting_epochs: float = 1.0
     batch_size: int = 256
     epochs: int = 100
     seed: int = 0
@@ -94,6 +95,8 @@ class DinoRecipe:
         for field in ("teacher_momentum", "smallest_global", "greatest_local"):
             if not getattr(self, field) < 1:
                 self._fail(field, "less than 1")
+        if not self.smallest_local < self.greatest_local:
+            self._fail("smallest_local", "less than greatest_local")
         sizes = [self.global_size, *[self.local_size] * (self.local_views > 0)]
         if any(size % self.patch_size for size in [*sizes, self.image_size]):
             self._fail(
@@ -129,7 +132,7 @@ class DinoRecipe:
             self.local_size,
             local_views=self.local_views,
             global_area=(self.smallest_global, 1.0),
-            local_area=(0.05, self.greatest_local),
+            local_area=(self.smallest_local, self.greatest_local),
         )
 
     def to_json(self):
@@ -149,6 +152,7 @@ POSITIVE = (
     "global_size",
     "local_size",
     "smallest_global",
+    "smallest_local",
     "teacher_temperature",
     "first_teacher_temperature",
     "learning_rate",
@@ -161,6 +165,6 @@ POSITIVE = (
 )
 CHOICES = {
     "method": ("dino",),
-    "size": ("tiny", "small", "base"),
+    "size": ("mini", "tiny", "small", "base"),
     "dtype_policy": ("float32", "mixed_bfloat16", "mixed_float16"),
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from training.dino_recipe import DinoRecipe
 from training.recipe import Recipe
 
 
@@ -20,7 +21,7 @@ class Row:
     """
 
     label: str
-    recipe: Recipe
+    recipe: Recipe | DinoRecipe
     paper_value: float | None = None
     needs: tuple[tuple[str, str], ...] = ()
     runs_of: str = ""

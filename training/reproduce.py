@@ -126,7 +126,7 @@ class Comparison:
             return False
         print(f"{row.label}, seed {seed}: training in {workdir}", flush=True)
         keras.backend.clear_session()
-        run = train(recipe, workdir, source=self.source(recipe))
+        run = _train(recipe, workdir, self.source(recipe))
         if study:
             return True
         _, splits = load_data(recipe, source=self.source(recipe))
@@ -172,6 +172,14 @@ class Comparison:
         draw = PICTURES[self.experiment.picture]
         picture = draw(runs, examples, spec.class_names)
         report.write(self.experiment, self.path, self.command, *picture)
+
+
+def _train(recipe, workdir, source):
+    if recipe.method == "dino":
+        from training.dino import train_dino
+
+        return train_dino(recipe, workdir, source=source)
+    return train(recipe, workdir, source=source)
 
 
 def _choose(experiment, labels):

@@ -18,6 +18,7 @@ METHODS = (
     "anchornet",
     "volumetric_transformer",
     "attention_masked_residual",
+    "dino",
 )
 
 # Column -> type; `paper_value` may be empty where the paper prints no number.

@@ -189,10 +189,11 @@ def dino_optimizer(
         batch_size: Images in a step.
         learning_rate: For 256 images in a step; it grows with their number.
         final_learning_rate: At the end, whatever the size of the batch.
-        warmup_epochs: In which the learning rate rises from 0.
+        warmup_epochs: In which the learning rate rises from 0; also a part of one.
         weight_decay, final_weight_decay: At the start and at the end.
         clipnorm: Longest gradient of a weight.
-        resting_epochs: Epochs in which the head's last layer does not change.
+        resting_epochs: Epochs, or a part of one, in which the head's last layer does
+            not change.
 
     Returns:
         `DinoAdamW`.
@@ -209,9 +210,9 @@ def dino_optimizer(
             learning_rate * batch_size / 256,
             final_learning_rate,
             steps,
-            warmup_epochs * steps_per_epoch,
+            round(warmup_epochs * steps_per_epoch),
         ),
         decay=WarmupCosine(weight_decay, final_weight_decay, steps),
-        resting_steps=resting_epochs * steps_per_epoch,
+        resting_steps=round(resting_epochs * steps_per_epoch),
         clipnorm=clipnorm,
     )

@@ -13,8 +13,13 @@ from keras_attn.layers.transformer_block import EPSILON, TransformerBlock
 from keras_attn.models import building
 from keras_attn.ops.patches import pair
 
-# Width, number of blocks, number of heads.
-VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+# Width, number of blocks, number of heads. "mini" is for small images and processors.
+VIT_SIZES = {
+    "mini": (128, 3, 4),
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+}
 # The size of the images of ImageNet, for models that leave theirs open.
 USUAL_SIZE = 224
 
@@ -41,7 +46,7 @@ def vit(
     21,670,272 and ViT-Ti/8 5,526,720.
 
     Args:
-        size: `"tiny"`, `"small"`, `"base"`, or `(width, blocks, heads)`.
+        size: `"mini"`, `"tiny"`, `"small"`, `"base"`, or `(width, blocks, heads)`.
         patch_size: Side of the patches, an integer or `(rows, columns)`.
         input_shape: `(height, width, channels)`, the sizes divisible by the patch's.
             They may be `None`: then the model takes images of any size, one size a

@@ -9,6 +9,7 @@ from keras_attn.models.vit import VIT_SIZES
 from pipelines.multi_crop import MultiCrop
 from pipelines.sources import SOURCE_NAMES, load_source
 from pipelines.splits import SPLIT_NAMES
+from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
 from training import callbacks, dino, fit, resume
 from training.dino_recipe import DinoRecipe
 from training.dino_recipes import DINO_RECIPES
@@ -20,30 +21,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def tiny_recipe(**changes):
-    values = {
-        "name": "tiny",
-        "image_size": 32,
-        "size": "tiny",
-        "patch_size": 4,
-        "units": 12,
-        "hidden_units": 8,
-        "bottleneck_units": 6,
-        "global_size": 16,
-        "local_size": 8,
-        "local_views": 0,
-        "batch_size": 15,
-        "warmup_epochs": 1,
-        "epochs": 2,
-        "learning_rate": 1e-2,
-        "examples": 130,
-        "neighbours": 5,
-        # Determinism cannot be switched off again, so it would stay for other tests.
-        "deterministic": False,
-    }
-    return DinoRecipe(**{**values, **changes})
-
-
 @pytest.fixture(scope="module")
 def source():
     return load_source("generated", examples=130, image_size=32)
@@ -51,7 +28,7 @@ def source():
 
 @pytest.fixture(autouse=True)
 def tiny_transformer(monkeypatch):
-    monkeypatch.setitem(VIT_SIZES, "tiny", (8, 1, 2))
+    monkeypatch.setitem(VIT_SIZES, "tiny", TINY_SIZE)
 
 
 class _Stop(Exception):
@@ -136,6 +113,7 @@ def test_another_recipe_cannot_go_on_in_the_folder(tmp_path):
         {"teacher_momentum": 1.0},
         {"seed": -1},
         {"weight_decay": float("nan")},
+        {"smallest_local": 0.4},
     ],
 )
 def test_recipes_that_make_no_sense(changes):
@@ -147,10 +125,14 @@ def test_recipes_that_make_no_sense(changes):
 def test_recipes_are_plain_data():
     recipe = tiny_recipe()
     assert DinoRecipe.from_json(recipe.to_json()) == recipe
-    changed = apply_overrides(recipe, ["local_views=3", "size=base"])
-    assert changed == dataclasses.replace(recipe, local_views=3, size="base")
+    changes = ["local_views=3", "size=base", "smallest_local=0.1"]
+    changed = apply_overrides(recipe, changes)
+    assert changed == dataclasses.replace(
+        recipe, local_views=3, size="base", smallest_local=0.1
+    )
     crop = changed.multi_crop()
     assert (crop.global_size, crop.local_size, crop.local_views) == (16, 8, 3)
+    assert crop.local_area == (0.1, 0.4)
 
 
 def test_recipes_by_name():

@@ -14,6 +14,7 @@ from training.recipes import (
     class_embedding_figure4,
     class_embedding_figure5,
     class_embedding_table1,
+    dino,
     generated,
     volumetric_transformer_alignment,
     volumetric_transformer_retrieval,
@@ -44,6 +45,7 @@ FAMILIES = (
     volumetric_transformer_alignment,
     attention_masked_residual_table3,
     attention_masked_residual_figure4,
+    dino,
 )
 
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}

@@ -115,3 +115,13 @@ def test_equals_adamw_with_clipping_decay_and_rest():
 def test_a_warm_up_longer_than_the_training():
     with pytest.raises(ValueError, match="steps=8, warmup_steps=8"):
         WarmupCosine(1.0, 0.0, 8, 8)
+
+
+def test_warm_up_and_rest_end_within_an_epoch():
+    optimizer = dino_optimizer(
+        10, epochs=2, batch_size=256, warmup_epochs=0.5, resting_epochs=0.25
+    )
+    wanted = WarmupCosine(5e-4, 1e-6, steps=20, warmup_steps=5)
+    found = [float(optimizer._learning_rate(step)) for step in range(20)]
+    assert found == pytest.approx([float(wanted(step)) for step in range(20)])
+    assert optimizer.resting_steps == 2

@@ -1,0 +1,31 @@
+"""DINO on two cores: what its embeddings and its attention are worth.
+
+Commands: `keras-attn reproduce dino_knn_cifar10 [--data PATH]` and
+`keras-attn reproduce dino_attention_generated`.
+Expected: more than random initialisation and raw pixels; no paper trains so little.
+"""
+
+from training.dino_recipes import DINO_RECIPES
+from training.experiment import Experiment, Row
+
+# Listed in `training.dino_recipes`: they are recipes of another kind.
+RECIPES = ()
+
+EXPERIMENTS = (
+    Experiment(
+        method="dino",
+        table="knn",
+        dataset="cifar10",
+        title="DINO: accuracy of the 20 nearest neighbours",
+        rows=(Row("dino", DINO_RECIPES["cifar10_vit_mini_4_dino"]),),
+        study="neighbours",
+    ),
+    Experiment(
+        method="dino",
+        table="attention",
+        dataset="generated",
+        title="DINO: attention of the class token on the object",
+        rows=(Row("dino", DINO_RECIPES["generated_vit_mini_8_dino"]),),
+        study="attention_on_object",
+    ),
+)

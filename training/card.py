@@ -5,6 +5,11 @@ from training.resume import load_progress
 from training.run import write_then_rename
 
 NAME = "card.md"
+ACCURACIES = {
+    "val_logits_accuracy": "Validation accuracy",
+    "val_accuracy": "Validation accuracy",
+    "val_knn_accuracy": "Validation accuracy of nearest neighbours",
+}
 
 
 def write_card(run, spec):
@@ -14,32 +19,58 @@ def write_card(run, spec):
         run: `training.run.Run` with at least one finished epoch.
         spec: `ImageSpec` of its images.
     """
+    facts = {
+        **facts_of(run, spec),
+        "Commit": results.commit(),
+        "Versions": results.versions(),
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    with write_then_rename(run.workdir / NAME) as file:
+        file.write("\n".join([f"# {run.recipe.name}", "", *lines, ""]).encode())
+
+
+def kept_facts(run):
+    """The lines of a run's card by their names; none where there is no card."""
+    path = run.workdir / NAME
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    return dict(
+        line.removeprefix("- ").split(": ", 1)
+        for line in lines
+        if line.startswith("- ") and ": " in line
+    )
+
+
+def facts_of(run, spec):
+    """What is known of a run, but for who trained it: names to texts.
+
+    Args:
+        run, spec: As of `write_card`.
+    """
     recipe = run.recipe
     progress = load_progress(run.checkpoints / "last.npz")
-    facts = {
+    return {
         "Method": f"{recipe.method}, {recipe.backbone}, {recipe.row}",
         "Data set": f"{recipe.dataset}, split {recipe.split}",
         "Licence of the data": spec.licence or "unknown",
         "Source of the data": spec.source or "generated or given by path",
         "Images": f"{spec.height} x {spec.width} pixels",
         "Classes": len(spec.class_names),
-        "Initial weights": recipe.initial or "random",
+        "Initial weights": getattr(recipe, "initial", "") or "random",
         "Epochs": f"{progress.epochs} of {recipe.epochs}",
         **_accuracies(progress),
-        "Commit": results.commit(),
-        "Versions": results.versions(),
     }
-    lines = [f"- {name}: {value}" for name, value in facts.items()]
-    with write_then_rename(run.workdir / NAME) as file:
-        file.write("\n".join([f"# {recipe.name}", "", *lines, ""]).encode())
 
 
 def _accuracies(progress):
     """Validation accuracy of the best and the last epoch, in per cent."""
     found = {}
+    if not progress.history:
+        return found
     for which, epoch in (("best", progress.best_epoch), ("last", -1)):
-        for name in ("val_logits_accuracy", "val_accuracy"):
+        for name, told in ACCURACIES.items():
             if name in progress.history[epoch]:
                 value = 100 * progress.history[epoch][name]
-                found[f"Validation accuracy, {which} epoch"] = f"{value:.2f} %"
+                found[f"{told}, {which} epoch"] = f"{value:.2f} %"
     return found

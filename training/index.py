@@ -40,19 +40,30 @@ def embedder_of(trained):
         ValueError: If there is no such vector: the model classifies patches or exits
             early, so its logits are no function of one vector an image.
     """
-    output = trained.model.output
+    described = _described(trained.model.output)
+    if described is None:
+        raise ValueError(
+            "Expected a model with an output named 'embedding', or whose logits are "
+            "a Dense layer of pooled features. "
+            f"Received: {trained.path} with outputs {', '.join(trained.model.output)}, "
+            "which has neither"
+        )
+    return keras.Model(trained.model.inputs, _unit(described), name="embedder")
+
+
+def can_embed(model):
+    """Whether `embedder_of` finds a vector in the model."""
+    return _described(model.output) is not None
+
+
+def _described(output):
+    """The vector that describes an image, or `None`."""
     if "embedding" in output:
         described = output["embedding"]
     else:
         described = _pooled(output["logits"])
-    if described is None or len(described.shape) != 2:
-        raise ValueError(
-            "Expected a model with an output named 'embedding', or whose logits are "
-            "a Dense layer of pooled features. "
-            f"Received: {trained.path} with outputs {', '.join(output)}, which has "
-            "neither"
-        )
-    return keras.Model(trained.model.inputs, _unit(described), name="embedder")
+    has_one = described is not None and len(described.shape) == 2
+    return described if has_one else None
 
 
 def _unit(vectors):
@@ -188,7 +199,7 @@ def index_folder(
     if index_type == "ivf":
         require_faiss()
     found = _stamps(folder)
-    trained = load_trained(path, checkpoint)
+    trained = load_trained(path, checkpoint, classifies=False)
     embedder = embedder_of(trained)
     maker = maker_of(trained, embedder)
     if (pathlib.Path(output) / DESCRIPTION).exists():

@@ -70,7 +70,7 @@ def evaluate_retrieval(
     query_files = find_images(images, truth.queries)
     files = find_images(images, truth.images)
     others = [] if whitening is None else _files_of(whitening)
-    trained = load_trained(model_path, checkpoint)
+    trained = load_trained(model_path, checkpoint, classifies=False)
     describer = ViewDescriber(trained, scales, longest_side)
 
     done, total = 0, len(query_files) + len(files) + len(others)

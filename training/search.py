@@ -52,7 +52,7 @@ class Searcher:
         """
         require_faiss()
         store = IndexStore.open(path)
-        trained = load_trained(*_place(store, model))
+        trained = load_trained(*_place(store, model), classifies=False)
         embedder = embedder_of(trained)
         maker = maker_of(trained, embedder)
         if not maker.is_same(store.maker):

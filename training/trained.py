@@ -44,7 +44,12 @@ class Trained:
 
     @property
     def class_names(self):
-        """A name for every logit, its number where the model knows none."""
+        """A name for every logit, its number where the model knows none.
+
+        Empty for a model that does not classify.
+        """
+        if "logits" not in self.model.output:
+            return ()
         count = self.model.output["logits"].shape[-1]
         return self.spec.class_names or tuple(str(label) for label in range(count))
 
@@ -66,7 +71,7 @@ class Trained:
         return progress.epochs if last else progress.best_epoch + 1
 
 
-def load_trained(path, checkpoint="best"):
+def load_trained(path, checkpoint="best", classifies=True):
     """Loads the model of a run folder, or a `.keras` file, as it is used.
 
     A run's model is what its method makes of it, see `training.methods`; a file's is
@@ -78,6 +83,7 @@ def load_trained(path, checkpoint="best"):
             counts as that run's.
         checkpoint: Which model of a run folder: `best` (validation accuracy) or
             `last`.
+        classifies: Whether it must. A model that does not has the output `embedding`.
 
     Raises:
         FileNotFoundError: If there is nothing, or no model yet.
@@ -102,7 +108,7 @@ def load_trained(path, checkpoint="best"):
         run = Run.open(path.parent.parent)
         checkpoint = path.stem
     model = _load(path)
-    _check_outputs(model, path)
+    _check_outputs(model, path, classifies)
     if run is None:
         model = without_auxiliary(model)
     else:
@@ -124,17 +130,21 @@ def _load(path):
         raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
 
 
-def _check_outputs(model, path):
+def _check_outputs(model, path, classifies):
     output = model.output
     names = list(output) if isinstance(output, dict) else "without names"
-    if "logits" not in names:
-        raise ValueError(
-            "Expected a model with an output named 'logits'. "
-            f"Received: {path} with outputs {names}"
-        )
+    if "logits" in names or (not classifies and "embedding" in names):
+        return
+    either = "" if classifies else " or 'embedding'"
+    raise ValueError(
+        f"Expected a model with an output named 'logits'{either}. "
+        f"Received: {path} with outputs {names}"
+    )
 
 
 def _check_class_names(trained):
+    if not trained.class_names:
+        return
     count = trained.model.output["logits"].shape[-1]
     known = len(trained.spec.class_names)
     if known not in (0, count):

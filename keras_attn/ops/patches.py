@@ -54,19 +54,30 @@ def branch_decision(logits):
             f"Received: logits.shape={tuple(logits.shape)}"
         )
     logits = ops.cast(logits, "float32")
-    labels = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    highest = ops.max(logits, axis=-1, keepdims=True)
+    labels = _first(ops.equal(logits, highest))
     classes = ops.arange(logits.shape[-1], dtype="int32")
-    weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
+    weights = ops.exp(logits - highest)
     predicted = ops.equal(ops.expand_dims(labels, -1), classes)
     doubt = ops.sum(ops.where(predicted, 0.0, weights), axis=-1)
     agree = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 2))
     votes = ops.sum(ops.cast(agree, "int32"), axis=-1)
     most = ops.equal(votes, ops.max(votes, axis=-1, keepdims=True))
-    branch = ops.cast(ops.argmin(ops.where(most, doubt, np.inf), axis=-1), "int32")
+    doubt = ops.where(most, doubt, np.inf)
+    branch = _first(ops.equal(doubt, ops.min(doubt, axis=-1, keepdims=True)))
     branches = ops.arange(logits.shape[1], dtype="int32")
     chosen = ops.equal(ops.expand_dims(branch, -1), branches)
     label = ops.sum(ops.where(chosen, labels, 0), axis=-1)
     return ops.cast(label, "int32"), branch
+
+
+def _first(found):
+    """Index of the first true value along the last axis, 0 where there is none.
+
+    `argmax` of integers: of real numbers Keras takes their bits apart on TensorFlow,
+    which neither ONNX nor LiteRT can express.
+    """
+    return ops.cast(ops.argmax(ops.cast(found, "int32"), axis=-1), "int32")
 
 
 def localize_patches(

@@ -154,17 +154,26 @@ def _neighbours(positions, size, padding):
     if padding == "border":
         positions = _limited(positions, 0.0, ops.cast(last, "float32"))
         # In the last cell the interval before it, so that its gradient is known.
-        lower = ops.clip(_floor(positions), 0, ops.maximum(last - 1, 0))
+        lower = _within(_floor(positions), ops.maximum(last - 1, 0))
     else:
         lower = _floor(positions)
     fraction = positions - ops.cast(lower, "float32")
     neighbours = []
     for index, weight in ((lower, 1.0 - fraction), (lower + 1, fraction)):
-        on_map = ops.clip(index, 0, last)
+        on_map = _within(index, last)
         if padding == "zeros":
             weight = ops.where(ops.equal(on_map, index), weight, 0.0)
         neighbours.append((on_map, weight))
     return neighbours
+
+
+def _within(index, last):
+    """The nearest index in 0..last.
+
+    Not `clip`, and the constants first: LiteRT's converter takes an integer clip to
+    0..6 for the activation ReLU6, which it has for real numbers only.
+    """
+    return ops.maximum(0, ops.minimum(last, index))
 
 
 def _floor(positions):

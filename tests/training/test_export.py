@@ -13,7 +13,7 @@ from pipelines.decoding import decode_image
 from tests.training import tiny_models as tiny
 from tests.training.test_localize import colour_classifier, looped
 from training.predict import read_images
-from training.serving import export
+from training.serving import export, signatures
 from training.trained import load_trained, outputs_of
 
 pytestmark = pytest.mark.skipif(
@@ -43,7 +43,7 @@ for size in (1, 7):
     answer = model.signatures["serving_default"](image_bytes=data[:size])
     results |= {f"bytes_{size}_{key}": value for key, value in answer.items()}
     pixels = tf.stack([tf.io.decode_png(each) for each in data[:size]])
-    answer = model.signatures["images"](images=tf.cast(pixels, tf.float32))
+    answer = model.signatures["image"](images=tf.cast(pixels, tf.float32))
     results |= {f"images_{size}_{key}": value for key, value in answer.items()}
 assert "keras_attn" not in sys.modules
 arrays = {key: value.numpy() for key, value in results.items()}
@@ -93,6 +93,8 @@ def test_tensorflow_alone_gives_the_numbers_of_keras(tmp_path):
     exponents = np.exp(expected["logits"])
     expected["probabilities"] = exponents / exponents.sum(-1, keepdims=True)
     expected["class"] = np.array(tiny.COLOURS)[expected["logits"].argmax(-1)]
+    # A map, which `explain` gives.
+    del expected["patch_logits"]
     with client(folder, files, tmp_path / "answers.npz") as received:
         keys = {
             f"{kind}_{size}_{name}"
@@ -100,7 +102,7 @@ def test_tensorflow_alone_gives_the_numbers_of_keras(tmp_path):
             for size in (1, 7)
             for name in expected
         }
-        assert set(expected) == {"logits", "patch_logits", "probabilities", "class"}
+        assert set(expected) == {"logits", "probabilities", "class"}
         assert set(received.files) == keys
         for key in keys:
             _, size, name = key.split("_", 2)
@@ -150,12 +152,15 @@ def test_the_image_spec_lies_beside_the_model(tmp_path):
     facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
     assert facts["image_spec"]["class_names"] == list(tiny.COLOURS)
     assert (facts["image_spec"]["height"], facts["image_spec"]["width"]) == (16, 24)
-    assert facts["outputs"] == {
-        "logits": [None, 3],
-        "patch_logits": [None, 2, 3, 3],
-        "probabilities": [None, 3],
-        "class": [None],
+    told = facts["signatures"]["serving_default"]
+    assert told["inputs"] == {"image_bytes": {"dtype": "string", "shape": [None]}}
+    assert told["outputs"] == {
+        "logits": {"dtype": "float32", "shape": [None, 3]},
+        "probabilities": {"dtype": "float32", "shape": [None, 3]},
+        "class": {"dtype": "string", "shape": [None]},
     }
+    shown = facts["signatures"]["explain"]["outputs"]
+    assert shown["class_maps"] == {"dtype": "float32", "shape": [None, 2, 3, 3]}
     assert "branches" not in facts
 
 
@@ -174,24 +179,23 @@ def test_versions_count_up_and_are_never_overwritten(tmp_path):
     with pytest.raises(ValueError, match="name='../out'"):
         export(path, "../out", output=tmp_path / "saved")
     left = sorted(each.name for each in parent.iterdir())
-    assert left == ["10", "11", "2", "3", "notes"]
+    assert left == ["10", "11", "2", "3", "kserve.yaml", "notes"]
 
 
 def test_an_export_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     path = tiny.save_colour_model(tmp_path)
-    module = sys.modules["training.serving.export"]
-    right = module._outputs
+    right = signatures.with_decision
 
-    def wrong_in_graphs(*given):
-        outputs = right(*given)
-        if tf.is_symbolic_tensor(given[-1]):
+    def wrong_in_graphs(outputs, class_names):
+        if tf.is_symbolic_tensor(outputs["logits"]):
             outputs["logits"] = outputs["logits"] + 1e-2
-        return outputs
+        return right(outputs, class_names)
 
-    monkeypatch.setattr(module, "_outputs", wrong_in_graphs)
+    monkeypatch.setattr(signatures, "with_decision", wrong_in_graphs)
     with pytest.raises(ValueError, match="disagrees .* logits of 'serving_.* is off"):
         export(path, output=tmp_path / "saved")
     assert not list((tmp_path / "saved" / "colours").iterdir())
+    assert not (tmp_path / "saved" / "models.config").exists()
 
 
 def test_models_that_draw_random_numbers_can_be_exported(tmp_path):
@@ -261,6 +265,12 @@ def test_tensorflow_alone_localises_as_loops_do(tmp_path):
     images = np.stack([noise(i, *size) for i in range(7)])
     expected = patches_of(load_trained(run.workdir).model, settings, images)
     with client(folder, files, tmp_path / "answers.npz") as received:
+        # Those of the branches are among what `explain` shows.
+        expected = {
+            name: value
+            for name, value in expected.items()
+            if not name.startswith(("logits_", "evidence_", "attention_"))
+        }
         assert {key.split("_", 2)[2] for key in received.files} == set(expected)
         for key in received.files:
             _, count, name = key.split("_", 2)
@@ -268,7 +278,8 @@ def test_tensorflow_alone_localises_as_loops_do(tmp_path):
     facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
     assert [branch["patch_size"] for branch in facts["branches"]] == [16, 24]
     assert facts["patch_settings"]["max_patches"] == [4, 3]
-    assert facts["outputs"]["boxes"] == [None, 4, 4]
+    boxes = facts["signatures"]["serving_default"]["outputs"]["boxes"]
+    assert boxes == {"dtype": "int32", "shape": [None, 4, 4]}
 
 
 def test_a_classifier_of_patches_is_served_whole(tmp_path):
@@ -298,7 +309,7 @@ def test_models_of_any_size_are_served_at_any_size(tmp_path):
     loaded = tf.saved_model.load(str(folder))
     for size in ((31, 17), tiny.LOCALIZER_SIZE):
         images = noise(0, *size)[None]
-        logits = loaded.signatures["images"](images=tf.constant(images, tf.float32))
+        logits = loaded.signatures["image"](images=tf.constant(images, tf.float32))
         expected = 5 * images.mean(axis=(1, 2)) / 255
         np.testing.assert_allclose(logits["logits"], expected, rtol=1e-4)
 
@@ -322,8 +333,9 @@ def test_grey_and_transparent_files_are_decoded_as_in_training(tmp_path):
     images, _, _ = read_images(files, trained.spec)
     expected = outputs_of(trained.model, images)
     answer = served(folder, files)
-    for name, value in expected.items():
-        check_same(answer[name].numpy(), value, name)
+    for name, value in answer.items():
+        if name in expected:
+            check_same(value.numpy(), expected[name], name)
 
 
 @pytest.mark.parametrize(

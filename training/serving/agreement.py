@@ -1,15 +1,48 @@
-"""Whether a SavedModel answers as its Keras model does."""
+"""Whether an exported model answers as its Keras model does."""
 
 import numpy as np
 
+from training.serving.signatures import PIXELS, input_of
+
 # Largest difference of an output between the model and its export, relative to its
-# largest value, or absolute where that is below one.
+# largest value, or to `LEAST_SCALE` where that is less.
+LEAST_SCALE = 0.1
 TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
 EXAMPLES = 4
 
 
-def check_agreement(answer, model, spec, folder):
+def check_agreement(answers, model, spec, folder):
     """Raises if a SavedModel disagrees with what it was made from.
+
+    Args:
+        answers: Dict from the names of its signatures to functions, from float32 images
+            to a dict of outputs.
+        model: The Keras model in it.
+        spec: Its `ImageSpec`.
+        folder: The SavedModel.
+
+    Raises:
+        ValueError: If the outputs' names or values differ, see `check_outputs`.
+    """
+    import tensorflow as tf
+
+    images = example_images(spec)
+    pixels = tf.cast(images, tf.float32)
+    encoded = tf.stack([tf.io.encode_png(image) for image in tf.unstack(images)])
+    # The loaded object must outlive its signatures.
+    loaded = tf.saved_model.load(str(folder))
+    expected = {}
+    for name, answer in answers.items():
+        given = pixels if name == PIXELS else encoded
+        received = loaded.signatures[name](**{input_of(name): given})
+        # Signatures share functions.
+        if answer not in expected:
+            expected[answer] = answer(pixels)
+        check_outputs(repr(name), answer, expected[answer], received, model, pixels)
+
+
+def check_outputs(what, answer, expected, received, model, pixels):
+    """Raises if the outputs of an export differ from those of a Keras model.
 
     What is exact (whole numbers, truth values, texts) must be equal, real numbers
     close. Where a localiser finds two places equally good, rounding decides, and
@@ -18,52 +51,42 @@ def check_agreement(answer, model, spec, folder):
     may agree with Keras's compiled graph instead.
 
     Args:
+        what: What answered, for the message.
         answer: Function from float32 images to the dict of outputs that is exported.
+        expected: What it answers for `pixels`.
+        received: What the export answers for them.
         model: The Keras model in it.
-        spec: Its `ImageSpec`.
-        folder: The SavedModel, with the signatures `serving_default` and `images`.
+        pixels: `(examples, height, width, 3)`, float32.
 
     Raises:
         ValueError: If the outputs' names or values differ.
     """
     import tensorflow as tf
 
-    images = _smooth_images(spec)
-    pixels = tf.cast(images, tf.float32)
-    # The loaded object must outlive its signatures.
-    loaded = tf.saved_model.load(str(folder))
-    encoded = tf.stack([tf.io.encode_png(image) for image in tf.unstack(images)])
-    exported = {
-        "serving_default": loaded.signatures["serving_default"](image_bytes=encoded),
-        "images": loaded.signatures["images"](images=pixels),
-    }
-    expected = answer(pixels)
-    for signature, received in exported.items():
-        if set(received) != set(expected):
-            raise ValueError(
-                f"Expected the outputs {sorted(expected)} of the export. "
-                f"Received: {sorted(received)} from {signature!r}"
-            )
+    received = {name: tf.convert_to_tensor(value) for name, value in received.items()}
+    if set(received) != set(expected):
+        raise ValueError(
+            f"Expected the outputs {sorted(expected)} of the export. "
+            f"Received: {sorted(received)} from {what}"
+        )
     if any("seed_generator_state" in each.path for each in model.variables):
         # Layers that draw random numbers answer differently every time.
         return
     policies = {layer.dtype_policy.name for layer in model._flatten_layers()}
     tolerance = max(TOLERANCE.get(policy, 1e-4) for policy in policies)
-    compiled = None
-    for signature, received in exported.items():
-        differs = _differences(expected, received, tolerance)
-        flipped = np.any([differs[name] for name in _exact(expected)], axis=0)
-        if np.any(flipped):
-            compiled = compiled or tf.function(answer)(pixels)
-            again = _differences(compiled, received, tolerance)
-            differs = {
-                name: np.where(flipped, again[name], values)
-                for name, values in differs.items()
-            }
-        _refuse(signature, differs, expected, received)
+    differs = _differences(expected, received, tolerance)
+    flipped = np.any([differs[name] for name in _exact(expected)], axis=0)
+    if np.any(flipped):
+        compiled = tf.function(answer)(pixels)
+        again = _differences(compiled, received, tolerance)
+        differs = {
+            name: np.where(flipped, again[name], values)
+            for name, values in differs.items()
+        }
+    _refuse(what, differs, expected, received)
 
 
-def _smooth_images(spec):
+def example_images(spec):
     """Blurred noise, 8-bit; sharp noise drives networks far from what they know."""
     import tensorflow as tf
 
@@ -104,14 +127,14 @@ def _distance(expected, received):
 
 
 def _scale(expected):
-    return max(1.0, np.max(np.abs(_float64(expected)), initial=0.0))
+    return max(LEAST_SCALE, np.max(np.abs(_float64(expected)), initial=0.0))
 
 
 def _float64(tensor):
     return np.asarray(tensor).astype("float64")
 
 
-def _refuse(signature, differs, expected, received):
+def _refuse(what, differs, expected, received):
     for name, images in differs.items():
         if not images.any():
             continue
@@ -120,6 +143,6 @@ def _refuse(signature, differs, expected, received):
             worst = _distance(expected[name], received[name])[images].max()
             found = f"off by {worst:.2g}, of at most {_scale(expected[name]):.2g}"
         raise ValueError(
-            f"The export disagrees with the model: {name} of {signature!r} is {found}. "
+            f"The export disagrees with the model: {name} of {what} is {found}. "
             "Nothing was written."
         )

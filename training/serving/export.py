@@ -1,4 +1,4 @@
-"""A trained model -> a SavedModel with its preprocessing inside."""
+"""A trained model -> a model that is served, with its preprocessing inside."""
 
 import json
 import os
@@ -9,34 +9,71 @@ import shutil
 import keras
 
 from keras_attn.models.localizer import branches_of
-from keras_attn.preprocessing import ImagePreprocessing
 from training.localizers import (
     chooses_patches,
     has_evidence,
     localizer_of,
     localizing,
 )
+from training.serving import configs
 from training.serving.agreement import check_agreement
+from training.serving.model_card import NAME as CARD
+from training.serving.model_card import model_card
+from training.serving.portable import write_portable
+from training.serving.saved_model import signatures_of, write_saved_model
+from training.serving.signatures import PIXELS, answers_of
+from training.serving.warmup import FOLDER, MISSING, has_protos, write_warmup
 from training.trained import load_trained
+
+FORMATS = ("saved_model", "onnx", "litert")
 
 
 def export(path, name=None, version=None, output="saved_models", checkpoint="best"):
     """Writes a SavedModel that TensorFlow alone can run.
 
-    Signatures, both at any batch size:
+    See `export_formats`, of which this is the format `saved_model`.
+
+    Returns:
+        The folder `OUTPUT/NAME/VERSION`.
+    """
+    (folder,) = export_formats(path, name, version, output, checkpoint).values()
+    return folder
+
+
+def export_formats(
+    path,
+    name=None,
+    version=None,
+    output="saved_models",
+    checkpoint="best",
+    formats=("saved_model",),
+    say=print,
+):
+    """Writes a trained model in one format or several.
+
+    A SavedModel has these signatures, at any batch size, see `training.serving
+    .signatures`:
 
     - `serving_default`: `image_bytes`, encoded JPEG, PNG, GIF or BMP files of any size,
       decoded and fitted as in training;
-    - `images`: raw pixels 0..255 of the model's size, float32.
+    - `image`: `images`, raw pixels 0..255 of the model's size, float32;
+    - `explain`, `embed`: from `image_bytes`, where the model has something to show or a
+      vector that describes an image.
 
-    Outputs: the model's own (`logits`, perhaps `patch_logits`), `probabilities`, and
-    `class`, the name of the most probable class. Of a localiser also its patches, as
-    `with_patches` gives them, chosen as its recipe says. `assets.extra/image_spec.json`
-    holds the image spec with the class names and, of a localiser, its branches, which
-    the output `branch` counts, and how patches are chosen.
+    The first two answer with `logits`, `probabilities` and `class`, the name of the
+    most probable class; of a localiser also with its patches, as `with_patches` gives
+    them, chosen as its recipe says. Of a model that does not classify they answer with
+    its `embedding`. ONNX and LiteRT files take `images` and answer as `image` does, but
+    for `class`.
 
-    The export is written to a hidden folder, reloaded and compared with the model, and
-    only then renamed, so that a server which watches the folder never sees half of
+    Beside a SavedModel, in `assets.extra`, and beside the other formats lie
+    `image_spec.json`, the image spec with the class names and the signatures, and of a
+    localiser its branches, which the output `branch` counts, and how patches are
+    chosen; and `card.md`. A SavedModel also has warm-up requests, and the folder of all
+    models what TensorFlow Serving needs, see `training.serving.configs`.
+
+    What is exported is written to hidden folders, reloaded and compared with the model,
+    and only then renamed, so that a server which watches the folder never sees half of
     one.
 
     Args:
@@ -45,55 +82,140 @@ def export(path, name=None, version=None, output="saved_models", checkpoint="bes
         version: Positive integer; by default one more than the highest there.
         output: Folder of all exported models.
         checkpoint: `best` or `last` model of a run.
+        formats: Some of `saved_model`, `onnx` and `litert`.
+        say: Called with a sentence on what is left out.
 
     Returns:
-        The folder `OUTPUT/NAME/VERSION`.
+        Dict from the formats to their folders, `OUTPUT/NAME/VERSION`,
+        `OUTPUT/NAME/onnx/VERSION` and `OUTPUT/NAME/litert/VERSION`.
 
     Raises:
-        ValueError: On another backend than TensorFlow; for a bad name; if the version
-            exists; if the export disagrees with the model.
+        ValueError: On another backend than TensorFlow; for a bad name or format; if the
+            version exists; if an export disagrees with the model, or its format has not
+            the operations. Nothing is written then.
+        ImportError: If a package that a format needs is missing.
     """
+    _check_backend()
+    formats = _checked_formats(formats)
+    trained = load_trained(path, checkpoint, classifies=False)
+    name = name or trained.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name in FORMATS:
+        raise ValueError(
+            "Expected a name of letters, digits, '.', '_' and '-'. "
+            f"Received: name={name!r}"
+        )
+    parent = pathlib.Path(output) / name
+    version = _free_version(parent, version)
+    targets = {each: _folder(parent, each) / str(version) for each in formats}
+    if "saved_model" in formats and has_protos():
+        # Rather now than when all else is done.
+        configs.read_models_config(output)
+    # Not numbers, so a server ignores them.
+    temporary = {
+        each: target.parent / f".{target.name}.partial-{os.getpid()}"
+        for each, target in targets.items()
+    }
+    try:
+        exported = _Exported(trained, name, version)
+        for each, folder in temporary.items():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            exported.write(each, folder)
+        for each, target in targets.items():
+            if target.exists():
+                raise FileExistsError(
+                    f"{target} exists already: another export was faster"
+                )
+            temporary[each].rename(target)
+    finally:
+        for folder in temporary.values():
+            shutil.rmtree(folder, ignore_errors=True)
+    if "saved_model" in formats:
+        configs.write_templates(output, name)
+        if has_protos():
+            configs.write_models_config(output)
+        else:
+            say(MISSING)
+    return targets
+
+
+class _Exported:
+    """A trained model on its way into one format or several.
+
+    Args:
+        trained: `Trained`.
+        name, version: Of the served model.
+    """
+
+    def __init__(self, trained, name, version):
+        self.trained, self.name, self.version = trained, name, version
+        self.model, self.settings = _with_patches(trained)
+        self.answers = answers_of(trained, self.model)
+
+    def write(self, format, folder):
+        """Writes the folder of a format, complete and compared with the model."""
+        if format != "saved_model":
+            write_portable(format, self.trained, self.answers[PIXELS], folder)
+            self._describe(folder, None)
+            return
+        spec = self.trained.spec
+        write_saved_model(self.answers, self.model, spec, folder)
+        functions = {name: answer.function for name, answer in self.answers.items()}
+        check_agreement(functions, self.model, spec, folder)
+        extra = folder / FOLDER
+        extra.mkdir()
+        self._describe(extra, signatures_of(folder))
+        if has_protos():
+            write_warmup(self.name, list(self.answers), spec, folder)
+
+    def _describe(self, folder, signatures):
+        """Writes what a client needs to know, and the card."""
+        trained = self.trained
+        spec = trained.spec
+        facts = {
+            "name": trained.name,
+            "image_spec": {**spec.to_dict(), "class_names": list(trained.class_names)},
+        }
+        if signatures:
+            facts["signatures"] = signatures
+        if chooses_patches(self.model):
+            size = (spec.height, spec.width)
+            facts["branches"] = branches_of(localizer_of(self.model), size)
+            facts["patch_settings"] = self.settings
+        text = json.dumps(facts, indent=2) + "\n"
+        (folder / "image_spec.json").write_text(text)
+        card = model_card(trained, self.name, self.version, signatures)
+        (folder / CARD).write_text(card)
+
+
+def _check_backend():
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Expected the TensorFlow backend to write a SavedModel. Received: "
             f"KERAS_BACKEND={keras.backend.backend()}. Run the same command with "
             "KERAS_BACKEND=tensorflow."
         )
-    trained = load_trained(path, checkpoint)
-    name = name or trained.name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(
-            "Expected a name of letters, digits, '.', '_' and '-'. "
-            f"Received: name={name!r}"
-        )
-    parent = pathlib.Path(output) / name
-    target = _target(parent, version)
-    parent.mkdir(parents=True, exist_ok=True)
-    # Not a number, so a server ignores it.
-    temporary = parent / f".{target.name}.partial-{os.getpid()}"
-    try:
-        model, settings = _with_patches(trained)
-
-        def answer(images):
-            return _outputs(model, trained.class_names, images)
-
-        _write(answer, model, trained.spec, temporary)
-        _describe(trained, model, settings, temporary)
-        check_agreement(answer, model, trained.spec, temporary)
-        if target.exists():
-            raise FileExistsError(f"{target} exists already: another export was faster")
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
-def _target(parent, version):
-    versions = [
-        int(folder.name)
-        for folder in (parent.iterdir() if parent.is_dir() else ())
+def _checked_formats(formats):
+    formats = tuple(dict.fromkeys(formats))
+    if not formats or not set(formats) <= set(FORMATS):
+        raise ValueError(f"Expected formats among {FORMATS}. Received: {formats}")
+    return formats
+
+
+def _folder(parent, format):
+    """Of a format's versions; the server ignores those whose names are no numbers."""
+    return parent if format == "saved_model" else parent / format
+
+
+def _free_version(parent, version):
+    """A version that no format has."""
+    versions = {
+        int(folder.name): folder
+        for format in FORMATS
+        for folder in _folder(parent, format).glob("*")
         if folder.name.isdecimal()
-    ]
+    }
     if version is None:
         version = max(versions, default=0) + 1
     if version < 1:
@@ -103,9 +225,9 @@ def _target(parent, version):
     if version in versions:
         raise ValueError(
             f"Expected a new version. Received: version={version}, and "
-            f"{parent / str(version)} exists; leave --version out for the next one."
+            f"{versions[version]} exists; leave --version out for the next one."
         )
-    return parent / str(version)
+    return version
 
 
 def _with_patches(trained):
@@ -113,78 +235,3 @@ def _with_patches(trained):
     if has_evidence(trained.model) and not chooses_patches(trained.model):
         return localizing(trained)
     return trained.model, None
-
-
-def _write(answer, model, spec, folder):
-    import tensorflow as tf
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default",
-        _bytes_endpoint(answer, spec),
-        [tf.TensorSpec((None,), tf.string, "image_bytes")],
-    )
-    archive.add_endpoint(
-        "images",
-        answer,
-        [tf.TensorSpec(model.inputs[0].shape, tf.float32, "images")],
-    )
-    archive.write_out(str(folder), verbose=False)
-
-
-def _describe(trained, model, settings, folder):
-    """Writes what a client needs to know beside the model."""
-    spec = trained.spec
-    shapes = {name: list(value.shape) for name, value in model.output.items()}
-    facts = {
-        "name": trained.name,
-        "image_spec": {**spec.to_dict(), "class_names": list(trained.class_names)},
-        "outputs": {**shapes, "probabilities": shapes["logits"], "class": [None]},
-    }
-    if chooses_patches(model):
-        size = (spec.height, spec.width)
-        facts["branches"] = branches_of(localizer_of(model), size)
-        facts["patch_settings"] = settings
-    extra = folder / "assets.extra"
-    extra.mkdir()
-    (extra / "image_spec.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _bytes_endpoint(answer, spec):
-    import tensorflow as tf
-
-    fit_size = ImagePreprocessing(spec).fit_size
-    size = (spec.height, spec.width)
-
-    def decode(data):
-        # The decoder of `pipelines.decoding.decode_image`.
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
-        image.set_shape((None, None, 3))
-        # As in training, images of the right size stay as they are.
-        image = tf.cond(
-            tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
-            lambda: image,
-            lambda: tf.cast(fit_size(image), tf.uint8),
-        )
-        return tf.ensure_shape(image, (*size, 3))
-
-    def call(image_bytes):
-        signature = tf.TensorSpec((*size, 3), tf.uint8)
-        images = tf.map_fn(decode, image_bytes, fn_output_signature=signature)
-        return answer(tf.cast(images, tf.float32))
-
-    return call
-
-
-def _outputs(model, class_names, images):
-    import tensorflow as tf
-
-    outputs = dict(model(images, training=False))
-    logits = tf.cast(outputs["logits"], tf.float32)
-    label = tf.argmax(logits, axis=-1)
-    return {
-        **outputs,
-        "probabilities": tf.nn.softmax(logits),
-        "class": tf.gather(tf.constant(class_names), label),
-    }

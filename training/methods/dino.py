@@ -1,0 +1,5 @@
+"""Self-supervised transformers, which `training.dino` trains."""
+
+
+def serving_model(model, run):
+    return model

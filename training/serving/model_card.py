@@ -1,0 +1,106 @@
+"""The card of an exported model: what it is, how good, and how to ask it."""
+
+import json
+
+from training import results
+from training.card import facts_of, kept_facts
+
+NAME = "card.md"
+UNKNOWN = "unknown: a model file, without the folder of its run"
+
+
+def model_card(trained, name, version, signatures):
+    """The text of `card.md`.
+
+    Args:
+        trained: `Trained`.
+        name, version: Of the served model.
+        signatures: What `signatures_of` gives, or `None` for a format that has only
+            one.
+
+    Returns:
+        Markdown.
+    """
+    parts = [f"# {name}, version {version}", "", *_lines(_facts(trained))]
+    parts += ["", "## Measured", "", *_measured(trained)]
+    if signatures:
+        parts += ["", "## Signatures", "", *_table(signatures)]
+    return "\n".join([*parts, ""])
+
+
+def _lines(facts):
+    return [f"- {name}: {value}" for name, value in facts.items()]
+
+
+def _facts(trained):
+    spec = trained.spec
+    if trained.run is None:
+        facts = {
+            "Training": UNKNOWN,
+            "Licence of the data": spec.licence or "unknown",
+            "Source of the data": spec.source or "unknown",
+            "Images": f"{spec.height} x {spec.width} pixels",
+        }
+    else:
+        # Those kept in the run are of the commit that trained it.
+        facts = {
+            **facts_of(trained.run, spec),
+            "Commit": "unknown",
+            "Versions": "unknown",
+            **kept_facts(trained.run),
+        }
+        facts["Model"] = f"{trained.checkpoint}, after epoch {trained.epoch}"
+    if trained.class_names:
+        facts["Classes"] = ", ".join(trained.class_names)
+    return {
+        **facts,
+        "Exported by commit": results.commit(),
+        "Exported by versions": results.versions(),
+    }
+
+
+def _measured(trained):
+    """What `keras-attn evaluate` found of this very model, else its validation."""
+    found = [
+        f"- Accuracy, {each['split']} split of {each['dataset']}: "
+        f"{100 * each['accuracy']:.2f} % of {each['examples']} images"
+        for each in _evaluations(trained)
+    ]
+    if found:
+        return [*found, "", "Measured by `keras-attn evaluate` before the export."]
+    if trained.run is None:
+        return ["Nothing is known of its accuracy."]
+    return [
+        "Only while it was trained, see the validation above. `keras-attn evaluate` "
+        "before the export adds the accuracy on other images."
+    ]
+
+
+def _evaluations(trained):
+    if trained.run is None:
+        return []
+    path = trained.run.workdir / "evaluation.json"
+    if not path.exists():
+        return []
+    by_split = json.loads(path.read_text())
+    found = [each.get(trained.checkpoint) for each in by_split.values()]
+    # Those of an earlier epoch are of another model.
+    return [each for each in found if each and each["epoch"] == trained.epoch]
+
+
+def _table(signatures):
+    lines = ["| signature | input | outputs |", "|---|---|---|"]
+    for name, signature in signatures.items():
+        columns = [
+            "<br>".join(
+                f"`{tensor}` {told['dtype']} {_shape(told['shape'])}"
+                for tensor, told in signature[kind].items()
+            )
+            for kind in ("inputs", "outputs")
+        ]
+        lines.append(f"| `{name}` | {columns[0]} | {columns[1]} |")
+    return lines
+
+
+def _shape(sizes):
+    return "x".join("?" if size is None else str(size) for size in sizes)

@@ -1,0 +1,231 @@
+"""Answers -> an ONNX or a LiteRT file, from raw pixels, checked after writing.
+
+Both leave out `class`, a text. A LiteRT file takes one image at a time, as telephones
+do; an ONNX file any number.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import tempfile
+
+import keras
+import numpy as np
+
+from training.serving.agreement import check_outputs, example_images
+
+FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
+OPSET = 18
+
+
+def write_portable(format, trained, answer, folder):
+    """Writes a model file and compares its answers with the Keras model's.
+
+    Args:
+        format: `"onnx"` or `"litert"`.
+        trained: `Trained`.
+        answer: `Answer` of the signature `image`.
+        folder: Where to.
+
+    Raises:
+        ValueError: If the format has no such operation, or the file disagrees with the
+            model.
+        ImportError: If a package is missing.
+    """
+    import tensorflow as tf
+
+    (network,) = answer.networks
+    network, shape = _without_fitting(network, trained.spec)
+
+    def portable(images):
+        outputs = dict(network(images, training=False))
+        if "logits" in outputs:
+            logits = tf.cast(outputs["logits"], tf.float32)
+            outputs["probabilities"] = tf.nn.softmax(logits)
+        return outputs
+
+    def expected(images):
+        outputs = answer.function(images)
+        return {name: value for name, value in outputs.items() if name != "class"}
+
+    file = folder / FILES[format]
+    folder.mkdir()
+    convert, run = {
+        "onnx": (_write_onnx, _run_onnx),
+        "litert": (_write_litert, _run_litert),
+    }[format]
+    convert(portable, network, shape, trained, file)
+    pixels = tf.cast(example_images(trained.spec), tf.float32)
+    check_outputs(
+        f"the {NAMES[format]} file",
+        expected,
+        expected(pixels),
+        run(file, pixels.numpy()),
+        trained.model,
+        pixels,
+    )
+
+
+def _without_fitting(network, spec):
+    """The network, behind a layer that fits images of any size, and its input shape.
+
+    Resizing of images of any size is no operation of ONNX or LiteRT; whoever uses such
+    a file gives images of the model's size.
+    """
+    first = [layer for layer in network.layers if layer.name == "fitted"]
+    if first:
+        network = keras.Model(first[0].output, network.output, name=network.name)
+        return network, (None, spec.height, spec.width, 3)
+    return network, tuple(network.inputs[0].shape)
+
+
+def _refuse(format, operations, trained):
+    raise ValueError(
+        f"{NAMES[format]} cannot express {trained.name}: it has no operation "
+        f"{', '.join(sorted(set(operations)))}. Nothing was written; the format "
+        "saved_model has them all."
+    )
+
+
+# ---- ONNX --------------------------------------------------------------------------
+
+
+def _write_onnx(function, network, shape, trained, file):
+    import tensorflow as tf
+
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX needs {error.name}: pip install 'keras-attn[onnx]'"
+        ) from error
+    signature = [tf.TensorSpec(shape, tf.float32, "images")]
+    # It also logs what it cannot convert, which is told below.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    model, _ = tf2onnx.convert.from_function(
+        tf.function(function, signature),
+        signature,
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, []), "SelectV2": (_select, [])},
+    )
+    unknown = [name for name in _operations(model.graph) if not onnx.defs.has(name)]
+    if unknown:
+        _refuse("onnx", unknown, trained)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    names = json.dumps(list(trained.class_names))
+    onnx.helper.set_model_props(model, {"name": trained.name, "class_names": names})
+    onnx.save(model, file)
+
+
+def _erfc(context, node, name, _):
+    """`erfc`, of which GELU is made, as 1 - `erf`."""
+    (given,), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [given]).output[0]
+    one = context.make_const(f"{name}_one", np.array(1, "float32")).output[0]
+    context.make_node(
+        "Sub", [one, erf], outputs=[output], name=name, shapes=[shape], dtypes=[dtype]
+    )
+
+
+def _select(context, node, name, _):
+    """`where`; tf2onnx multiplies by 0 and 1 instead, which infinities do not bear."""
+    import onnx
+
+    (condition, first, second), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(node.name)
+    last = {"outputs": [output], "name": name, "shapes": [shape], "dtypes": [dtype]}
+    if dtype != onnx.TensorProto.BOOL:
+        context.make_node("Where", [condition, first, second], **last)
+        return
+    # ONNX Runtime has no `Where` of truth values.
+    opposite = context.make_node("Not", [condition]).output[0]
+    taken = [
+        context.make_node("And", pair).output[0]
+        for pair in ([condition, first], [opposite, second])
+    ]
+    context.make_node("Or", taken, **last)
+
+
+def _operations(graph):
+    """Names of all operations, those of nested graphs among them."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs):
+                yield from _operations(nested)
+
+
+def _run_onnx(file, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": images}), strict=True))
+
+
+# ---- LiteRT ------------------------------------------------------------------------
+
+
+def _write_litert(function, network, shape, trained, file):
+    import tensorflow as tf
+
+    size = [given or own for given, own in zip(shape[1:3], _size(trained), strict=True)]
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    given = tf.TensorSpec((1, *size, 3), tf.float32, "images")
+    archive.add_endpoint("image", function, [given])
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["image"]
+        )
+        try:
+            with _quiet():
+                content = converter.convert()
+        except Exception as error:
+            operations = re.findall(r"'tf\.(\w+)' op is neither", str(error))
+            if not operations:
+                raise
+            _refuse("litert", operations, trained)
+    file.write_bytes(content)
+
+
+def _size(trained):
+    return trained.spec.height, trained.spec.width
+
+
+def _run_litert(file, images):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite import Interpreter
+    with _quiet():
+        interpreter = Interpreter(str(file))
+        run = interpreter.get_signature_runner("image")
+        answers = [run(images=images[i : i + 1]) for i in range(len(images))]
+    return {
+        name: np.concatenate([answer[name] for answer in answers])
+        for name in answers[0]
+    }
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what compiled code tells from the terminal."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,88 @@
+"""Answers -> a SavedModel, from encoded files and from pixels."""
+
+import keras
+
+from keras_attn.preprocessing import ImagePreprocessing
+from training.serving.signatures import PIXELS, input_of
+
+
+def write_saved_model(answers, model, spec, folder):
+    """Writes a SavedModel with a signature for each answer.
+
+    Args:
+        answers: What `answers_of` returns.
+        model: The Keras model whose images they take.
+        spec: Its `ImageSpec`.
+        folder: Where to.
+    """
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    for network in {id(each): each for each in _networks(answers)}.values():
+        archive.track(network)
+    for signature, answer in answers.items():
+        if signature == PIXELS:
+            function, shape, dtype = answer.function, model.inputs[0].shape, tf.float32
+        else:
+            function = _bytes_endpoint(answer.function, spec)
+            shape, dtype = (None,), tf.string
+        given = tf.TensorSpec(shape, dtype, input_of(signature))
+        archive.add_endpoint(signature, function, [given])
+    archive.write_out(str(folder), verbose=False)
+
+
+def _networks(answers):
+    return [network for answer in answers.values() for network in answer.networks]
+
+
+def _bytes_endpoint(answer, spec):
+    import tensorflow as tf
+
+    fit_size = ImagePreprocessing(spec).fit_size
+    size = (spec.height, spec.width)
+
+    def decode(data):
+        # The decoder of `pipelines.decoding.decode_image`.
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        # As in training, images of the right size stay as they are.
+        image = tf.cond(
+            tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
+            lambda: image,
+            lambda: tf.cast(fit_size(image), tf.uint8),
+        )
+        return tf.ensure_shape(image, (*size, 3))
+
+    def call(image_bytes):
+        signature = tf.TensorSpec((*size, 3), tf.uint8)
+        images = tf.map_fn(decode, image_bytes, fn_output_signature=signature)
+        return answer(tf.cast(images, tf.float32))
+
+    return call
+
+
+def signatures_of(folder):
+    """Inputs and outputs of a SavedModel's signatures.
+
+    Returns:
+        Dict from names to dicts of `inputs` and `outputs`, each from names to dicts of
+        `dtype` and `shape`, `None` where a size is open.
+    """
+    import tensorflow as tf
+
+    # The loaded object must outlive its signatures.
+    loaded = tf.saved_model.load(str(folder))
+    return {
+        name: {
+            "inputs": _described(signature.structured_input_signature[1]),
+            "outputs": _described(signature.structured_outputs),
+        }
+        for name, signature in loaded.signatures.items()
+    }
+
+
+def _described(tensors):
+    return {
+        name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+        for name, spec in sorted(tensors.items())
+    }

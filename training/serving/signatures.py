@@ -1,0 +1,162 @@
+"""What an exported model answers: one function for each of its signatures.
+
+- `serving_default`, from encoded files, and `image`, from raw pixels: the decision and
+  what is small beside it;
+- `explain`, from encoded files: all that a model can show of what it sees;
+- `embed`, from encoded files: the vector that finds similar images.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+from keras_attn.layers.patch_embedding import PatchEmbedding
+from keras_attn.models.vit import attention_map_model
+from training.index import can_embed, embedder_of
+from training.localizers import chooses_patches, has_evidence, localizer_of
+from training.trained import with_outputs
+
+# The signature that takes pixels; all others take encoded files.
+PIXELS = "image"
+INPUTS = {True: "images", False: "image_bytes"}
+
+# Outputs that have a signature of their own, or that none needs.
+_NOT_SHOWN = ("embedding", "tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one signature answers.
+
+    Args:
+        function: From float32 images `(batch, height, width, 3)`, raw pixels of the
+            model's size, to a dict of named tensors.
+        networks: The Keras models that it calls.
+    """
+
+    function: Callable
+    networks: tuple
+
+
+def input_of(signature):
+    """The name of a signature's input."""
+    return INPUTS[signature == PIXELS]
+
+
+def answers_of(trained, model):
+    """The signatures of a trained model.
+
+    Args:
+        trained: `Trained`.
+        model: Its model, of a localiser with its patches.
+
+    Returns:
+        Dict from names to `Answer`. `explain` is missing where there is nothing to
+        show, `embed` where the model has no vector that describes an image.
+    """
+    classes = trained.class_names
+    decides = _decision(model, classes)
+    answers = {"serving_default": decides, PIXELS: decides}
+    if shown := _explanation(model, classes):
+        answers["explain"] = shown
+    if can_embed(trained.model):
+        embedder = embedder_of(trained)
+        answers["embed"] = Answer(
+            lambda images: {"descriptor": embedder(images, training=False)}, (embedder,)
+        )
+    return answers
+
+
+def _decision(model, class_names):
+    network = with_outputs(model, light_outputs(model))
+
+    def decide(images):
+        return with_decision(dict(network(images, training=False)), class_names)
+
+    return Answer(decide, (network,))
+
+
+def light_outputs(model):
+    """Names of the outputs that are no maps, and are neither of a single branch.
+
+    A model that does not classify answers with its embedding.
+    """
+    if "logits" not in model.output:
+        return ["embedding"]
+    return [
+        name
+        for name, value in model.output.items()
+        if len(value.shape) <= 3
+        and name not in _NOT_SHOWN
+        and not name.startswith("logits_")
+    ]
+
+
+def with_decision(outputs, class_names):
+    """Outputs with `probabilities` and `class`, where there are logits."""
+    import tensorflow as tf
+
+    if "logits" not in outputs:
+        return outputs
+    logits = tf.cast(outputs["logits"], tf.float32)
+    label = tf.argmax(logits, axis=-1)
+    return {
+        **outputs,
+        "probabilities": tf.nn.softmax(logits),
+        "class": tf.gather(tf.constant(class_names), label),
+    }
+
+
+def _explanation(model, class_names):
+    """The `Answer` with all that a model shows, or `None`."""
+    shown = [name for name in model.output if name not in _NOT_SHOWN]
+    networks = [with_outputs(model, shown)] if shown else []
+    if chooses_patches(model) and not has_evidence(model):
+        networks.append(_evidence_model(localizer_of(model)))
+    if _is_transformer(model):
+        for name, aggregate in (("attention_map", "mean"), ("attention_heads", None)):
+            normalize = "minmax" if aggregate else None
+            found = attention_map_model(model, aggregate, normalize, name=name)
+            networks.append(keras.Model(found.input, {name: found.output}, name=name))
+    if not any(set(each.output) - set(light_outputs(model)) for each in networks):
+        return None
+
+    def explain(images):
+        outputs = {}
+        for network in networks:
+            outputs |= network(images, training=False)
+        return with_decision(_readable(outputs), class_names)
+
+    return Answer(explain, tuple(networks))
+
+
+def _evidence_model(localizer):
+    names = [
+        name
+        for name in localizer.output
+        if name.startswith(("evidence_", "attention_", "logits_"))
+    ]
+    return with_outputs(localizer, names)
+
+
+def _is_transformer(model):
+    """Whether `attention_map_model` can be made of it."""
+    embeds = any(isinstance(layer, PatchEmbedding) for layer in model.layers)
+    return embeds and "tokens" in model.output
+
+
+def _readable(outputs):
+    """Masks as the mean of their channels, and patch logits also as probabilities."""
+    import tensorflow as tf
+
+    found = {
+        name: tf.reduce_mean(value, axis=-1, keepdims=True)
+        if name.startswith("mask_")
+        else value
+        for name, value in outputs.items()
+    }
+    if "patch_logits" in found:
+        cells = tf.cast(found["patch_logits"], tf.float32)
+        found["class_maps"] = tf.nn.softmax(cells)
+    return found

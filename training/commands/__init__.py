@@ -8,8 +8,8 @@ import importlib
 
 MODULES = (
     "train",
+    "tune",
     "evaluate",
-    "report",
     "report",
     "explain",
     "retrieval",

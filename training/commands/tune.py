@@ -1,0 +1,55 @@
+"""The search of a recipe's hyperparameters."""
+
+import pathlib
+import sys
+
+from training.commands.arguments import add_data, add_json, add_set, print_result
+
+
+def add(command):
+    added = command(
+        tune, "search a recipe's hyperparameters: at random, then around the best"
+    )
+    added.add_argument("recipe", metavar="RECIPE")
+    added.add_argument("--workdir", help="folder of the search (runs/RECIPE_tuned)")
+    added.add_argument("--trials", type=int, default=20, help="at random (20)")
+    added.add_argument(
+        "--grid", type=int, default=9, help="most trials on the grid, 0: none (9)"
+    )
+    added.add_argument(
+        "--search",
+        nargs="+",
+        action="extend",
+        metavar="KEY=LOW:HIGH|A,B",
+        help="what to search (learning_rate, weight_decay, decay_factor, batch_size)",
+    )
+    added.add_argument("--seed", type=int, default=0, help="of the random trials (0)")
+    add_data(added, on_corrupt=True)
+    add_set(added)
+    add_json(added)
+
+
+def tune(arguments):
+    from training.hyperparameters import SPACE, format_summary, tune
+    from training.recipe import apply_overrides
+    from training.recipes import get_recipe
+
+    folder = arguments.workdir or pathlib.Path("runs", f"{arguments.recipe}_tuned")
+    try:
+        summary = tune(
+            apply_overrides(get_recipe(arguments.recipe), arguments.set),
+            folder,
+            arguments.data,
+            arguments.trials,
+            arguments.grid,
+            arguments.search or SPACE,
+            arguments.seed,
+            arguments.on_corrupt,
+            report=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except KeyboardInterrupt:
+        print(f"\nTrials in {folder} are kept; repeat to go on.", file=sys.stderr)
+        raise
+    print_result(arguments, summary, format_summary)
+    if arguments.set and not arguments.json:
+        print("with --set " + " ".join(arguments.set))

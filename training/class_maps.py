@@ -4,7 +4,6 @@ Maps are `(height, width, classes)`, see the convention of `training.drawing`.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -12,14 +11,13 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from training.drawing import (
-    MAP_COLOURS,
-    OPACITY,
+    colour_bar,
     draw_grey,
     draw_image,
+    draw_map,
     frame,
     new_figure,
     panel_inches,
-    upsample,
     wrap,
 )
 from training.explanation import Explanation
@@ -29,6 +27,7 @@ from training.trained import outputs_of, softmax
 # for whatever is left.
 CELL_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00")
 OTHER_COLOUR = "#999999"
+SCALE = "probability in the cell's region"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +114,7 @@ def picture(explanation, labels):
     for axis, label in zip(axes[1:], labels, strict=False):
         drawn = _draw_map(axis, explanation, label, limit)
         axis.set_title(explanation.caption(label), fontsize=9)
-    _colour_bar(figure, drawn, axes[-2])
+    colour_bar(figure, drawn, axes[-2], SCALE)
     _draw_cells(axes[-1], explanation)
     axes[-1].set_title("most probable class of each cell", fontsize=9)
     return figure
@@ -147,34 +146,12 @@ def sheet(explanations, rows):
         for axis, label in zip(line[1:], labels, strict=True):
             drawn = _draw_map(axis, explanation, label, limit)
             axis.set_title(explanation.caption(label), fontsize=8)
-        _colour_bar(figure, drawn, line[-1])
+        colour_bar(figure, drawn, line[-1], SCALE)
     return figure
 
 
 def _draw_map(axis, explanation, label, limit):
-    image = explanation.image
-    draw_grey(axis, image)
-    # Finer than the pixels of a small image, so that the map looks smooth.
-    finer = math.ceil(256 / max(image.shape[:2]))
-    smooth = upsample(
-        explanation.maps[..., label], finer * image.shape[0], finer * image.shape[1]
-    )
-    return axis.imshow(
-        smooth,
-        extent=frame(image),
-        cmap=MAP_COLOURS,
-        vmin=0,
-        vmax=limit,
-        alpha=OPACITY,
-        interpolation="nearest",
-    )
-
-
-def _colour_bar(figure, drawn, axis):
-    """The map's scale beside a panel, as high as the panel."""
-    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0, 0.05, 1)))
-    bar.set_label("probability in the cell's region", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+    return draw_map(axis, explanation.image, explanation.maps[..., label], limit)
 
 
 def _draw_cells(axis, explanation):

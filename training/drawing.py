@@ -6,6 +6,7 @@ H x W image, in the frame whose origin is the outer corner of the top left pixel
 """
 
 import collections
+import math
 import pathlib
 import re
 
@@ -103,6 +104,40 @@ def draw_grey(axis, image):
     # Lightened, so that a dark image does not look like a low value of the map.
     grey = 0.3 + 0.7 * grey
     draw_image(axis, np.repeat(grey[..., None], 3, axis=-1))
+
+
+def draw_map(axis, image, values, limit):
+    """A map in colours over the image in grey.
+
+    Args:
+        axis: Panel.
+        image: `(H, W, 3)`, 8-bit.
+        values: `(h, w)`.
+        limit: Value of the brightest colour; 0 has the darkest.
+
+    Returns:
+        What `colour_bar` takes.
+    """
+    draw_grey(axis, image)
+    # Finer than the pixels of a small image, so that the map looks smooth.
+    finer = math.ceil(256 / max(image.shape[:2]))
+    smooth = upsample(values, finer * image.shape[0], finer * image.shape[1])
+    return axis.imshow(
+        smooth,
+        extent=frame(image),
+        cmap=MAP_COLOURS,
+        vmin=0,
+        vmax=limit,
+        alpha=OPACITY,
+        interpolation="nearest",
+    )
+
+
+def colour_bar(figure, drawn, axis, label):
+    """A map's scale beside a panel, as high as the panel."""
+    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0, 0.05, 1)))
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
 
 
 def free_name(title, taken):

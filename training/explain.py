@@ -1,18 +1,22 @@
 """Image files -> pictures of where a model sees what."""
 
 import difflib
+import json
 import pathlib
 
 from training import (
     attention_masks_pictures,
     class_maps,
     evidence_maps,
+    map_measures,
     warping_fields,
 )
 from training.drawing import SHEET_ROWS, free_name, save, titles_of
+from training.explained_models import load_explained
 from training.localizers import has_evidence
+from training.method_maps import METHODS, TITLES, MethodExplainer
 from training.predict import check_readable, image_files, read_images
-from training.trained import load_trained
+from training.run import write_then_rename
 
 
 def explainer_of(model):
@@ -37,38 +41,55 @@ def explain(
     top=3,
     checkpoint="best",
     on_corrupt="error",
+    method="auto",
+    layer=None,
+    pixels="0..255",
+    metrics=False,
+    say=print,
 ):
     """Draws maps of classes over image files.
 
     Args:
-        path: Folder of a run, or a `.keras` file.
+        path: Folder of a run, or a `.keras` file, also one that is not of this
+            project.
         images: Paths of images and of folders of images.
         output: Folder of the pictures; made if it does not exist.
         classes: Names of the classes to draw; by default the most probable ones.
         top: How many of those.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+        method: `"auto"`, what the model itself tells, or `grad_cam` where that is
+            nothing; or one of `training.method_maps.METHODS`.
+        layer: Layer for `grad_cam` and `grad_cam_plus_plus`, the last map by default.
+        pixels: For models of others, see `load_explained`.
+        metrics: Whether to measure the maps, see `training.map_measures`.
+        say: What is called with notes for the user.
 
     Returns:
         `(written, problems)`: the paths of the pictures, one an image and then the
-        overview sheets; one `CorruptImageError` for each image left out.
+        overview sheets, with metrics also of `metrics.json` and `metrics.md`; one
+        `CorruptImageError` for each image left out.
     """
     if top < 1:
         raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
+    if method not in METHODS:
+        raise ValueError(f"Expected `method` in {METHODS}. Received: {method!r}")
     files = image_files(images)
-    trained = load_trained(path, checkpoint)
-    labels = None if classes is None else labels_of(classes, trained.class_names)
-    pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
+    subject = load_explained(path, checkpoint, pixels)
+    if subject.note:
+        say(subject.note)
+    labels = None if classes is None else labels_of(classes, subject.class_names)
+    explainer = _explainer(subject, method, layer, labels, top, metrics, say)
+    pictures, kept, problems = read_images(files, subject.spec, on_corrupt)
     check_readable(kept, problems)
     titles = titles_of(kept)
-    explainer = explainer_of(trained.model)
     output = pathlib.Path(output)
     written, sheets, taken = [], [], set()
     # A sheet at a time, since the maps of many images take much memory.
     for page, start in enumerate(range(0, len(kept), SHEET_ROWS), 1):
         part = slice(start, start + SHEET_ROWS)
         explanations = explainer.explain_images(
-            trained.model, pixels[part], trained.class_names, titles[part]
+            subject.model, pictures[part], subject.class_names, titles[part]
         )
         output.mkdir(parents=True, exist_ok=True)
         rows = [labels or explanation.top(top) for explanation in explanations]
@@ -79,7 +100,49 @@ def explain(
         target = output / ("overview.png" if page == 1 else f"overview_{page}.png")
         save(explainer.sheet(explanations, rows), target)
         sheets.append(target)
+    if metrics:
+        if explainer is class_maps:
+            explainer = MethodExplainer(subject, "auto")
+        sheets += _write_measures(map_measures.measure(explainer, pictures), output)
     return written + sheets, problems
+
+
+def _explainer(subject, method, layer, labels, top, metrics, say):
+    """What explains the model: a module as of `explainer_of`, or `MethodExplainer`."""
+    if layer is not None and method not in ("grad_cam", "grad_cam_plus_plus"):
+        raise ValueError(
+            "Expected `layer` with the methods grad_cam and grad_cam_plus_plus. "
+            f"Received: layer={layer!r}, method={method!r}"
+        )
+    if method == "auto":
+        own = explainer_of(subject.model) if subject.is_ours else class_maps
+        if own is not class_maps:
+            if metrics:
+                raise ValueError(
+                    "Expected a method whose maps can be measured, such as --method "
+                    f"grad_cam. Received: auto, which for {subject.path} draws more "
+                    "than maps of classes"
+                )
+            return own
+        if subject.is_ours and "patch_logits" in subject.model.output:
+            return own
+        method = "grad_cam"
+        say(
+            f"{subject.path} tells no maps of its own; drawn are {TITLES[method]} maps."
+        )
+    return MethodExplainer(subject, method, layer, labels, top)
+
+
+def _write_measures(result, output):
+    """Writes the metrics as JSON and as Markdown; the paths."""
+    texts = {
+        "metrics.json": json.dumps(result, indent=2) + "\n",
+        "metrics.md": map_measures.format_measures(result),
+    }
+    for name, text in texts.items():
+        with write_then_rename(output / name) as file:
+            file.write(text.encode())
+    return [output / name for name in texts]
 
 
 def labels_of(classes, class_names):

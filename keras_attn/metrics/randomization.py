@@ -22,8 +22,8 @@ def randomization_check(model, explain, stages=None, seed=0):
         model: Built Keras model, of any kind.
         explain: Function from the model to maps `(N, height, width)`, always of the
             same images and classes.
-        stages: In how many steps all layers with weights are randomised; `None`: one
-            layer at a time. Each step explains once.
+        stages: In how many steps, at most, all layers with weights are randomised;
+            `None`: one layer at a time. Each step explains once.
         seed: Of the shuffling.
 
     Returns:
@@ -34,7 +34,7 @@ def randomization_check(model, explain, stages=None, seed=0):
         both come down.
 
     Raises:
-        ValueError: If the model has no weights, or there are more stages than layers.
+        ValueError: If the model has no weights, or `stages` is not positive.
 
     Example:
 
@@ -44,11 +44,11 @@ def randomization_check(model, explain, stages=None, seed=0):
     (1.0, 1.0)
     """
     layers = [layer for layer in _leaves(model) if layer.weights][::-1]
-    stages = len(layers) if stages is None else stages
-    if not 1 <= stages <= len(layers):
+    stages = len(layers) if stages is None else min(stages, len(layers))
+    if stages < 1:
         raise ValueError(
-            f"Expected a model with weights, and `stages` in 1..{len(layers)}, its "
-            f"layers with weights. Received: stages={stages}"
+            "Expected a model with weights, and `stages` of at least 1. "
+            f"Received: {len(layers)} layers with weights, stages={stages}"
         )
     random = np.random.default_rng(seed)
     wanted = _maps(explain(model))

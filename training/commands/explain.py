@@ -1,6 +1,7 @@
 """Pictures of what a trained model sees."""
 
 import json
+import sys
 
 from training.commands.arguments import (
     add_images,
@@ -18,6 +19,36 @@ def add(command):
     which = added.add_mutually_exclusive_group()
     which.add_argument("--classes", nargs="+", help="names of the classes to draw")
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
+    added.add_argument(
+        "--method",
+        # As `training.method_maps.METHODS`, which would load Keras.
+        choices=(
+            "auto",
+            "grad_cam",
+            "grad_cam_plus_plus",
+            "cam",
+            "rollout",
+            "occlusion",
+        ),
+        default="auto",
+        help="what the model itself tells, or a method for any model (auto)",
+    )
+    added.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="layer for grad_cam..., such as backbone/conv5_block3_out (the last map)",
+    )
+    added.add_argument(
+        "--pixels",
+        choices=("0..255", "0..1", "-1..1"),
+        default="0..255",
+        help="values that a model of others wants (0..255)",
+    )
+    added.add_argument(
+        "--metrics",
+        action="store_true",
+        help="measure the maps: metrics.json and metrics.md",
+    )
 
     added = command(localize, "the patches that decide a class, as PNG and JSON")
     add_model(added)
@@ -57,10 +88,17 @@ def explain(arguments):
         arguments.top,
         arguments.checkpoint,
         arguments.on_corrupt,
+        arguments.method,
+        arguments.layer,
+        arguments.pixels,
+        arguments.metrics,
+        say=lambda text: print(text, file=sys.stderr),
     )
     report_skipped(problems)
     for path in written:
         print(path)
+    if arguments.metrics:
+        print(f"\n{written[-1].read_text()}", end="")
 
 
 def localize(arguments):

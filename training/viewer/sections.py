@@ -7,6 +7,8 @@ model has nothing of the kind.
 
 import dataclasses
 
+import keras
+
 from keras_attn.explain import grad_cam as grad_cam_map
 from training import attention_masks_pictures, class_maps, warping_fields
 from training.drawing import draw_grey, draw_image
@@ -309,11 +311,8 @@ def grad_cam(viewed, images, labels):
     layer = last_feature_map(viewed.model)
     label = labels[0]
     name = viewed.class_names[label]
-    if layer is None:
-        note = "This model has no feature map that all its answer goes through."
-        return Section("Grad-CAM", note)
-    values = grad_cam_map(viewed.model, images, layer, [label])[0]
-    values = values.numpy() if hasattr(values, "numpy") else values
+    maps = grad_cam_map(viewed.model, images, layer, [label])
+    values = keras.ops.convert_to_numpy(maps)[0]
     seen = f"highest at the {place(values)}" if values.max() else "flat: nothing speaks"
     picture = panel(
         images[0],
@@ -323,8 +322,8 @@ def grad_cam(viewed, images, labels):
         bar="from 0 to the highest of this map",
     )
     note = (
-        f"Where the features of layer {layer} speak for the class, weighted by its "
-        "gradient. Of any model."
+        f"Where the features of {f'layer {layer}' if layer else 'the last layer'} "
+        "speak for the class, weighted by its gradient: of any model."
     )
     return Section("Grad-CAM", note, [picture])
 

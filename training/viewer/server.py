@@ -40,9 +40,11 @@ def view(
     server = make_server(paths, index, examples, data, port, checkpoint, runs)
     address = f"http://{HOST}:{server.server_address[1]}/"
     print(f"Viewer: {address}\nCtrl-C stops it.", flush=True)
-    if browser:
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with _interrupted_by_sigterm(), contextlib.suppress(KeyboardInterrupt):
+        if browser:
+            opened = threading.Thread(target=webbrowser.open, args=(address,))
+            opened.daemon = True
+            opened.start()
         server.serve_forever()
     server.server_close()
     print("Stopped.", flush=True)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from training import report_charts, results
+from training import class_maps, report_charts, results
 from training.card import NAME as CARD
 from training.class_scores import (
     calibration,
@@ -30,6 +30,8 @@ from training.class_scores import (
 from training.drawing import SHEET_ROWS
 from training.evaluate import evaluated, evaluation_data
 from training.explain import explainer_of
+from training.explained_models import ExplainedModel
+from training.method_maps import MethodExplainer
 from training.mistakes import mistakes_among
 from training.recipes import RECIPES
 from training.resume import load_progress
@@ -93,6 +95,7 @@ def write_report(
         **_judged(found, probabilities),
         **_training(found.trained.run),
         "mistakes": explained(found, probabilities, worst, progress),
+        "tells": tells(found.trained.model),
     }
     out = pathlib.Path(out) if out else default_path(found.trained)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +255,7 @@ def explained(found, probabilities, mistakes, progress=lambda *done: None):
     """For each `Mistake` a dict of what the page shows of it.
 
     Its `picture` is the explanation of the wrong class and of the right one, drawn by
-    the method's own explainer; `None` for models that cannot be explained.
+    the method's own explainer, or Grad-CAM; `None` for models that have no map.
     """
     trained = found.trained
     names = [found.names[mistake.index] for mistake in mistakes]
@@ -272,19 +275,25 @@ def explained(found, probabilities, mistakes, progress=lambda *done: None):
     ]
 
 
-def explanations(trained, mistakes, progress):
-    """The data URI of every mistake's explanation, or `None`."""
-    explainer, pictures = explainer_of(trained.model), []
+def explanations(trained, mistakes, progress=lambda *done: None):
+    """The data URI of every mistake's explanation, or `None`.
+
+    They are what the model itself tells; of models that tell nothing, Grad-CAM.
+    """
+    own, pictures = tells(trained.model), []
     # A few at a time, since maps take much memory.
-    for start in range(0, len(mistakes), SHEET_ROWS):
-        part = mistakes[start : start + SHEET_ROWS]
+    step = SHEET_ROWS if own else 1
+    for start in range(0, len(mistakes), step):
+        part = mistakes[start : start + step]
         titles = [f"image {mistake.index}" for mistake in part]
         images = np.stack([mistake.image for mistake in part])
+        explainer = explainer_of(trained.model) if own else _grad_cam(trained, *part)
         try:
             found = explainer.explain_images(
                 trained.model, images, trained.class_names, titles
             )
         except ValueError:
+            # No features that Grad-CAM could weigh.
             return [None] * len(mistakes)
         for mistake, explanation in zip(part, found, strict=True):
             labels = [mistake.predicted, mistake.label]
@@ -293,6 +302,20 @@ def explanations(trained, mistakes, progress):
                 pictures.append(figure_uri(explainer.picture(explanation, labels)))
             progress("Explained", len(pictures), len(mistakes))
     return pictures
+
+
+def tells(model):
+    """Whether a model has maps among its outputs that explain its answers."""
+    return explainer_of(model) is not class_maps or "patch_logits" in model.output
+
+
+def _grad_cam(trained, mistake):
+    subject = ExplainedModel(
+        trained.model, trained.path, trained.spec, trained.class_names, trained.run
+    )
+    return MethodExplainer(
+        subject, "grad_cam", labels=[mistake.predicted, mistake.label]
+    )
 
 
 def figure_uri(figure):

@@ -7,10 +7,12 @@ import json
 import re
 import types
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from pipelines.streaming import StreamedImages
 from tests.training import tiny_models as tiny
 from tests.training.test_cli import failing, running
@@ -196,12 +198,25 @@ def test_mistakes_of_other_methods_are_explained(make):
     assert picture.startswith("data:image/webp;base64,")
 
 
-def test_models_without_maps_say_so(tmp_path):
+def test_models_without_maps_of_their_own_get_grad_cam(tmp_path):
     images = tiny.colour_folder(tmp_path / "images", each=1)
     tiny.save_image(images / "blue" / "red.png", tiny.plain_image(200, height=30))
     path = tiny.save_colour_model(tmp_path, patch_logits=False)
     page = read(write_report(path, tmp_path / "deep" / "page.html", data=images))
-    assert "75.00 %" in page.text and "no maps of its own" in page.text
+    assert "75.00 %" in page.text and "Grad-CAM" in page.text
+    assert [tag for tag, _ in page.elements].count("img") == 2
+
+
+def test_models_without_any_map_say_so(tmp_path):
+    layers = keras.layers
+    spec = ImageSpec(tiny.HEIGHT, tiny.WIDTH, class_names=tiny.COLOURS)
+    pixels = keras.Input((tiny.HEIGHT, tiny.WIDTH, 3), name="images")
+    x = layers.Flatten()(ImagePreprocessing(spec, name="preprocessing")(pixels))
+    logits = layers.Dense(3, kernel_initializer="zeros", name="logits")(x)
+    keras.Model(pixels, {"logits": logits}).save(tmp_path / "flat.keras")
+    images = tiny.colour_folder(tmp_path / "images", each=1)
+    page = read(write_report(tmp_path / "flat.keras", data=images))
+    assert "33.33 %" in page.text and "no maps" in page.text
 
 
 def test_many_classes_show_pairs_and_no_table():

@@ -45,22 +45,22 @@ PAPER = {
     "weight_decay_mode": "decoupled",
     "augmentation": "translate_flip_erase",
 }
+# Results that repeat to the bit would take a tenth longer.
+SMALL = {**PAPER, "network_size": 0, "deterministic": False}
 NATIVE = {
-    **PAPER,
+    **SMALL,
     "dataset": "cifar10",
-    "network_size": 0,
     "stem": "native",
-    # Chosen with row a0 alone, by validation accuracy: of 8 epochs with the paper's
-    # rate or four times that, the latter.
+    # The rate was chosen with row a0 alone, by validation accuracy: after 4 epochs of
+    # this schedule 67.5 %, and with the rate above 61.4 % (after all 8 63.1 %).
     "epochs": 8,
     "learning_rate": 4e-3,
 }
 GENERATED = {
-    **PAPER,
+    **SMALL,
     "dataset": "generated",
     "split": "official",
     "image_size": 64,
-    "network_size": 0,
     "batch_size": 64,
     "epochs": 12,
     "learning_rate": 4e-3,

@@ -205,7 +205,7 @@ class JudgeByNeighbours(keras.callbacks.Callback):
         self.network = network
         self.neighbours = recipe.neighbours
         self.splits = {
-            name: _evenly(*splits[name], recipe.judged_images)
+            name: evenly(*splits[name], recipe.judged_images)
             for name in ("train", "validation")
         }
 
@@ -240,7 +240,7 @@ def embeddings(network, images, batch_size=64):
     return np.concatenate(found)
 
 
-def _evenly(images, labels, count):
+def evenly(images, labels, count):
     """At most so many of the images, spread over all of them."""
     chosen = np.unique(np.linspace(0, len(labels) - 1, min(count, len(labels))).round())
     chosen = chosen.astype(int)

@@ -26,6 +26,7 @@ class DinoRecipe:
             proportion.
         smallest_global, smallest_local, greatest_local: Least share of the area that a
             global view covers, and least and most that a local one covers.
+        jitter, grey: Share of the views with changed colours, and of grey ones.
         teacher_momentum: At the start; it rises to 1.
         teacher_temperature: After `teacher_warmup_epochs`, in which it rises from
             `first_teacher_temperature`.
@@ -58,6 +59,8 @@ class DinoRecipe:
     smallest_global: float = 0.4
     smallest_local: float = 0.05
     greatest_local: float = 0.4
+    jitter: float = 0.8
+    grey: float = 0.2
     teacher_momentum: float = 0.996
     teacher_temperature: float = 0.04
     first_teacher_temperature: float = 0.04
@@ -95,6 +98,9 @@ class DinoRecipe:
         for field in ("teacher_momentum", "smallest_global", "greatest_local"):
             if not getattr(self, field) < 1:
                 self._fail(field, "less than 1")
+        for field in ("jitter", "grey"):
+            if getattr(self, field) > 1:
+                self._fail(field, "at most 1")
         if not self.smallest_local < self.greatest_local:
             self._fail("smallest_local", "less than greatest_local")
         sizes = [self.global_size, *[self.local_size] * (self.local_views > 0)]
@@ -133,6 +139,8 @@ class DinoRecipe:
             local_views=self.local_views,
             global_area=(self.smallest_global, 1.0),
             local_area=(self.smallest_local, self.greatest_local),
+            jitter=self.jitter,
+            grey=self.grey,
         )
 
     def to_json(self):

@@ -114,6 +114,7 @@ def test_another_recipe_cannot_go_on_in_the_folder(tmp_path):
         {"seed": -1},
         {"weight_decay": float("nan")},
         {"smallest_local": 0.4},
+        {"grey": 1.5},
     ],
 )
 def test_recipes_that_make_no_sense(changes):
@@ -125,14 +126,14 @@ def test_recipes_that_make_no_sense(changes):
 def test_recipes_are_plain_data():
     recipe = tiny_recipe()
     assert DinoRecipe.from_json(recipe.to_json()) == recipe
-    changes = ["local_views=3", "size=base", "smallest_local=0.1"]
+    changes = ["local_views=3", "size=base", "smallest_local=0.1", "grey=0.9"]
     changed = apply_overrides(recipe, changes)
     assert changed == dataclasses.replace(
-        recipe, local_views=3, size="base", smallest_local=0.1
+        recipe, local_views=3, size="base", smallest_local=0.1, grey=0.9
     )
     crop = changed.multi_crop()
     assert (crop.global_size, crop.local_size, crop.local_views) == (16, 8, 3)
-    assert crop.local_area == (0.1, 0.4)
+    assert crop.local_area == (0.1, 0.4) and crop.grey == 0.9
 
 
 def test_recipes_by_name():

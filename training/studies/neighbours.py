@@ -7,8 +7,8 @@ Every held-out image takes the class that its 20 nearest training images vote fo
 - `random_initialization`: those of the same network before its first step,
 - `pixels`: the pixels of the images, normalised channel by channel.
 
-The metric `knn_accuracy` is in per cent, over all training images, so it is higher than
-`val_knn_accuracy` in a run's history, which takes `judged_images` of them.
+The metric `knn_accuracy` is in per cent. Of the held-out and of the training images it
+takes `judged_images` of the recipe, as the history of a run does.
 """
 
 import numpy as np
@@ -26,7 +26,10 @@ def study(runs, sources):
     lines = []
     for label, run in runs.items():
         spec, splits = load_data(run.recipe, source=sources[label])
-        judged = [splits[held_out(splits)], splits["train"]]
+        judged = [
+            dino.evenly(*splits[name], run.recipe.judged_images)
+            for name in (held_out(splits), "train")
+        ]
         described = {
             label: lambda images, run=run: dino.embeddings(
                 run.load_model("last"), images

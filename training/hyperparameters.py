@@ -127,7 +127,7 @@ def tune(
         recipe: `Recipe`.
         folder: Of the search.
         data, on_corrupt: As in `training.fit.train`.
-        trials: Random trials; more than before: they are added.
+        trials: Random trials; more than before are added, unless the grid has begun.
         grid: Most trials on the grid around the best random one; 0: none.
         space: What is searched, see `parse_space`.
         seed: Of the random trials.
@@ -156,7 +156,7 @@ def tune(
     methods.check(recipe)
     tuner = _require_tuner()
     folder = pathlib.Path(folder)
-    _check_folder(folder, recipe, fields, seed)
+    _check_folder(folder, recipe, fields, seed, trials)
     source = fit.load_source_of(recipe, data, on_corrupt)
     spec, splits = fit.load_data(recipe, source=source)
     if not len(splits["validation"][1]):
@@ -368,7 +368,7 @@ def _description(recipe, fields, seed):
     return json.dumps(described, indent=2) + "\n"
 
 
-def _check_folder(folder, recipe, fields, seed):
+def _check_folder(folder, recipe, fields, seed, trials):
     """That a folder is new or that of this search."""
     path = folder / SEARCH
     if not path.is_file():
@@ -385,6 +385,12 @@ def _check_folder(folder, recipe, fields, seed):
         raise ValueError(
             f"The folder {folder} belongs to a search with another "
             f"{' and '.join(different)}. Choose another --workdir."
+        )
+    made = len(list(folder.glob("tuner/random/trial_*")))
+    if trials > made and (folder / "tuner" / "grid").exists():
+        raise ValueError(
+            f"Expected no more random trials than the {made} that the grid in {folder} "
+            f"was made around. Received: trials={trials}. Choose another --workdir."
         )
 
 

@@ -148,8 +148,18 @@ def test_an_interrupted_search_goes_on(tmp_path, trained):
         assert lines_of(folder) == expected and len(done) == 6
     before = len(done)
     assert search(folder, trials=4, grid=3) == whole and len(done) == before
+    with pytest.raises(ValueError, match="no more random trials than the 4.*trials=5"):
+        search(folder, trials=5, grid=3)
     with pytest.raises(ValueError, match="search with another seed"):
         search(folder, trials=4, grid=3, seed=1)
+
+
+def test_random_trials_are_added_before_the_grid(tmp_path, trained):
+    done, _ = trained
+    search(tmp_path / "tuned", trials=2, grid=0)
+    before = lines_of(tmp_path / "tuned")
+    assert search(tmp_path / "tuned", trials=4, grid=0)["trials"] == 4
+    assert lines_of(tmp_path / "tuned")[:2] == before and len(done) == 4
 
 
 def test_trials_may_fail(tmp_path, trained):

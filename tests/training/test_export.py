@@ -54,6 +54,14 @@ np.savez(answers, **{**arrays, **texts})
 """
 
 
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A model file, and its export."""
+    folder = tmp_path_factory.mktemp("colours")
+    path = tiny.save_colour_model(folder)
+    return path, export(path, output=folder / "saved")
+
+
 def noise(seed, height=tiny.HEIGHT, width=tiny.WIDTH):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), "uint8")
 
@@ -83,10 +91,9 @@ def served(folder, files):
     return loaded.signatures["serving_default"](image_bytes=data)
 
 
-def test_tensorflow_alone_gives_the_numbers_of_keras(tmp_path):
-    path = tiny.save_colour_model(tmp_path)
-    folder = export(path, output=tmp_path / "saved")
-    assert folder == tmp_path / "saved" / "colours" / "1"
+def test_tensorflow_alone_gives_the_numbers_of_keras(colours, tmp_path):
+    path, folder = colours
+    assert folder == path.parent / "saved" / "colours" / "1"
     files = [tiny.save_image(tmp_path / f"{i}.png", noise(i)) for i in range(7)]
     images = np.stack([noise(i) for i in range(7)])
     expected = outputs_of(load_trained(path).model, images)
@@ -109,9 +116,8 @@ def test_tensorflow_alone_gives_the_numbers_of_keras(tmp_path):
             check_same(received[key], expected[name][: int(size)], key)
 
 
-def test_bytes_of_any_size_and_format_are_fitted_as_in_training(tmp_path):
-    path = tiny.save_colour_model(tmp_path)
-    folder = export(path, output=tmp_path / "saved")
+def test_bytes_of_any_size_and_format_are_fitted_as_in_training(colours, tmp_path):
+    path, folder = colours
     files = [
         tiny.save_image(tmp_path / "small.png", noise(0, 11, 13)),
         tiny.save_image(tmp_path / "tall.jpg", noise(1, 71, 29)),
@@ -147,8 +153,8 @@ def test_central_crop_is_inside(tmp_path):
     np.testing.assert_allclose(logits, [[1, 0, 0], [0.25, 0, 0.75]], atol=1e-5)
 
 
-def test_the_image_spec_lies_beside_the_model(tmp_path):
-    folder = export(tiny.save_colour_model(tmp_path), output=tmp_path / "saved")
+def test_the_image_spec_lies_beside_the_model(colours):
+    _, folder = colours
     facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
     assert facts["image_spec"]["class_names"] == list(tiny.COLOURS)
     assert (facts["image_spec"]["height"], facts["image_spec"]["width"]) == (16, 24)
@@ -218,10 +224,9 @@ def test_other_backends_are_an_error(tmp_path, monkeypatch):
         export(tmp_path / "any.keras")
 
 
-def test_decoder_is_that_of_training(tmp_path):
+def test_decoder_is_that_of_training(colours, tmp_path):
     """JPEG decoders differ by a few levels; ours are one and the same."""
-    path = tiny.save_colour_model(tmp_path)
-    folder = export(path, output=tmp_path / "saved")
+    path, folder = colours
     file = tmp_path / "x.jpg"
     Image.fromarray(noise(5)).save(file, quality=60, subsampling=2)
     pixels = decode_image(file.read_bytes(), "x.jpg")
@@ -317,9 +322,8 @@ def test_models_of_any_size_are_served_at_any_size(tmp_path):
 # ---- files -------------------------------------------------------------------------
 
 
-def test_grey_and_transparent_files_are_decoded_as_in_training(tmp_path):
-    path = tiny.save_colour_model(tmp_path)
-    folder = export(path, output=tmp_path / "saved")
+def test_grey_and_transparent_files_are_decoded_as_in_training(colours, tmp_path):
+    path, folder = colours
     pixels, alpha = noise(0, 41, 56), noise(1, 41, 56)[..., :1]
     grey = np.concatenate([pixels[..., :1], alpha], axis=-1)
     files = [
@@ -342,8 +346,8 @@ def test_grey_and_transparent_files_are_decoded_as_in_training(tmp_path):
     "data, message",
     [(b"", "empty"), (b"no image", "Unknown image file format"), (None, "Invalid")],
 )
-def test_corrupt_files_are_an_error(tmp_path, data, message):
-    folder = export(tiny.save_colour_model(tmp_path), output=tmp_path / "saved")
+def test_corrupt_files_are_an_error(colours, tmp_path, data, message):
+    _, folder = colours
     if data is None:
         Image.fromarray(noise(0, 90, 70)).save(tmp_path / "cut.jpg")
         data = (tmp_path / "cut.jpg").read_bytes()[:1500]

@@ -1,7 +1,7 @@
 """The local server against calling the SavedModel directly.
 
-RN26 with class embeddings of 64x64 pixels and random weights, exported. Every request
-holds one JPEG file of 160x120 pixels. The server runs in a process of its own, and so
+RN26 with class embeddings of 128x128 pixels and random weights, exported. Every request
+holds one JPEG file of 256x192 pixels. The server runs in a process of its own, and so
 do all clients together; each of them asks again as soon as it has its answer. The
 reference calls the SavedModel in this process with as many files at once as there are
 clients, while the server has nothing to do.
@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks import measure
 
 MODEL = "rn26"
-IMAGE_SIZE = 64
+IMAGE_SIZE = 128
+FILE_SIZE = (256, 192)
 CLASSES = 10
 CLIENTS = (1, 8, 32)
 PROTOCOLS = ("gRPC", "REST")
@@ -75,19 +76,19 @@ def _measure(clients, direct, served, rounds):
             speeds[name].append(speed)
             latencies[name] += times
     found = []
-    base = np.percentile(latencies["direct"], 50)
+    base = float(np.percentile(latencies["direct"], 50))
     for name in speeds:
         asked = f"batch {clients}" if name == "direct" else f"clients {clients}"
         found.append(
             measure.Measurement(
                 f"{name}, {asked}",
-                statistics.median(speeds[name]),
+                float(statistics.median(speeds[name])),
                 "images/s",
                 measure.median_ratio(speeds[name], speeds["direct"]),
             )
         )
         for percentile in PERCENTILES:
-            value = np.percentile(latencies[name], percentile)
+            value = float(np.percentile(latencies[name], percentile))
             case = f"{name}, {asked}, p{percentile}"
             found.append(measure.Measurement(case, 1000 * value, "ms", value / base))
     return found
@@ -175,8 +176,10 @@ def jpeg_files(count):
     files = []
     for _ in range(count):
         coarse = random.integers(0, 255, (12, 16, 3), dtype="uint8")
-        image = Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC)
-        noisy = np.asarray(image, "int16") + random.integers(-8, 8, (120, 160, 3))
+        image = Image.fromarray(coarse).resize(FILE_SIZE, Image.Resampling.BICUBIC)
+        noisy = np.asarray(image, "int16") + random.integers(
+            -8, 8, (*FILE_SIZE[::-1], 3)
+        )
         file = io.BytesIO()
         pixels = noisy.clip(0, 255).astype("uint8")
         Image.fromarray(pixels).save(file, "JPEG", quality=85)

@@ -17,6 +17,25 @@ def small_backbone():
     return keras.Model(inputs, outputs, name="small")
 
 
+def images_of(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def doing_nothing(name="nothing"):
+    return layers.Identity(name=name)
+
+
+def answers(model, images):
+    """At inference, without the time to trace a function."""
+    outputs = model(images, training=False)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def assert_same_answers(model, other, images):
+    found, expected = answers(other, images), answers(model, images)
+    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
 def test_neutral_block_leaves_the_outputs_unchanged():
     backbone = small_backbone()
     block = ClassEmbedding(4)
@@ -25,8 +44,8 @@ def test_neutral_block_leaves_the_outputs_unchanged():
     block.shortcut.kernel.assign(np.eye(6))
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(
-        model.predict(images, verbose=0)["logits"],
-        backbone.predict(images, verbose=0),
+        answers(model, images)["logits"],
+        answers(backbone, images),
         atol=1e-5,
     )
 
@@ -38,8 +57,8 @@ def test_every_reader_of_the_layer_reads_the_block():
     model = insert(backbone, "features", block)
     block.values.kernel.assign(np.zeros((4, 6)))
     block.shortcut.kernel.assign(np.zeros((6, 6)))
-    logits = model.predict(np.ones((1, 8, 8, 3), "float32"), verbose=0)["logits"]
-    other = model.predict(np.full((1, 8, 8, 3), 9.0, "float32"), verbose=0)["logits"]
+    logits = answers(model, np.ones((1, 8, 8, 3), "float32"))["logits"]
+    other = answers(model, np.full((1, 8, 8, 3), 9.0, "float32"))["logits"]
     np.testing.assert_array_equal(logits, other)
 
 
@@ -56,13 +75,11 @@ def test_inner_maps_stay_within_reach_and_the_model_survives_saving(tmp_path):
     model = insert(small_backbone(), "features", ClassEmbedding(4, name="block"))
     inner = keras.Model(model.input, model.get_layer("join").output)
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
-    assert inner.predict(images, verbose=0).shape == (2, 8, 8, 6)
+    assert answers(inner, images).shape == (2, 8, 8, 6)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for name, values in model.predict(images, verbose=0).items():
-        np.testing.assert_allclose(
-            loaded.predict(images, verbose=0)[name], values, atol=1e-6
-        )
+    for name, values in answers(model, images).items():
+        np.testing.assert_allclose(answers(loaded, images)[name], values, atol=1e-6)
 
 
 def test_a_block_with_a_single_output_keeps_the_models_output():
@@ -87,20 +104,6 @@ def nested_model(training=None):
     )
 
 
-def images_of(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
-
-
-def doing_nothing(name="nothing"):
-    return layers.Identity(name=name)
-
-
-def assert_same_answers(model, other, *arguments):
-    expected = model.predict(*arguments, verbose=0)
-    found = other.predict(*arguments, verbose=0)
-    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
-
-
 AT = "outer/small/features"
 
 
@@ -112,9 +115,9 @@ def test_goes_anywhere_in_nested_models(at):
     copy = insert(model, at, doing_nothing())
     assert_same_answers(model, copy, images)
     zeros = layers.Rescaling(0.0, name="zeros")
-    found = insert(model, at, zeros).predict(images, verbose=0)
+    found = answers(insert(model, at, zeros), images)
     np.testing.assert_array_equal(found[0], found[1])
-    assert not np.array_equal(*copy.predict(images, verbose=0))
+    assert not np.array_equal(*answers(copy, images))
 
 
 def test_outputs_of_an_inner_block_come_out_and_inner_maps_are_connected():
@@ -146,8 +149,8 @@ def test_a_nested_model_with_a_block_trains_saves_and_exports(tmp_path):
     np.testing.assert_array_equal(after, head)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    expected = model.predict(images, verbose=0)
-    for name, found in loaded.predict(images, verbose=0).items():
+    expected = answers(model, images)
+    for name, found in answers(loaded, images).items():
         np.testing.assert_allclose(found, expected[name], atol=1e-5)
     if keras.backend.backend() != "tensorflow":
         return
@@ -173,7 +176,7 @@ def test_state_that_is_no_parameter_goes_along():
     weights = [w + 0.5 for w in model.get_layer("batch").get_weights()]
     model.get_layer("batch").set_weights(weights)
     copy = insert(model, "batch", doing_nothing())
-    assert np.std(model.predict(images, verbose=0)) > 1
+    assert np.std(answers(model, images)) > 1
     assert_same_answers(model, copy, images)
 
 
@@ -185,7 +188,7 @@ def test_goes_behind_operations_too():
     copy = insert(model, at, layers.Rescaling(3.0))
     images = images_of(2, 8, 8, 3)
     np.testing.assert_allclose(
-        copy.predict(images, verbose=0), 3 * model.predict(images, verbose=0), rtol=1e-6
+        answers(copy, images), 3 * answers(model, images), rtol=1e-6
     )
 
 

@@ -7,7 +7,7 @@ from keras_attn.explain import attention_rollout
 from keras_attn.models import attention_of, vit
 from tests.harness import to_numpy
 
-SLOW_ON_JAX = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="every operation and shape compiles"
 )
 
@@ -46,7 +46,6 @@ def images():
     return random.standard_normal((2, 8, 12, 3)).astype("float32")
 
 
-@SLOW_ON_JAX
 @pytest.mark.parametrize(
     "heads, residual", [("mean", 0.5), ("max", 0.5), ("min", 0.25)]
 )
@@ -89,7 +88,6 @@ class Subclassed(keras.Model):
         return ops.mean(tokens + self.blocks[1](tokens, tokens), axis=1)
 
 
-@SLOW_ON_JAX
 def test_of_multi_head_attention_in_a_subclassed_model():
     images = np.random.default_rng(0).normal(size=(2, 2, 3, 3)).astype("float32")
     model = Subclassed()

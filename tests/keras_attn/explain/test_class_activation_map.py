@@ -36,6 +36,7 @@ def test_is_the_linear_layer_in_every_cell():
     np.testing.assert_allclose(means, np.take_along_axis(logits, LABELS, 1), atol=1e-5)
 
 
+@SLOW_ON_JAX
 def test_grad_cam_is_its_positive_part_divided_by_the_cells():
     model, images = nested_model(), random_images()
     maps = to_numpy(class_activation_map(model, images, raw=True))
@@ -78,6 +79,7 @@ def test_in_every_order(kind):
     np.testing.assert_allclose(to_numpy(found), wanted, atol=1e-4)
 
 
+@SLOW_ON_JAX
 @pytest.mark.parametrize(
     "end, message",
     [

@@ -115,6 +115,7 @@ def two_headed(as_dict):
     return model
 
 
+@SLOW_ON_JAX
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_several_inputs_and_outputs_and_a_layer_called_twice(as_dict):
     model = two_headed(as_dict)

@@ -39,7 +39,7 @@ environment() {
 }
 
 for_tests() {
-  environment installed-test '.[test,dev,jax,datasets,figures,augment]'
+  environment installed-test '.[test,dev,jax,datasets,figures,augment,serving,onnx,view,tune,docs]'
 }
 
 pytest() {

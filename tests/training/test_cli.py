@@ -11,6 +11,7 @@ from training import cli
 from training.recipes import recipe_names
 from training.resume import Progress
 from training.run import Run, write_then_rename
+from training.serving import warmup
 
 
 def failing(capsys, *arguments):
@@ -272,13 +273,20 @@ def test_explain(capsys, tmp_path):
     assert "row class_embedding" in failing(capsys, *arguments)
 
 
-def test_export(capsys, tmp_path):
+def test_export_and_promote(capsys, tmp_path):
     path = tiny.save_colour_model(tmp_path)
     arguments = ["export", path, "--name", "shop", "--output", tmp_path / "saved"]
     out = running(capsys, *arguments)
     assert out.startswith(f"{tmp_path}/saved/shop/1\n")
     message = failing(capsys, *arguments, "--version", 1)
     assert "Expected a new version" in message
+    if not warmup.has_protos():
+        assert "pip install 'keras-attn[serving]'" in out
+        return
+    (tmp_path / "saved" / "shop" / "1").rename(tmp_path / "saved" / "shop" / "5")
+    out = running(capsys, "promote", "shop", "--output", tmp_path / "saved")
+    assert out == f"{tmp_path}/saved/models.config\n"
+    assert "value: 5" in (tmp_path / "saved" / "models.config").read_text()
 
 
 def test_data_counts_and_draws(capsys, tmp_path):

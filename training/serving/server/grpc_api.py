@@ -164,7 +164,7 @@ def status(service, name, version=None, label=None):
     if not name:
         raise invalid("Missing ModelSpec")
     if label:
-        service.lease(name, version, label)
+        version = service.repository.version_of(name, label)
     response = get_model_status_pb2.GetModelStatusResponse()
     State = get_model_status_pb2.ModelVersionStatus.State
     for number, state, error in service.repository.statuses(name, version):

@@ -37,7 +37,7 @@ class Version:
 
 
 class Repository:
-    """Serves the latest versions in `FOLDER/NAME/VERSION/`.
+    """Serves the latest versions in `FOLDER/NAME/VERSION/`, and those with a label.
 
     A version is loaded, and warmed up, beside the one that is served, which then
     finishes its requests and goes. A version that cannot be loaded is reported and
@@ -48,13 +48,25 @@ class Repository:
         latest: Number of versions that are served, the latest ones.
         report: Called with a line of text when something happens.
         load: Function of name, version and folder that returns the model.
+        read_labels: Function of the folder that returns a dict from the names of models
+            to dicts from labels to versions; a ValueError leaves them as they were.
     """
 
-    def __init__(self, folder, latest=1, report=print, load=SavedModel):
+    def __init__(
+        self,
+        folder,
+        latest=1,
+        report=print,
+        load=SavedModel,
+        read_labels=lambda folder: {},
+    ):
         self.folder = folder
         self.latest = latest
         self._report = report
         self._load = load
+        self._read_labels = read_labels
+        self._labels = {}
+        self._problem = None
         self._models = {}
         self._lock = threading.Condition()
 
@@ -81,6 +93,15 @@ class Repository:
             with self._lock:
                 entry.leases -= 1
                 self._lock.notify_all()
+
+    def version_of(self, name, label):
+        """Number of the version with that label."""
+        version = self._labels.get(name, {}).get(label)
+        if version is None:
+            raise ServingError(
+                "INVALID_ARGUMENT", f"Unrecognized servable version label: {label}"
+            )
+        return version
 
     def statuses(self, name, version=None):
         """`(number, state, ServingError or None)` of a model, the latest first."""
@@ -133,15 +154,11 @@ class Repository:
             seconds: Between two looks.
             stop: `threading.Event` that ends it.
         """
-        problem = None
         while not stop.wait(seconds):
             try:
                 self.poll(stop=stop)
-                problem = None
             except OSError as error:
-                if str(error) != problem:
-                    problem = str(error)
-                    self._report(f"Cannot look into {self.folder}: {problem}")
+                self._report_once(f"Cannot look into {self.folder}: {error}")
 
     def poll(self, settled=False, stop=None):
         """Looks at the folder once: loads what is new and lets go of what is old.
@@ -152,13 +169,27 @@ class Repository:
             stop: `threading.Event` that ends waiting for requests.
         """
         found = self._found()
+        try:
+            self._labels = self._read_labels(self.folder)
+            self._problem = None
+        except ValueError as error:
+            self._report_once(str(error))
         for name, folders in found.items():
             served = 0
             for number in sorted(folders, reverse=True):
-                if served < self.latest and not (stop and stop.is_set()):
+                wanted = served < self.latest or number in self._labelled(name)
+                if wanted and not (stop and stop.is_set()):
                     served += self._consider(name, number, folders[number], settled)
         for name in list(self._models):
             self._retire(name, found.get(name, {}), stop)
+
+    def _report_once(self, problem):
+        if problem != self._problem:
+            self._problem = problem
+            self._report(problem)
+
+    def _labelled(self, name):
+        return self._labels.get(name, {}).values()
 
     def close(self):
         """Lets go of all models."""
@@ -216,7 +247,9 @@ class Repository:
             old = [
                 number
                 for number in numbers
-                if number not in folders or number in numbers[self.latest :]
+                if number not in folders
+                or number in numbers[self.latest :]
+                and number not in self._labelled(name)
             ]
             for number in old:
                 self._models[name][number].state = UNLOADING

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 
+from training.serving.configs import read_models_config
 from training.serving.server import grpc_api
 from training.serving.server.batching import Batcher
 from training.serving.server.metrics import Metrics
@@ -42,7 +43,9 @@ class Server:
         settings = self.settings
         settings.check_folder()
         metrics = Metrics()
-        self.repository = Repository(settings.folder, settings.versions, self._report)
+        self.repository = Repository(
+            settings.folder, settings.versions, self._report, read_labels=read_labels
+        )
         await asyncio.to_thread(self.repository.poll, settled=True)
         batcher = Batcher(
             settings.max_batch,
@@ -85,6 +88,12 @@ class Server:
         await asyncio.to_thread(self._service.batcher.close)
         await asyncio.to_thread(self._watcher.join)
         self.repository.close()
+
+
+def read_labels(folder):
+    """Labels of versions, from the configuration of TensorFlow Serving."""
+    models = read_models_config(folder).model_config_list.config
+    return {model.name: dict(model.version_labels) for model in models}
 
 
 def serve(settings):

@@ -67,11 +67,9 @@ class Service:
             self.metrics.seconds.labels(api).observe(time.monotonic() - start)
 
     def lease(self, name, version=None, label=None):
-        """As `Repository.lease`; labels are not known here."""
+        """As `Repository.lease`, of a version or a label."""
         if label:
-            raise ServingError(
-                "INVALID_ARGUMENT", f"Unrecognized servable version label: {label}"
-            )
+            version = self.repository.version_of(name, label)
         return self.repository.lease(name, version)
 
     async def predict(self, model, signature, inputs):

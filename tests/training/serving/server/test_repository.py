@@ -72,6 +72,37 @@ def test_several_versions_if_asked_for(tmp_path, loader):
     assert repository.available() == [("flowers", 3), ("flowers", 2)]
 
 
+def test_versions_with_a_label_stay(tmp_path, loader):
+    labels = {"flowers": {"stable": 1, "canary": 3}}
+
+    def read_labels(folder):
+        if not labels:
+            raise ValueError("unreadable")
+        return dict(labels)
+
+    for version in (1, 2, 3):
+        write(tmp_path, "flowers", version)
+    lines = []
+    repository = Repository(
+        tmp_path, report=lines.append, load=loader, read_labels=read_labels
+    )
+    repository.poll(settled=True)
+    assert repository.available() == [("flowers", 3), ("flowers", 1)]
+    assert repository.version_of("flowers", "stable") == 1
+    assert served(repository) == "flowers 3 fine"
+    for name, label in (("flowers", "other"), ("birds", "stable")):
+        with pytest.raises(ServingError, match="Unrecognized servable version label"):
+            repository.version_of(name, label)
+    labels["flowers"] = {"stable": 3}
+    repository.poll(settled=True)
+    assert repository.available() == [("flowers", 3)]
+    labels.clear()
+    for _ in range(3):
+        repository.poll(settled=True)
+    assert repository.version_of("flowers", "stable") == 3
+    assert lines.count("unreadable") == 1
+
+
 def test_a_new_version_takes_over_once_its_files_stay(repository, tmp_path):
     write(tmp_path, "flowers", 1)
     repository.poll(settled=True)

@@ -103,6 +103,22 @@ def test_a_real_export_is_served(tmp_path):
         assert server.server.repository.available() == [(name, version)]
 
 
+def test_labels_are_those_of_the_configuration_of_tensorflow_serving(folder):
+    (folder / "models.config").write_text(
+        'model_config_list { config { name: "tiny" base_path: "/models/tiny" '
+        'version_labels { key: "stable" value: 1 } } }'
+    )
+    with running(folder) as server:
+        body = {"signature_name": "half_plus", "instances": [1.0]}
+        answer = server.post("tiny/labels/stable:predict", json=body)
+        assert answer.json() == {"predictions": [3.5]}
+        for path in ("", "/metadata"):
+            url = f"/v1/models/tiny/labels/stable{path}"
+            assert server.get(url).status_code == 200
+        assert server.post("tiny/labels/other:predict", json=body).status_code == 400
+    (folder / "models.config").unlink()
+
+
 def test_recorded_requests_are_run_before_a_version_is_served(tmp_path):
     path = save(tmp_path / "tiny" / "1")
     extra = path / "assets.extra"

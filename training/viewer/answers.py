@@ -84,4 +84,5 @@ def _section(make, viewed, pixels, labels):
         return make(viewed, pixels, labels)
     except ValueError as error:
         title = make.__name__.replace("_", " ").capitalize()
+        title = title.replace("Grad cam", "Grad-CAM")
         return Section(title, f"Not for this model: {error}")

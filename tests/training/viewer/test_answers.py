@@ -138,7 +138,7 @@ def test_a_section_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr("training.viewer.sections.grad_cam_map", broken)
     found = answer(viewed(tiny.colour_model()), upload(tiny.plain_image()), "x")
-    assert sections_of(found)["Grad cam"].note == "Not for this model: no such map"
+    assert sections_of(found)["Grad-CAM"].note == "Not for this model: no such map"
     assert len(found.classes) == 3
 
 

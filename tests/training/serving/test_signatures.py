@@ -1,0 +1,331 @@
+"""One tiny model of each method, exported once in all formats."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_attn.layers import VolumetricTransformer
+from keras_attn.models.patch_classifier import patch_classifier
+from keras_attn.models.vit import attention_map_model, vit
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from tests.training import tiny_models as tiny
+from tests.training.test_localize import colour_classifier
+from training.dino_recipe import DinoRecipe
+from training.run import Run
+from training.serving.export import export_formats
+from training.trained import Trained, load_trained, outputs_of, softmax
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModels need TensorFlow"
+)
+
+SIZE = (16, 24)
+SPEC = ImageSpec(*SIZE, class_names=tiny.COLOURS)
+# LiteRT of those with operations that the others do not have; it is slow to convert.
+FORMATS = {
+    "class_embedding": ("saved_model", "onnx"),
+    "anchornet": ("saved_model", "onnx", "litert"),
+    "patches": ("saved_model", "onnx"),
+    "warped": ("saved_model", "onnx", "litert"),
+    "masked": ("saved_model", "onnx", "litert"),
+    "dino": ("saved_model", "onnx"),
+}
+
+
+def images_and_pixels():
+    images = keras.Input((*SIZE, 3), name="images")
+    return images, ImagePreprocessing(SPEC, name="preprocessing")(images)
+
+
+def transformer():
+    images, pixels = images_and_pixels()
+    model = vit((8, 2, 2), 4, input_tensor=pixels)
+    assert model.inputs[0] is images
+    return model
+
+
+def warped():
+    images, x = images_and_pixels()
+    # Eight rows: an integer clip to 0..6 inside.
+    x = layers.Conv2D(8, 2, 2, activation="relu")(x)
+    layer = VolumetricTransformer(groups=2, window=3, name="deformation")
+    warped = layer(x)
+    pooled = layers.GlobalAveragePooling2D()(warped["features"])
+    outputs = {"logits": layers.Dense(3)(pooled), "fields": warped["fields"]}
+    return keras.Model(images, outputs)
+
+
+def masked():
+    """From images of any size, as attention-masked residuals are served."""
+    images = keras.Input((None, None, 3), name="images")
+    fitted = layers.Resizing(*SIZE, antialias=True, dtype="uint8", name="fitted")
+    images_of_size = fitted(images, training=False)
+    attention_map = attention_map_model(transformer(), "mean", "minmax")(images_of_size)
+    pixels = ImagePreprocessing(SPEC, name="preprocessing")(images_of_size)
+    x = layers.Conv2D(5, 4, 4, activation="sigmoid")(pixels)
+    mask = keras.ops.multiply(x, attention_map)
+    outputs = {
+        "logits": layers.Dense(3)(layers.GlobalAveragePooling2D()(mask)),
+        "mask_1": x,
+        "mask_2": mask,
+        "attention_map": attention_map,
+    }
+    return keras.Model(images, outputs)
+
+
+def patches():
+    return patch_classifier(
+        tiny.localizer(auxiliary=False), colour_classifier(), (3, 2), coverage=0.5
+    )
+
+
+def dino_run(folder):
+    recipe = DinoRecipe(name="tiny_dino", patch_size=4, image_size=16)
+    run = Run.create(folder, recipe)
+    for which in ("best", "last"):
+        transformer().save(run.checkpoints / f"{which}.keras")
+    return run.workdir
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """For each method an `Exported`."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("exported")
+    paths = {
+        "class_embedding": tiny.save_colour_model(folder),
+        "anchornet": tiny.localizer_run(folder / "run").workdir,
+        "dino": dino_run(folder / "dino"),
+    }
+    for name, make in (("warped", warped), ("masked", masked), ("patches", patches)):
+        paths[name] = folder / f"{name}.keras"
+        make().save(paths[name])
+    return {
+        name: Exported(
+            path,
+            load_trained(path, classifies=False),
+            export_formats(path, name, output=folder / "saved", formats=FORMATS[name]),
+        )
+        for name, path in paths.items()
+    }
+
+
+@dataclasses.dataclass(eq=False)
+class Exported:
+    path: pathlib.Path
+    trained: Trained
+    folders: dict
+
+    @functools.cached_property
+    def images(self):
+        spec = self.trained.spec
+        size = (3, spec.height, spec.width, 3)
+        return np.random.default_rng(0).integers(0, 256, size, "uint8")
+
+    @functools.cached_property
+    def expected(self):
+        """What the Keras model answers."""
+        return outputs_of(self.trained.model, self.images)
+
+    @functools.cached_property
+    def loaded(self):
+        return tf.saved_model.load(str(self.folders["saved_model"]))
+
+    @functools.cache  # noqa: B019
+    def answer(self, signature):
+        if signature == "image":
+            given = {"images": tf.cast(self.images, tf.float32)}
+        else:
+            files = [tf.io.encode_png(each) for each in self.images]
+            given = {"image_bytes": tf.stack(files)}
+        received = self.loaded.signatures[signature](**given)
+        return {key: value.numpy() for key, value in received.items()}
+
+    def facts(self, format="saved_model"):
+        folder = self.folders[format]
+        folder = folder / "assets.extra" if format == "saved_model" else folder
+        return json.loads((folder / "image_spec.json").read_text())
+
+
+def answered(exported, name, signature):
+    """The model, what it answers in Keras, and what the signature answers."""
+    one = exported[name]
+    return one.trained, one.expected, one.answer(signature)
+
+
+DECISION = {"logits", "probabilities", "class"}
+PATCHES = {"boxes", "scores", "valid", "branch"}
+LIGHT = {
+    "class_embedding": DECISION,
+    "anchornet": DECISION | PATCHES,
+    "patches": DECISION | PATCHES | {"patch_probabilities", "label"},
+    "warped": DECISION,
+    "masked": DECISION,
+    "dino": {"embedding"},
+}
+BRANCHES = {f"{kind}_{size}" for kind in ("evidence", "attention") for size in (16, 24)}
+BRANCHES |= {"logits_16", "logits_24"}
+SHOWN = {
+    "class_embedding": {"patch_logits", "class_maps"},
+    "anchornet": BRANCHES,
+    "patches": BRANCHES,
+    "warped": {"fields"},
+    "masked": {"attention_map", "mask_1", "mask_2"},
+    "dino": {"attention_map", "attention_heads"},
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_each_method_has_its_signatures(exported, name):
+    trained, expected, received = answered(exported, name, "image")
+    assert set(received) == LIGHT[name]
+    _, _, seen = answered(exported, name, "explain")
+    assert set(seen) == SHOWN[name] | (LIGHT[name] - {"embedding"})
+    for key, value in received.items():
+        if key in expected:
+            np.testing.assert_allclose(value, expected[key], atol=1e-4, err_msg=key)
+        if key in seen:
+            np.testing.assert_array_equal(value.shape, seen[key].shape)
+    if "class" in received:
+        labels = expected["logits"].argmax(-1)
+        names = np.array(trained.class_names)[labels]
+        assert [each.decode() for each in received["class"]] == names.tolist()
+
+
+def test_maps_are_what_keras_computes(exported):
+    _, expected, seen = answered(exported, "class_embedding", "explain")
+    maps = softmax(expected["patch_logits"])
+    np.testing.assert_allclose(seen["class_maps"], maps, atol=1e-5)
+    _, expected, seen = answered(exported, "warped", "explain")
+    assert np.abs(expected["fields"]).max() > 0
+    np.testing.assert_allclose(seen["fields"], expected["fields"], atol=1e-4)
+    _, expected, seen = answered(exported, "masked", "explain")
+    mean = expected["mask_2"].mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(seen["mask_2"], mean, atol=1e-4)
+    np.testing.assert_allclose(
+        seen["attention_map"], expected["attention_map"], atol=1e-4
+    )
+    _, expected, seen = answered(exported, "anchornet", "explain")
+    for name in BRANCHES:
+        np.testing.assert_allclose(seen[name], expected[name], atol=1e-4)
+
+
+def test_patches_come_with_the_maps_they_were_chosen_on(exported):
+    """Each score is the evidence of its branch for the label, at the box."""
+    _, _, seen = answered(exported, "patches", "explain")
+    for image in range(3):
+        window = tiny.WINDOWS[seen["branch"][image]]
+        evidence = seen[f"evidence_{window}"][image, ..., seen["label"][image]]
+        assert seen["valid"][image].any()
+        for box, score in zip(
+            seen["boxes"][image][seen["valid"][image]],
+            seen["scores"][image][seen["valid"][image]],
+            strict=True,
+        ):
+            cell = evidence[box[0] // tiny.STRIDE, box[1] // tiny.STRIDE]
+            assert cell == pytest.approx(score, abs=1e-5)
+
+
+def test_a_transformer_shows_what_its_class_token_attends_to(exported):
+    trained, _, seen = answered(exported, "dino", "explain")
+    heads = seen["attention_heads"]
+    assert heads.shape == (3, 4, 6, 2) and (heads > 0).all()
+    # The rest is the attention to the class token itself.
+    assert (heads.sum(axis=(1, 2)) < 1).all()
+    mean = heads.mean(axis=-1, keepdims=True)
+    low, high = mean.min(axis=(1, 2, 3)), mean.max(axis=(1, 2, 3))
+    expected = (mean.T - low) / (high - low)
+    np.testing.assert_allclose(seen["attention_map"], expected.T, atol=1e-3)
+    assert trained.class_names == ()
+
+
+@pytest.mark.parametrize("name", sorted(set(LIGHT) - {"patches"}))
+def test_descriptors_have_length_one(exported, name):
+    _, expected, received = answered(exported, name, "embed")
+    descriptor = received["descriptor"]
+    np.testing.assert_allclose(np.linalg.norm(descriptor, axis=1), 1, atol=1e-5)
+    if name == "dino":
+        embedding = expected["embedding"]
+        length = np.linalg.norm(embedding, axis=1, keepdims=True)
+        np.testing.assert_allclose(descriptor, embedding / length, atol=1e-5)
+
+
+def test_what_has_no_vector_has_no_signature_for_it(exported):
+    told = exported["patches"].facts()["signatures"]
+    assert set(told) == {"serving_default", "image", "explain"}
+
+
+# ---- other formats -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_onnx_runtime_answers_alike(exported, name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    _, _, expected = answered(exported, name, "image")
+    file = exported[name].folders["onnx"] / "model.onnx"
+    session = onnxruntime.InferenceSession(file)
+    images = exported[name].images.astype("float32")
+    names = [each.name for each in session.get_outputs()]
+    assert set(names) == set(expected) - {"class"}
+    received = dict(zip(names, session.run(None, {"images": images}), strict=True))
+    for key, value in received.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-4, err_msg=key)
+    told = session.get_modelmeta().custom_metadata_map
+    classes = () if name == "dino" else tiny.COLOURS
+    assert json.loads(told["class_names"]) == list(classes)
+    known = exported[name].facts("onnx")["image_spec"]
+    assert known["height"] == images.shape[1]
+
+
+@pytest.mark.parametrize("name", ["anchornet", "masked", "warped"])
+def test_litert_answers_alike(exported, name):
+    interpreters = pytest.importorskip("ai_edge_litert.interpreter")
+    _, _, expected = answered(exported, name, "image")
+    file = exported[name].folders["litert"] / "model.tflite"
+    interpreter = interpreters.Interpreter(str(file))
+    run = interpreter.get_signature_runner()
+    images = exported[name].images.astype("float32")
+    for index in range(2):
+        received = run(images=images[index : index + 1])
+        assert set(received) == set(expected) - {"class"}
+        for key, value in received.items():
+            wanted = expected[key][index : index + 1]
+            np.testing.assert_allclose(value, wanted, atol=1e-4, err_msg=key)
+
+
+def test_what_a_format_cannot_express_is_named(exported, tmp_path):
+    path = exported["patches"].path
+    with pytest.raises(ValueError, match="LiteRT cannot express patches: .* Unpack"):
+        export_formats(path, output=tmp_path, formats=("litert", "onnx"))
+    assert not list(tmp_path.rglob("*.*"))
+    with pytest.raises(ValueError, match="formats among .*'tflite'"):
+        export_formats(path, output=tmp_path, formats=("tflite",))
+
+
+# ---- warm-up -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["anchornet", "dino"])
+def test_recorded_requests_can_be_answered(exported, name):
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    folder = exported[name].folders["saved_model"]
+    file = folder / "assets.extra" / "tf_serving_warmup_requests"
+    assert file.stat().st_size < 2000
+    loaded = exported[name].loaded
+    asked = []
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        request = logs.PredictionLog.FromString(record).predict_log.request
+        assert request.model_spec.name == name
+        asked.append(request.model_spec.signature_name)
+        given = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        given = {key: tf.constant(value) for key, value in given.items()}
+        answer = loaded.signatures[asked[-1]](**given)
+        assert all(len(value) == 1 for value in answer.values())
+    assert asked == ["serving_default", "image", "explain", "embed"]

@@ -269,8 +269,8 @@ def test_explain(capsys, tmp_path):
     assert out.split() == [f"{tmp_path}/out/x.png", f"{tmp_path}/out/overview.png"]
     message = failing(capsys, *arguments, "--classes", "gren")
     assert "nearest is 'green'" in message
-    tiny.save_colour_model(tmp_path, patch_logits=False)
-    assert "row class_embedding" in failing(capsys, *arguments)
+    message = failing(capsys, *arguments, "--layer", "pool")
+    assert "grad_cam" in message
 
 
 def test_export_and_promote(capsys, tmp_path):

@@ -12,10 +12,11 @@ export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}" PYTHONUNBUFFERED=1
 
 usage() {
   cat <<'TEXT'
-./do demo        set up, then train, evaluate, explain and export a classifier
+./do demo        set up, then train, evaluate, explain, export and report a classifier
 ./do test        set up, then run all tests on TensorFlow, the layers' on JAX
 ./do test-torch  the layers' tests on torch, where it is installed
 ./do lint        check style with ruff
+./do docs        build the documentation as a site
 ./do benchmark   measure speed and memory; see benchmarks/README.md
 ./do clean       remove the virtual environment and caches; runs/ and saved_models/ stay
 TEXT
@@ -60,8 +61,8 @@ test_torch() {
 
 case "${1:-help}" in
 demo)
-  environment installed .
-  echo "== Running the demo (under 4 minutes on 2 cores)"
+  environment installed '.[view,serving]'
+  echo "== Running the demo (under 5 minutes on 2 cores)"
   "$BIN/keras-attn" demo
   ;;
 test)
@@ -82,6 +83,11 @@ lint)
   echo "== Style"
   "$BIN/ruff" check .
   "$BIN/ruff" format --check .
+  ;;
+docs)
+  environment installed-docs '.[docs]'
+  NO_MKDOCS_2_WARNING=1 PYTHONPATH=. "$BIN/python" -m mkdocs build --strict
+  echo "site/index.html; or: $BIN/mkdocs serve"
   ;;
 benchmark)
   for_tests

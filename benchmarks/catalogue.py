@@ -105,6 +105,20 @@ BENCHMARKS = {
         "time for a batch of ResNet8 (224x224), relative to a training step with masks",
         {"maps from the cache": Target("<=", 0.1)},
     ),
+    "serving": Benchmark(
+        ("tensorflow",),
+        "images per second of the local server, relative to calling the SavedModel "
+        "directly with as many images at once; latencies relative to that call",
+        {
+            "gRPC, clients 32": Target(">=", 0.8),
+            "REST, clients 32": Target(">=", 0.8),
+        },
+    ),
+    "explanations": Benchmark(
+        ("tensorflow",),
+        "time of explaining an image of 224x224, relative to a forward pass",
+        {},
+    ),
     "second_order_pooling": Benchmark(
         ALL_BACKENDS,
         "time of forward and backward pass of iSQRT-COV (5 iterations) on 8x28x28x256, "

@@ -1,4 +1,4 @@
-"""The main job on the generated data set: train, evaluate, explain, export."""
+"""The main job on the generated data set: train, evaluate, explain, export, report."""
 
 import pathlib
 import shutil
@@ -7,18 +7,19 @@ import time
 import numpy as np
 from PIL import Image
 
-from training import contents, evaluate, explain, fit
+from training import contents, evaluate, evaluation_report, explain, fit
 from training.recipes import DEFAULT, get_recipe
 from training.serving.export import export
 
 IMAGES = 6
+MISTAKES = 6
 
 
 def demo(workdir="runs/demo"):
     """Trains the default recipe and shows all that can be done with the result.
 
     Writes, below `workdir`: a contact sheet of the data, the run folder `model`, six
-    test images as PNG files and their class maps. The export goes to
+    test images as PNG files, their class maps, and a report. The export goes to
     `saved_models/demo/`. A second call goes on where the first one stopped.
 
     Returns:
@@ -32,26 +33,33 @@ def demo(workdir="runs/demo"):
     def say(text):
         print(f"[{time.perf_counter() - started:4.0f} s] {text}", flush=True)
 
-    say(f"1/5 data: drawing {recipe.examples} images of the generated data set")
+    say(f"1/6 data: drawing {recipe.examples} images of the generated data set")
     source = fit.load_source_of(recipe)
     sheet = workdir / "data.png"
     contents.write_sheet(source, sheet)
     say(f"    {sheet}: what they look like")
-    say(f"2/5 train: {recipe.name}, {recipe.epochs} epochs")
+    say(f"2/6 train: {recipe.name}, {recipe.epochs} epochs")
     run = fit.train(recipe, workdir / "model", source=source)
-    say("3/5 evaluate: on the test images")
+    say("3/6 evaluate: on the test images")
     print(evaluate.format_evaluation(evaluate.evaluate(run.workdir, "test")))
-    say("4/5 explain: class maps over test images")
+    say("4/6 explain: class maps over test images")
     folder = write_test_images(recipe, source, workdir / "images")
     output = workdir / "explained"
     shutil.rmtree(output, ignore_errors=True)
     written, _ = explain.explain(run.workdir, [folder], output)
     say(f"    {written[-1]}: look at this one first")
-    say("5/5 export: a SavedModel for TF Serving, compared with the Keras model")
+    say("5/6 export: a SavedModel for TF Serving, compared with the Keras model")
     say(f"    {export(run.workdir, name='demo')}")
+    say("6/6 report: accuracy, calibration and the worst mistakes on one page")
+    page = evaluation_report.write_report(run.workdir, split="test", mistakes=MISTAKES)
+    say(f"    {page}: open it in a browser")
     say("done. Next:")
     print(
         f"  keras-attn predict {run.workdir} {folder}\n"
+        f"  keras-attn view {run.workdir}"
+        "      # in the browser; pip install 'keras-attn[view]'\n"
+        "  keras-attn serve saved_models"
+        "           # answers REST and gRPC; pip install 'keras-attn[serving]'\n"
         f"  tensorboard --logdir {run.workdir}/tensorboard\n"
         "  keras-attn recipes"
     )

@@ -44,7 +44,7 @@ SIZE, PATCH = (96, 48) if QUICK else (128, 64)
 PATCHES = 2
 EPOCHS = 1 if QUICK else 8
 
-train, test, class_names = load(FOLDER, SIZE, examples=40 if QUICK else 800)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 800)
 classes = len(class_names)
 
 # %% [markdown]
@@ -182,11 +182,13 @@ print("Classes of the loaded model:", len(spec_of(loaded).class_names))
 # transformer's field of the first group of channels.
 
 # %%
-figure, axes = plt.subplots(4, 4, figsize=(9, 9.5))
+figure, axes = plt.subplots(4, 4, figsize=(9, 9.5), layout="constrained")
 titles = ("patches", "mask", "class in regions", "displacement")
 for row, line in enumerate(axes):
     y0, x0, y1, x1 = answers["boxes"][row, 0]
-    cut = test[0][row][max(y0, 0) : y1, max(x0, 0) : x1]
+    # Patches at the border reach beyond the image.
+    around = np.pad(test[0][row], [(PATCH, PATCH), (PATCH, PATCH), (0, 0)])
+    cut = around[PATCH + y0 : PATCH + y1, PATCH + x0 : PATCH + x1]
     line[0].imshow(test[0][row])
     for y0, x0, y1, x1 in answers["boxes"][row][answers["valid"][row]]:
         line[0].add_patch(

@@ -21,7 +21,7 @@ FOLDER = None  # your images: "photos/", with a folder for each class in it
 SIZE = 48 if QUICK else 64
 EPOCHS = 1 if QUICK else 10
 
-train, test, class_names = load(FOLDER, SIZE, examples=40 if QUICK else 1000)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 1000)
 print(f"{len(train[0])} images of {len(class_names)} classes")
 
 # %% [markdown]
@@ -86,7 +86,7 @@ print(f"With the block: {with_block:.1%}; without, for as long: {longer:.1%}")
 # and says so.
 
 # %%
-figure, axes = plt.subplots(2, 6, figsize=(12, 4.4))
+figure, axes = plt.subplots(2, 6, figsize=(12, 4.4), layout="constrained")
 maps = keras.ops.convert_to_numpy(keras.ops.softmax(outputs["patch_logits"]))
 for column, (above, below) in enumerate(axes.T):
     label = test[1][column]

@@ -20,7 +20,7 @@ SIZE = 64 if QUICK else 160
 EPOCHS = 1 if QUICK else 5
 SHOWN = 2 if QUICK else 6
 
-train, test, class_names = load(FOLDER, SIZE, examples=40 if QUICK else 600)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 600)
 
 # %% [markdown]
 # ## The model
@@ -78,7 +78,10 @@ maps = {
 }
 
 # %%
-figure, axes = plt.subplots(len(maps) + 1, SHOWN, figsize=(2 * SHOWN, 10))
+figure, axes = plt.subplots(
+    len(maps) + 1, SHOWN, figsize=(2 * SHOWN, 10), squeeze=False
+)
+figure.set_layout_engine("constrained")
 for column in range(SHOWN):
     axes[0, column].imshow(test[0][column])
     for row, (name, each) in enumerate(maps.items(), 1):

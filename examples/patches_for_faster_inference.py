@@ -28,7 +28,7 @@ FOLDER = None  # your images: "photos/", with a folder for each class in it
 SIZE, PATCH, PATCHES = (96, 48, 2) if QUICK else (160, 64, 2)
 EPOCHS = 1 if QUICK else 10
 
-train, test, class_names = load(FOLDER, SIZE, examples=40 if QUICK else 800)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 800)
 classes = len(class_names)
 scaled = [(images / 127.5 - 1).astype("float32") for images in (train[0], test[0])]
 
@@ -66,6 +66,7 @@ trained = keras.Model(view, classifier(crop(view))["logits"])
 trained.compile("adam", loss)
 trained.fit(scaled[0], train[1], batch_size=32, epochs=EPOCHS, verbose=0)
 
+localizer.trainable = False  # no gradient goes through the choice of patches
 model = patch_classifier(localizer, classifier, max_patches=PATCHES)
 model.compile("adam", {"logits": loss})
 history = model.fit(scaled[0], {"logits": train[1]}, batch_size=32, verbose=0).history
@@ -102,8 +103,8 @@ accuracy = np.mean(answers["logits"].argmax(-1) == test[1])
 print(f"Test accuracy with patches: {accuracy:.1%}")
 
 # %%
-figure, axes = plt.subplots(2, 5, figsize=(12, 5))
-for index, axis in enumerate(axes.flat[: len(test[0])]):
+figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+for index, axis in enumerate(axes.flat):
     axis.imshow(test[0][index])
     axis.axis("off")
     for y0, x0, y1, x1 in answers["boxes"][index][answers["valid"][index]]:

@@ -28,7 +28,7 @@ SIZE = 64 if QUICK else 224  # the paper: 448, which needs a GPU
 EPOCHS = (1, 1) if QUICK else (3, 5)  # of the new layers, then of all
 BATCH = 16
 
-train, test, class_names = load(FOLDER, SIZE, examples=40 if QUICK else 1000)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 1000)
 print(f"{len(train[0])} images of {len(class_names)} classes")
 
 # %% [markdown]
@@ -89,10 +89,11 @@ def fit(epochs, learning_rate):
 
 
 for layer in model.layers:
-    layer.trainable = layer.name in new
+    layer.trainable = WEIGHTS is None or layer.name in new
 fit(EPOCHS[0], 1e-3)
 for layer in model.layers:
-    layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+    layer.trainable = WEIGHTS is None or not is_normalization
 fit(EPOCHS[1], 1e-4)
 answers = model.predict(test[0], BATCH, verbose=0)
 print(f"Test accuracy {np.mean(answers['logits'].argmax(-1) == test[1]):.1%}")
@@ -107,7 +108,7 @@ print(f"Test accuracy {np.mean(answers['logits'].argmax(-1) == test[1]):.1%}")
 # field for each group of channels; here the mean over the groups, and the first two.
 
 # %%
-figure, axes = plt.subplots(3, 4, figsize=(9, 7))
+figure, axes = plt.subplots(3, 4, figsize=(9, 7), layout="constrained")
 for row, line in enumerate(axes):
     fields = answers["fields"][row]
     rows, columns, groups = fields.shape[:3]

@@ -14,11 +14,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def run(block):
     names = {}
     exec(block, names)
-    return names["model"]
+    return names
+
+
+def model_of(block):
+    return run(block)["model"]
 
 
 def test_block_in_a_functional_model_trains():
-    model = run(BLOCKS[0])
+    model = model_of(BLOCKS[0])
     images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
     labels = np.array([0, 1, 2, 9])
     history = model.fit(
@@ -29,7 +33,7 @@ def test_block_in_a_functional_model_trains():
 
 
 def test_block_in_resnet50_has_the_stated_maps(capsys):
-    model = run(BLOCKS[1])
+    model = model_of(BLOCKS[1])
     assert model.output["patch_logits"].shape == (None, 14, 14, 10)
     assert model.output["logits"].shape == (None, 10)
 
@@ -37,7 +41,7 @@ def test_block_in_resnet50_has_the_stated_maps(capsys):
 def test_quoted_results_are_those_that_the_program_wrote():
     written = [path.read_text() for path in sorted((ROOT / "results").glob("*.md"))]
     quoted = re.findall(
-        r"^\| (?:rn26_|full|patches |rescaled|none|vtn|\w+_sampler).*$",
+        r"^\| (?:rn26_|full|patches |rescaled|none|vtn|\w+_sampler|a0|a1|constant|shuffled|dino|random_init|pixels).*$",
         README,
         re.MULTILINE,
     )
@@ -61,8 +65,17 @@ def test_commands_and_options_exist():
         assert parser().parse_args(line.split())
 
 
+def test_a_model_used_as_a_layer_is_explained():
+    names = run(BLOCKS[2])
+    assert names["maps"].shape == (2, 96, 96)
+    # The last feature map, named as the comment says.
+    layer = "mobilenetv2_1.00_96/block_13_expand_relu"
+    maps = names["grad_cam"](names["model"], names["images"], layer=layer)
+    assert maps.shape == (2, 96, 96)
+
+
 def test_a_classifier_of_patches_has_the_stated_outputs():
-    model = run(BLOCKS[2])
+    model = model_of(BLOCKS[3])
     assert model.output["logits"].shape == (None, 5)
     assert model.output["boxes"].shape == (None, 4, 4)
     assert model.output["patch_probabilities"].shape == (None, 4, 5)

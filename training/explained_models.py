@@ -90,7 +90,7 @@ def load_explained(path, checkpoint="best", pixels="0..255"):
         )
     path = pathlib.Path(path)
     if path.is_file() and not (path.parent.parent / "recipe.json").is_file():
-        model = trained._load(path)
+        model = trained.read_model(path)
         if not _is_ours(model):
             return _of_others(model, path, pixels)
         model = without_auxiliary(model)

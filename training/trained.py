@@ -107,7 +107,7 @@ def load_trained(path, checkpoint="best", classifies=True):
     elif path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
         run = Run.open(path.parent.parent)
         checkpoint = path.stem
-    model = _load(path)
+    model = read_model(path)
     _check_outputs(model, path, classifies)
     if run is None:
         model = without_auxiliary(model)
@@ -118,7 +118,7 @@ def load_trained(path, checkpoint="best", classifies=True):
     return trained
 
 
-def _load(path):
+def read_model(path):
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"Expected a .keras file. Received: {path}, which is none or is damaged."

@@ -84,11 +84,11 @@ def client(folder, files, answers):
     return np.load(answers, allow_pickle=False)
 
 
-def served(folder, files):
-    """Outputs of the bytes signature, in this process."""
+def served(folder, files, signature="serving_default"):
+    """Outputs of a bytes signature, in this process."""
     loaded = tf.saved_model.load(str(folder))
     data = tf.constant([file.read_bytes() for file in files])
-    return loaded.signatures["serving_default"](image_bytes=data)
+    return loaded.signatures[signature](image_bytes=data)
 
 
 def test_tensorflow_alone_gives_the_numbers_of_keras(colours, tmp_path):
@@ -306,6 +306,21 @@ def test_a_classifier_of_patches_is_served_whole(tmp_path):
         np.testing.assert_allclose(answer["probabilities"], mean, atol=1e-5)
     facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
     assert [branch["patch_size"] for branch in facts["branches"]] == [16, 24]
+    # Its logits are no function of one vector.
+    assert set(facts["signatures"]) == {"serving_default", "image", "explain"}
+    check_scores(served(folder, files, "explain"))
+
+
+def check_scores(seen):
+    """Each score is the evidence of its branch for the label, at the box."""
+    seen = {name: value.numpy() for name, value in seen.items()}
+    assert seen["valid"].any(axis=1).all()
+    for image, slot in np.argwhere(seen["valid"]):
+        window = tiny.WINDOWS[seen["branch"][image]]
+        evidence = seen[f"evidence_{window}"][image, ..., seen["label"][image]]
+        row, column = seen["boxes"][image, slot, :2] // tiny.STRIDE
+        score = seen["scores"][image, slot]
+        assert evidence[row, column] == pytest.approx(score, abs=1e-5)
 
 
 def test_models_of_any_size_are_served_at_any_size(tmp_path):

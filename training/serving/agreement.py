@@ -11,7 +11,7 @@ TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
 EXAMPLES = 4
 
 
-def check_agreement(answers, model, spec, folder):
+def check_agreement(answers, model, spec, loaded):
     """Raises if a SavedModel disagrees with what it was made from.
 
     Args:
@@ -19,7 +19,7 @@ def check_agreement(answers, model, spec, folder):
             to a dict of outputs.
         model: The Keras model in it.
         spec: Its `ImageSpec`.
-        folder: The SavedModel.
+        loaded: The SavedModel, as `tf.saved_model.load` gives it.
 
     Raises:
         ValueError: If the outputs' names or values differ, see `check_outputs`.
@@ -29,8 +29,6 @@ def check_agreement(answers, model, spec, folder):
     images = example_images(spec)
     pixels = tf.cast(images, tf.float32)
     encoded = tf.stack([tf.io.encode_png(image) for image in tf.unstack(images)])
-    # The loaded object must outlive its signatures.
-    loaded = tf.saved_model.load(str(folder))
     expected = {}
     for name, answer in answers.items():
         given = pixels if name == PIXELS else encoded

@@ -157,13 +157,17 @@ class _Exported:
             write_portable(format, self.trained, self.answers[PIXELS], folder)
             self._describe(folder, None)
             return
+        import tensorflow as tf
+
         spec = self.trained.spec
         write_saved_model(self.answers, self.model, spec, folder)
         functions = {name: answer.function for name, answer in self.answers.items()}
-        check_agreement(functions, self.model, spec, folder)
+        # It must outlive its signatures.
+        loaded = tf.saved_model.load(str(folder))
+        check_agreement(functions, self.model, spec, loaded)
         extra = folder / FOLDER
         extra.mkdir()
-        self._describe(extra, signatures_of(folder))
+        self._describe(extra, signatures_of(loaded))
         if has_protos():
             write_warmup(self.name, list(self.answers), spec, folder)
 

@@ -61,17 +61,16 @@ def _bytes_endpoint(answer, spec):
     return call
 
 
-def signatures_of(folder):
+def signatures_of(loaded):
     """Inputs and outputs of a SavedModel's signatures.
+
+    Args:
+        loaded: What `tf.saved_model.load` gives.
 
     Returns:
         Dict from names to dicts of `inputs` and `outputs`, each from names to dicts of
         `dtype` and `shape`, `None` where a size is open.
     """
-    import tensorflow as tf
-
-    # The loaded object must outlive its signatures.
-    loaded = tf.saved_model.load(str(folder))
     return {
         name: {
             "inputs": _described(signature.structured_input_signature[1]),

@@ -32,9 +32,8 @@ SPEC = ImageSpec(*SIZE, class_names=tiny.COLOURS)
 FORMATS = {
     "class_embedding": ("saved_model", "onnx"),
     "anchornet": ("saved_model", "onnx", "litert"),
-    "patches": ("saved_model", "onnx"),
     "warped": ("saved_model", "onnx", "litert"),
-    "masked": ("saved_model", "onnx", "litert"),
+    "masked": ("saved_model", "onnx"),
     "dino": ("saved_model", "onnx"),
 }
 
@@ -80,12 +79,6 @@ def masked():
     return keras.Model(images, outputs)
 
 
-def patches():
-    return patch_classifier(
-        tiny.localizer(auxiliary=False), colour_classifier(), (3, 2), coverage=0.5
-    )
-
-
 def dino_run(folder):
     recipe = DinoRecipe(name="tiny_dino", patch_size=4, image_size=16)
     run = Run.create(folder, recipe)
@@ -104,7 +97,7 @@ def exported(tmp_path_factory):
         "anchornet": tiny.localizer_run(folder / "run").workdir,
         "dino": dino_run(folder / "dino"),
     }
-    for name, make in (("warped", warped), ("masked", masked), ("patches", patches)):
+    for name, make in (("warped", warped), ("masked", masked)):
         paths[name] = folder / f"{name}.keras"
         make().save(paths[name])
     return {
@@ -165,7 +158,6 @@ PATCHES = {"boxes", "scores", "valid", "branch"}
 LIGHT = {
     "class_embedding": DECISION,
     "anchornet": DECISION | PATCHES,
-    "patches": DECISION | PATCHES | {"patch_probabilities", "label"},
     "warped": DECISION,
     "masked": DECISION,
     "dino": {"embedding"},
@@ -175,7 +167,6 @@ BRANCHES |= {"logits_16", "logits_24"}
 SHOWN = {
     "class_embedding": {"patch_logits", "class_maps"},
     "anchornet": BRANCHES,
-    "patches": BRANCHES,
     "warped": {"fields"},
     "masked": {"attention_map", "mask_1", "mask_2"},
     "dino": {"attention_map", "attention_heads"},
@@ -217,22 +208,6 @@ def test_maps_are_what_keras_computes(exported):
         np.testing.assert_allclose(seen[name], expected[name], atol=1e-4)
 
 
-def test_patches_come_with_the_maps_they_were_chosen_on(exported):
-    """Each score is the evidence of its branch for the label, at the box."""
-    _, _, seen = answered(exported, "patches", "explain")
-    for image in range(3):
-        window = tiny.WINDOWS[seen["branch"][image]]
-        evidence = seen[f"evidence_{window}"][image, ..., seen["label"][image]]
-        assert seen["valid"][image].any()
-        for box, score in zip(
-            seen["boxes"][image][seen["valid"][image]],
-            seen["scores"][image][seen["valid"][image]],
-            strict=True,
-        ):
-            cell = evidence[box[0] // tiny.STRIDE, box[1] // tiny.STRIDE]
-            assert cell == pytest.approx(score, abs=1e-5)
-
-
 def test_a_transformer_shows_what_its_class_token_attends_to(exported):
     trained, _, seen = answered(exported, "dino", "explain")
     heads = seen["attention_heads"]
@@ -246,7 +221,7 @@ def test_a_transformer_shows_what_its_class_token_attends_to(exported):
     assert trained.class_names == ()
 
 
-@pytest.mark.parametrize("name", sorted(set(LIGHT) - {"patches"}))
+@pytest.mark.parametrize("name", LIGHT)
 def test_descriptors_have_length_one(exported, name):
     _, expected, received = answered(exported, name, "embed")
     descriptor = received["descriptor"]
@@ -255,11 +230,6 @@ def test_descriptors_have_length_one(exported, name):
         embedding = expected["embedding"]
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         np.testing.assert_allclose(descriptor, embedding / length, atol=1e-5)
-
-
-def test_what_has_no_vector_has_no_signature_for_it(exported):
-    told = exported["patches"].facts()["signatures"]
-    assert set(told) == {"serving_default", "image", "explain"}
 
 
 # ---- other formats -----------------------------------------------------------------
@@ -284,7 +254,7 @@ def test_onnx_runtime_answers_alike(exported, name):
     assert known["height"] == images.shape[1]
 
 
-@pytest.mark.parametrize("name", ["anchornet", "masked", "warped"])
+@pytest.mark.parametrize("name", ["anchornet", "warped"])
 def test_litert_answers_alike(exported, name):
     interpreters = pytest.importorskip("ai_edge_litert.interpreter")
     _, _, expected = answered(exported, name, "image")
@@ -300,13 +270,15 @@ def test_litert_answers_alike(exported, name):
             np.testing.assert_allclose(value, wanted, atol=1e-4, err_msg=key)
 
 
-def test_what_a_format_cannot_express_is_named(exported, tmp_path):
-    path = exported["patches"].path
+def test_what_a_format_cannot_express_is_named(tmp_path):
+    model = patch_classifier(tiny.localizer(), colour_classifier(), 1)
+    model.save(tmp_path / "patches.keras")
+    output = tmp_path / "saved"
     with pytest.raises(ValueError, match="LiteRT cannot express patches: .* Unpack"):
-        export_formats(path, output=tmp_path, formats=("litert", "onnx"))
-    assert not list(tmp_path.rglob("*.*"))
+        export_formats(tmp_path / "patches.keras", output=output, formats=("litert",))
+    assert not [path for path in output.rglob("*") if path.is_file()]
     with pytest.raises(ValueError, match="formats among .*'tflite'"):
-        export_formats(path, output=tmp_path, formats=("tflite",))
+        export_formats(tmp_path, output=output, formats=("tflite",))
 
 
 # ---- warm-up -----------------------------------------------------------------------

@@ -101,8 +101,8 @@ def export_formats(
     name = name or trained.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name in FORMATS:
         raise ValueError(
-            "Expected a name of letters, digits, '.', '_' and '-'. "
-            f"Received: name={name!r}"
+            "Expected a name of letters, digits, '.', '_' and '-', and none of "
+            f"{', '.join(FORMATS)}. Received: name={name!r}"
         )
     parent = pathlib.Path(output) / name
     version = _free_version(parent, version)

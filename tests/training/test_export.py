@@ -13,7 +13,8 @@ from pipelines.decoding import decode_image
 from tests.training import tiny_models as tiny
 from tests.training.test_localize import colour_classifier, looped
 from training.predict import read_images
-from training.serving import export, signatures
+from training.serving import signatures
+from training.serving.export import export
 from training.trained import load_trained, outputs_of
 
 pytestmark = pytest.mark.skipif(

@@ -15,6 +15,14 @@ from training.viewer import server
 pytest.importorskip("flask", reason="The viewer needs Flask (extra: view)")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in a terminal: processes of a background job or of xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A working directory with a run and images beside it."""

@@ -23,6 +23,7 @@ from pipelines.masks import (
 from training import strategy
 from training.feed import VALIDATION_BATCH, ImageFeed
 from training.run import Run
+from training.true_maps import MODES, check_true_maps, true_maps
 
 # Name of the map model in a run's `checkpoints`.
 MAP_MODEL = "map_model.keras"
@@ -40,6 +41,11 @@ def reads_maps(recipe):
         and recipe.mask_strength > 0
         and recipe.mask_control != "constant"
     )
+
+
+def reads_true_maps(recipe):
+    """Whether the logits depend on what is known of the images, so on no model."""
+    return recipe.map_mode in MODES and reads_maps(recipe)
 
 
 def load_map_model(path):
@@ -89,10 +95,14 @@ def check_map_model(recipe):
     """Raises what is wrong with the `map_model` of a recipe that needs one.
 
     Raises:
-        ValueError: If the recipe names none.
+        ValueError: If the recipe names none, or wants the true maps of objects that
+            are not known.
         FileNotFoundError: If there is no such file.
     """
     if not reads_maps(recipe):
+        return
+    if reads_true_maps(recipe):
+        check_true_maps(recipe)
         return
     if not recipe.map_model:
         raise ValueError(
@@ -120,8 +130,9 @@ class MapFeed(ImageFeed):
 
     Maps are computed once for all images and kept beside the model that makes them,
     where all runs find them; with `map_mode` "online" they are computed for every
-    augmented image. Where the logits do not depend on maps there is no map model, and
-    the maps are zeros.
+    augmented image, and with `true_mask` and `true_box` there is no map model, see
+    `training.true_maps`. Where the logits do not depend on maps there is none either,
+    and the maps are zeros.
 
     Args:
         recipe: `Recipe` of the method `attention_masked_residual`.
@@ -145,6 +156,11 @@ class MapFeed(ImageFeed):
         self.map_model = None
         if not reads_maps(recipe) or recipe.map_mode == "end_to_end":
             self.maps = self._no_maps()
+            return
+        if reads_true_maps(recipe):
+            self.maps = {
+                name: true_maps(recipe, self.splits[name][0]) for name in self._names()
+            }
             return
         self.map_model = load_map_model(recipe.map_model)
         if recipe.map_mode == "online":

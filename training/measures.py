@@ -1,7 +1,8 @@
 """What a comparison reports of a trained run."""
 
 from training import features
-from training.evaluate import evaluate_model
+from training.evaluate import evaluate_model, score
+from training.methods import method_of
 from training.trained import load_trained
 
 
@@ -15,6 +16,10 @@ def accuracy(run, splits):
         `(metric, value)`.
     """
     split = held_out(splits)
+    method = method_of(run.recipe)
+    fed = hasattr(method, "fed_logits") and method.fed_logits(run, *splits[split])
+    if fed:
+        return f"{split}_accuracy", 100.0 * score(*fed)["accuracy"]
     model = load_trained(run.workdir, "last").judged
     result = evaluate_model(model, *splits[split], batch_size=256)
     return f"{split}_accuracy", 100.0 * result["accuracy"]

@@ -60,7 +60,8 @@ class Recipe:
             `none`.
         map_model: Folder of a run, or model file, that makes the attention maps.
         map_mode: Whether maps are `cached`, made `online` of the augmented images, or
-            learned `end_to_end`.
+            learned `end_to_end`; or, of a data set whose objects are known, `true_mask`
+            or `true_box`: no model's maps but the object's mask, or its box.
         map_cache: Folder of maps made by `keras-attn masks`; empty: beside the
             `map_model`.
         batch_size: Images in a step, over all devices.
@@ -239,7 +240,7 @@ CHOICES = {
     "stem": ("patch", "native"),
     "mask_target": ("shortcut", "branch", "literal", "none"),
     "mask_control": ("none", "constant", "shuffled"),
-    "map_mode": ("cached", "online", "end_to_end"),
+    "map_mode": ("cached", "online", "end_to_end", "true_mask", "true_box"),
     "schedule": ("steps", "cosine"),
     "optimizer": ("adam", "adamw", "sgd"),
     "weight_decay_mode": ("l2", "decoupled"),

@@ -10,7 +10,8 @@ Each has
 and may have
 
 - `check(recipe)`: raises ValueError or FileNotFoundError for what is missing or wrong,
-- `control_model(model, run)`: what a control is evaluated as, or `None`.
+- `control_model(model, run)`: what a control is evaluated as, or `None`,
+- `fed_logits(run, images, labels)`: of a run that reads more than images, or `None`.
 """
 
 import importlib

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_attn.models.masked_resnet import masked_resnet
@@ -15,6 +16,7 @@ from training.map_feed import (
     load_map_model,
     network_size,
     reads_maps,
+    reads_true_maps,
 )
 
 # Depth and kind of block.
@@ -95,8 +97,18 @@ def serving_model(model, run):
     """From images of any size alone, with the map computed inside.
 
     Outputs are the logits, the masks, and `attention_map` where there is a generator.
+
+    Raises:
+        ValueError: If the network takes the true maps of objects, which no image has by
+            itself.
     """
     recipe, spec = run.recipe, spec_of(model)
+    if reads_true_maps(recipe):
+        raise ValueError(
+            "Expected a run whose maps can be made of an image. Received: "
+            f"{run.workdir}, trained with map_mode={recipe.map_mode}, what is known of "
+            f"the objects in {recipe.dataset}. `keras-attn reproduce` judges such runs."
+        )
     end_to_end = recipe.map_mode == "end_to_end" and reads_maps(recipe)
     if end_to_end and network_size(recipe) == recipe.image_size:
         return model
@@ -111,6 +123,29 @@ def serving_model(model, run):
         served = _network(recipe, spec, fitted, zeros)
     _copy_weights(model.layers, model, served)
     return served
+
+
+def fed_logits(run, images, labels):
+    """Of a run with the true maps of objects, which is no model of images alone.
+
+    Args:
+        run: `Run`.
+        images, labels: Of its data set.
+
+    Returns:
+        `(logits, labels)` of the last epoch's model, both in the order of its
+        validation; `None` for a run that can be served.
+    """
+    if not reads_true_maps(run.recipe):
+        return None
+    model = run.load_model("last")
+    splits = {"train": (images[:0], labels[:0]), "validation": (images, labels)}
+    batches = make_feed(run.recipe, splits, spec_of(model)).validation()
+    found = [
+        (ops.convert_to_numpy(model(pair, training=False)["logits"]), given)
+        for pair, given in batches
+    ]
+    return tuple(np.concatenate(each) for each in zip(*found, strict=True))
 
 
 def control_model(model, run):

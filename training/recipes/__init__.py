@@ -10,6 +10,7 @@ from training.recipes import (
     anchornet_table4,
     attention_masked_residual_figure4,
     attention_masked_residual_table3,
+    attention_masked_residual_true_maps,
     class_embedding_figure3,
     class_embedding_figure4,
     class_embedding_figure5,
@@ -45,6 +46,7 @@ FAMILIES = (
     volumetric_transformer_alignment,
     attention_masked_residual_table3,
     attention_masked_residual_figure4,
+    attention_masked_residual_true_maps,
     dino,
 )
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from pipelines.generated import generate
 from training import map_feed, reproduce, results
 from training.methods import attention_masked_residual as method
 from training.recipe import Recipe
+from training.recipes import get_experiment
 from training.trained import load_trained
 from training.true_maps import true_maps
 
@@ -107,6 +110,26 @@ def test_a_row_is_trained_and_judged_with_its_maps(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, logits, atol=1e-4)
     np.testing.assert_array_equal(given, labels)
     assert line["value"] == pytest.approx(100 * (logits.argmax(-1) == labels).mean())
+
+
+def test_rows_differ_in_nothing_but_their_maps_and_masks():
+    rows = get_experiment("attention_masked_residual_true_maps_generated").rows
+    same = {
+        "name": "",
+        "row": "",
+        "mask_strength": 1.0,
+        "mask_target": "shortcut",
+        "mask_control": "none",
+        "map_mode": "cached",
+    }
+    assert len({dataclasses.replace(row.recipe, **same) for row in rows}) == 1
+    # Only one needs a model.
+    needing = [row.label for row in rows if needs_model(row.recipe)]
+    assert needing == ["a1_attention"]
+
+
+def needs_model(recipe):
+    return map_feed.reads_maps(recipe) and not map_feed.reads_true_maps(recipe)
 
 
 def test_says_what_has_no_known_objects(data):

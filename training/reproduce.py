@@ -244,5 +244,8 @@ def _command(name, data, seeds, rows, overrides):
     if rows:
         words += ["--rows", *rows]
     for assignment in overrides:
-        words += ["--set", assignment]
+        key, _, value = assignment.partition("=")
+        # Where it lies here tells others nothing.
+        is_place = pathlib.Path(value).exists() and pathlib.Path(value).parts[1:]
+        words += ["--set", f"{key}=PATH" if is_place else assignment]
     return shlex.join(words)

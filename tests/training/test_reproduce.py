@@ -167,3 +167,12 @@ def test_figure5_shares_the_runs_of_table1():
     ]
     for row in figure.rows:
         assert row.recipe == known[row.label]
+
+
+def test_the_command_in_the_results_names_no_place_of_this_machine(tmp_path):
+    overrides = ["epochs=1", f"map_model={tmp_path}", "dataset=folder"]
+    command = reproduce._command("any", str(tmp_path), 2, None, overrides)
+    assert command == (
+        "keras-attn reproduce any --data PATH --seeds 2 --set epochs=1 "
+        "--set map_model=PATH --set dataset=folder"
+    )

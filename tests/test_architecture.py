@@ -24,6 +24,7 @@ ALLOWED_PACKAGES = {
     "keras_attn": {"keras_attn"},
     "pipelines": {"pipelines", "keras_attn"},
     "training": {"training", "pipelines", "keras_attn"},
+    "examples": {"pipelines", "keras_attn"},
 }
 # Inside keras_attn a room may import from itself and from those before it.
 ROOMS = ["ops", "layers", "models", "explain", "convert"]

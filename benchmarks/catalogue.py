@@ -117,8 +117,8 @@ BENCHMARKS = {
     ),
     "explanations": Benchmark(
         ALL_BACKENDS,
-        "time of an explanation per image (224x224, called layer by layer), relative to "
-        "the same network's `forward pass`",
+        "time of an explanation per image (224x224, called layer by layer), relative "
+        "to the same network's `forward pass`",
         {},
     ),
     "second_order_pooling": Benchmark(

@@ -119,7 +119,7 @@ def load_trained(path, checkpoint="best", classifies=True):
 
 
 def read_model(path):
-    """The model of a `.keras` file, of whatever kind; a `ValueError` if it is broken."""
+    """The model of a `.keras` file of any kind; a `ValueError` if it is broken."""
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"Expected a .keras file. Received: {path}, which is none or is damaged."

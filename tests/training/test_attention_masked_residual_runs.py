@@ -1,4 +1,4 @@
-"""From a transformer that was trained without labels to networks masked with its maps."""
+"""From a transformer trained without labels to networks masked with its maps."""
 
 import keras
 import matplotlib.image

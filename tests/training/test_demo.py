@@ -26,7 +26,9 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     assert pictures == {path.name for path in images} | {"overview.png"}
     assert (tmp_path / "saved_models/demo/1/saved_model.pb").exists()
     assert f"{run.workdir / 'report.html'}: open it" in text
-    assert f"{100 * result['accuracy']:.1f}" in (run.workdir / "report.html").read_text()
+    assert (
+        f"{100 * result['accuracy']:.1f}" in (run.workdir / "report.html").read_text()
+    )
     assert f"keras-attn view {run.workdir}" in text
     assert "keras-attn serve saved_models" in text
 

@@ -25,6 +25,15 @@ EXPERIMENTS = (
     ),
     Experiment(
         method="dino",
+        table="transfer",
+        dataset="cifar10",
+        title="DINO on CIFAR-10: attention on the object, generated set",
+        rows=(Row("dino", DINO_RECIPES["cifar10_vit_mini_4_dino"]),),
+        study="attention_on_generated",
+        runs_of="dino_knn_cifar10",
+    ),
+    Experiment(
+        method="dino",
         table="attention",
         dataset="generated",
         title="DINO: attention of the class token on the object",

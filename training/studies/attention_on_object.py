@@ -33,29 +33,47 @@ def study(runs, sources):
     for label, run in runs.items():
         images, source, indices = annotated(run, sources[label], ["mask", "box"])
         chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
-        masks = np.asarray(source.annotations["mask"][chosen], bool)
-        shown = masks.any(axis=(1, 2))
-        chosen, masks = chosen[shown], masks[shown]
-        boxes = box_masks(source.annotations["box"][chosen], *masks.shape[1:])
-        spec = image_spec(run.recipe, source)
-        trained = head_maps(run.load_model("last"), images[chosen])
-        mean = trained.mean(axis=-1)
-        heads = np.moveaxis(trained, -1, 0)
-        best = heads[np.argmax([share(maps, masks) for maps in heads])]
-        initial = dino.initial_network(run.recipe, spec)
-        maps = {
-            label: mean,
-            "best_head": best,
-            "other_image": np.roll(mean, 1, axis=0),
-            "random_initialization": head_maps(initial, images[chosen]).mean(axis=-1),
-            "uniform": np.ones_like(mean),
-        }
-        lines += [
-            (row, metric, 100 * share(values, regions))
-            for row, values in maps.items()
-            for metric, regions in zip(METRICS, (masks, boxes), strict=True)
-        ]
+        masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
+        initial = dino.initial_network(run.recipe, image_spec(run.recipe, source))
+        trained = run.load_model("last")
+        shares = compare(label, trained, initial, images[chosen], masks, boxes)
+        lines += [(row, METRICS[which], value) for row, which, value in shares]
     return lines
+
+
+def compare(label, trained, initial, images, masks, boxes):
+    """The rows above, for a network and what it was before its first step.
+
+    Args:
+        label: Name of the trained row.
+        trained, initial: Models of `vit` with their preprocessing.
+        images: `(images, height, width, 3)`, 8-bit.
+        masks: `(images, height, width)` booleans; images that show nothing are left
+            out.
+        boxes: `(images, 4)`, `(y0, x0, y1, x1)` in pixels.
+
+    Returns:
+        `(row, which, value)`, `which` 0 for masks and 1 for boxes, in per cent.
+    """
+    masks = np.asarray(masks, bool)
+    shown = masks.any(axis=(1, 2))
+    images, masks, boxes = np.asarray(images)[shown], masks[shown], boxes[shown]
+    regions = masks, box_masks(boxes, *masks.shape[1:])
+    of_heads = head_maps(trained, images)
+    mean = of_heads.mean(axis=-1)
+    heads = np.moveaxis(of_heads, -1, 0)
+    maps = {
+        label: mean,
+        "best_head": heads[np.argmax([share(values, masks) for values in heads])],
+        "other_image": np.roll(mean, 1, axis=0),
+        "random_initialization": head_maps(initial, images).mean(axis=-1),
+        "uniform": np.ones_like(mean),
+    }
+    return [
+        (row, which, 100 * share(values, region))
+        for row, values in maps.items()
+        for which, region in enumerate(regions)
+    ]
 
 
 def head_maps(network, images):

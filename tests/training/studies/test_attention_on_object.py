@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from keras_attn.models.vit import VIT_SIZES, attention_of
+from pipelines.generated import generate
 from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
 from training import dino, fit
-from training.studies import attention_on_object
+from training.studies import attention_on_generated, attention_on_object
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
@@ -86,3 +87,21 @@ def test_rows_of_a_run(monkeypatch):
     top, left, bottom, right = source.annotations["box"][chosen].T
     area = ((bottom - top) * (right - left)).mean() / 32**2
     assert found["uniform", "attention_in_box"] == pytest.approx(100 * area)
+
+
+def test_runs_on_other_images_are_judged_on_generated_ones(monkeypatch):
+    monkeypatch.setitem(VIT_SIZES, "tiny", TINY_SIZE)
+    monkeypatch.setattr(attention_on_generated, "EXAMPLES", 30)
+    monkeypatch.setattr(attention_on_generated, "DIFFICULTIES", (0.5,))
+    recipe = tiny_recipe()
+    run, source = Untrained(recipe), fit.load_source_of(recipe)
+    lines = attention_on_generated.study({"dino": run}, {"dino": source})
+    found = {(row, metric): value for row, metric, value in lines}
+    data = generate(30, image_size=recipe.image_size, difficulty=0.5)
+    attention = np.asarray(attention_of(run.network)(data.images))
+    maps = attention[:, :, 0, 1:].reshape(30, 2, 8, 8).mean(axis=1)
+    on_object = 100 * counted(maps, data.masks)
+    assert found["dino", "attention_on_object_0.5"] == pytest.approx(on_object)
+    area = 100 * data.masks.mean()
+    assert found["uniform", "attention_on_object_0.5"] == pytest.approx(area)
+    assert len(found) == 10

@@ -1,7 +1,7 @@
 """Does a transformer trained on other images attend to the generated set's objects?
 
-As `training.studies.attention_on_object`, for runs on any data set: of the generated set
-`EXAMPLES` images at the run's size for each of `DIFFICULTIES`. Metrics:
+As `training.studies.attention_on_object`, for runs on any data set, but on `EXAMPLES`
+generated images at the run's size for each of `DIFFICULTIES`. Metrics:
 `attention_on_object_0.25`, `attention_in_box_0.25` and so on. `best_head` is chosen for
 each difficulty.
 """

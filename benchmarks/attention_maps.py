@@ -25,13 +25,13 @@ def run(quick):
     for label, size in list(SIZES.items())[: 1 if quick else None]:
         for dtype in DTYPES:
             images = np.random.default_rng(0).normal(
-                size=(2 if quick else 8, IMAGE_SIZE, IMAGE_SIZE, 3)
+                size=(2 if quick else 4, IMAGE_SIZE, IMAGE_SIZE, 3)
             )
             images = images.astype("float32")
             cases = ours(size, dtype, images)
             if importlib.util.find_spec("torch"):
                 cases |= plain_pytorch(size, dtype, images)
-            seconds = measure.interleaved(cases, 3 if quick else 9)
+            seconds = measure.interleaved(cases, 3 if quick else 5)
             rows += measurements(seconds, len(images), f"{label}, {dtype}")
     return rows
 

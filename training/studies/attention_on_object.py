@@ -8,8 +8,8 @@ over its pixels. Rows:
 
 - a row's own label: the trained teacher,
 - `best_head`: its head with the most attention on objects, chosen on these images,
-- `other_image`: the trained teacher's maps of other images, so what is known of where
-  objects are on average,
+- `other_image` and `best_head_other_image`: these maps of other images, so what is known
+  of where objects are on average,
 - `random_initialization`: the same network before its first step,
 - `uniform`: attention that is everywhere the same, the area of objects and of boxes.
 """
@@ -62,10 +62,12 @@ def compare(label, trained, initial, images, masks, boxes):
     of_heads = head_maps(trained, images)
     mean = of_heads.mean(axis=-1)
     heads = np.moveaxis(of_heads, -1, 0)
+    best = heads[np.argmax([share(values, masks) for values in heads])]
     maps = {
         label: mean,
-        "best_head": heads[np.argmax([share(values, masks) for values in heads])],
+        "best_head": best,
         "other_image": np.roll(mean, 1, axis=0),
+        "best_head_other_image": np.roll(best, 1, axis=0),
         "random_initialization": head_maps(initial, images).mean(axis=-1),
         "uniform": np.ones_like(mean),
     }

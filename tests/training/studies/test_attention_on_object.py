@@ -70,10 +70,12 @@ def test_rows_of_a_run(monkeypatch):
     assert masks.any(axis=(1, 2)).all()
     attention = np.asarray(attention_of(run.network)(images[chosen]))
     maps = attention[:, :, 0, 1:].reshape(-1, 2, 8, 8)
+    best = np.argmax([counted(maps[:, head], masks) for head in range(2)])
     on_object = {
         "dino": counted(maps.mean(axis=1), masks),
         "best_head": max(counted(maps[:, head], masks) for head in range(2)),
         "other_image": counted(np.roll(maps.mean(axis=1), 1, axis=0), masks),
+        "best_head_other_image": counted(np.roll(maps[:, best], 1, axis=0), masks),
         "uniform": masks.mean(),
     }
     for row, value in on_object.items():
@@ -104,4 +106,4 @@ def test_runs_on_other_images_are_judged_on_generated_ones(monkeypatch):
     assert found["dino", "attention_on_object_0.5"] == pytest.approx(on_object)
     area = 100 * data.masks.mean()
     assert found["uniform", "attention_on_object_0.5"] == pytest.approx(area)
-    assert len(found) == 10
+    assert len(found) == 12

@@ -66,8 +66,7 @@ DINO_RECIPES = {
         # Some five minutes. Attention falls on the object where nothing else tells the
         # images apart: every view is grey, for each background has colours of its own;
         # views show the whole object or most of it; and one block cannot gather what it
-        # knows in the background's cells before the class token looks. The published
-        # colours, crops and three blocks put 4 % of the attention on the object.
+        # knows in the background's cells before the class token looks; see docs/masks.md.
         DinoRecipe(
             name="generated_vit_mini_8_dino",
             image_size=64,

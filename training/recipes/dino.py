@@ -1,11 +1,12 @@
 """DINO on two cores: what its embeddings and its attention are worth.
 
-Commands: `keras-attn reproduce dino_knn_cifar10 [--data PATH]` and
-`keras-attn reproduce dino_attention_generated`.
-Cost: some 40 and 10 minutes a seed on two busy cores.
-Expected: neighbours better than those of random initialisation and about as good as
-those of raw pixels after six epochs; attention that tells objects from backgrounds but
-falls on the backgrounds, each of which is its image's own. No paper trains so little.
+Commands: `keras-attn reproduce dino_knn_cifar10 [--data PATH]`, `keras-attn reproduce
+dino_transfer_cifar10 [--data PATH]` on the same run, and `keras-attn reproduce
+dino_attention_generated`.
+Cost: some 50 and 5 minutes a seed on two idle cores.
+Expected: neighbours far better than those of random initialisation and better than those
+of raw pixels; more attention on the object than uniform attention and than maps of other
+images have there. No paper trains so little.
 """
 
 from training.dino_recipes import DINO_RECIPES

@@ -4,9 +4,9 @@ Commands: `keras-attn reproduce dino_knn_cifar10 [--data PATH]`, `keras-attn rep
 dino_transfer_cifar10 [--data PATH]` on the same run, and `keras-attn reproduce
 dino_attention_generated`.
 Cost: some 50 and 5 minutes a seed on two idle cores.
-Expected: neighbours far better than those of random initialisation and better than those
-of raw pixels; more attention on the object than uniform attention and than maps of other
-images have there. No paper trains so little.
+Expected: neighbours far better than those of random initialisation and better than
+those of raw pixels; more attention on the object than uniform attention and than maps
+of other images have there. No paper trains so little.
 """
 
 from training.dino_recipes import DINO_RECIPES

@@ -8,8 +8,8 @@ over its pixels. Rows:
 
 - a row's own label: the trained teacher,
 - `best_head`: its head with the most attention on objects, chosen on these images,
-- `other_image`, `best_head_other_image`: these maps of other images, so what is known of
-  where objects are on average,
+- `other_image`, `best_head_other_image`: these maps of other images, so what is known
+  of where objects are on average,
 - `random_initialization`: the same network before its first step,
 - `uniform`: attention that is everywhere the same, the area of objects and of boxes.
 """

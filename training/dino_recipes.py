@@ -66,8 +66,8 @@ DINO_RECIPES = {
         # Some five minutes. Attention falls on the object where nothing else tells the
         # images apart: every view is grey, for each background has colours of its own;
         # views show the whole object or most of it; and one block cannot gather what it
-        # knows in the cells of the background before the class token looks. What each of
-        # these changed is in docs/masks.md.
+        # knows in the cells of the background before the class token looks. What each
+        # of these changed is in docs/masks.md.
         DinoRecipe(
             name="generated_vit_mini_8_dino",
             image_size=64,

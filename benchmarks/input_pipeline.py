@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.step_time import random_images, training_step
-from pipelines import build
+from keras_attn.pipelines.batches import build
 
 EXAMPLES = 20_000
 STEPS = 3

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from benchmarks import measure
 from keras_attn.models.masked_resnet import masked_resnet
-from pipelines.augment import sampled_transforms
-from pipelines.build import training_batches
-from pipelines.compute_maps import as_floats
-from pipelines.masks import masked_batches, placed_maps
+from keras_attn.pipelines.attention_maps.batches import masked_batches, placed_maps
+from keras_attn.pipelines.attention_maps.compute import as_floats
+from keras_attn.pipelines.augment.operations import sampled_transforms
+from keras_attn.pipelines.batches.build import training_batches
 
 BATCH_SIZE = 128
 # In an epoch of the input pipeline.

@@ -11,7 +11,7 @@ import statistics
 import numpy as np
 
 from benchmarks import measure
-from training import nearest
+from keras_attn.training.retrieval import nearest
 
 COUNT, QUICK_COUNT = 1_000_000, 20_000
 DIMENSION, LATENT = 2048, 16

@@ -125,7 +125,7 @@ def _clients(protocol, address, bodies, clients, seconds):
 @contextlib.contextmanager
 def _server(folder):
     """Runs the command, and yields the address of each protocol."""
-    command = [sys.executable, "-m", "training.cli", "serve", str(folder)]
+    command = [sys.executable, "-m", "keras_attn.training.cli", "serve", str(folder)]
     ports = ["--port", "0", "--rest-port", "0", "--max-batch", str(max(CLIENTS))]
     log = folder.parent / "server.log"
     with open(log, "w") as file:
@@ -156,9 +156,9 @@ def _server(folder):
 
 def _export(folder):
     from keras_attn.preprocessing import ImageSpec
-    from training.fit import make_model
-    from training.recipe import Recipe
-    from training.serving.export import export
+    from keras_attn.training.fit.train import make_model
+    from keras_attn.training.recipes.schema import Recipe
+    from keras_attn.training.serving.export import export
 
     names = tuple(f"class {number}" for number in range(CLASSES))
     spec = ImageSpec(IMAGE_SIZE, IMAGE_SIZE, class_names=names)

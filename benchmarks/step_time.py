@@ -5,8 +5,8 @@ import numpy as np
 
 from benchmarks import measure
 from keras_attn.preprocessing import ImageSpec
-from training.fit import compile_model, make_model
-from training.recipe import Recipe
+from keras_attn.training.fit.train import compile_model, make_model
+from keras_attn.training.recipes.schema import Recipe
 
 ROWS = ("baseline", "aux", "class_embedding")
 BATCH_SIZE = 128

@@ -12,7 +12,7 @@ import pathlib
 
 import keras
 
-from training import results
+from keras_attn.training.runs.environment import commit, hardware, versions
 
 
 def main(arguments=None):
@@ -28,9 +28,9 @@ def main(arguments=None):
             "benchmark": options.name,
             **dataclasses.asdict(measurement),
             "backend": keras.backend.backend(),
-            "commit": results.commit(),
-            "versions": results.versions(),
-            "hardware": results.hardware(),
+            "commit": commit(),
+            "versions": versions(),
+            "hardware": hardware(),
         }
         for measurement in benchmark.run(options.quick)
     ]

@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
-from pipelines.generated import generate
+from keras_attn.pipelines.generated import generate
 
 # Set by the tests, to see that everything runs: tiny sizes, no downloads.
 QUICK = bool(os.environ.get("EXAMPLES_QUICK"))

@@ -58,8 +58,9 @@ for name, tensor in model.output.items():
 # ## Training
 #
 # The consistency loss compares images of a class within the batch, so batches are to
-# hold several of each: with more than about ten classes use `pipelines.pairs`, or
-# `keras-attn train` with a recipe of the method, which does all of this and resumes.
+# hold several of each: with more than about ten classes use
+# `keras_attn.pipelines.batches.pairs`, or `keras-attn train` with a recipe of the
+# method, which does all of this and resumes.
 #
 # First the new layers alone, so that their random gradients do not spoil the features,
 # then everything at a tenth of the learning rate. Batch normalisation stays frozen, as

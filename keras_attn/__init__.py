@@ -1,16 +1,16 @@
 """keras-attn: attention and localisation for image classifiers, in Keras 3."""
 
 from keras_attn import convert, explain, layers, losses, metrics, models, ops
-from keras_attn.accounting import (
+from keras_attn.early_exit.policy import ExitPolicy, ExitRule, fit_exit_policy
+from keras_attn.graph.calibration import estimate_margin_and_scale
+from keras_attn.graph.costs import (
     PatchCost,
     multiply_adds,
     patch_cost,
     trainable_params,
 )
-from keras_attn.calibration import estimate_margin_and_scale
-from keras_attn.exit_policy import ExitPolicy, ExitRule, fit_exit_policy
+from keras_attn.graph.insert import insert
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
-from keras_attn.surgery import insert
 from keras_attn.version import __version__
 
 __all__ = [

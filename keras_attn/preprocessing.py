@@ -5,6 +5,8 @@ import dataclasses
 import keras
 from keras import ops
 
+from keras_attn.graph.keras_graph import layers_of
+
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 
 
@@ -167,7 +169,7 @@ def spec_of(model):
     Raises:
         ValueError: If the model has no `ImagePreprocessing` layer.
     """
-    for layers in (model.layers, model._flatten_layers(include_self=False)):
+    for layers in (model.layers, layers_of(model)):
         for layer in layers:
             if isinstance(layer, ImagePreprocessing):
                 return layer.spec
@@ -175,3 +177,10 @@ def spec_of(model):
         f"Expected a model that carries its image spec. Received: {model.name!r}, "
         "without an ImagePreprocessing layer"
     )
+
+
+# Channel statistics of ImageNet, used where a data set has none of its own.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -12,6 +12,9 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops, tree
+from keras.src.legacy.saving.legacy_h5_format import (
+    save_weights_to_hdf5_group as save_legacy_weights,  # noqa: F401
+)
 from keras.src.testing import TestCase
 
 PACKAGE = "keras_attn"

@@ -1,8 +1,9 @@
 """The house rules that a program can check: imports, public names, test files."""
 
 import ast
+import configparser
 import importlib
-import sys
+import re
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,63 @@ PUBLIC_MODULES = [
     "keras_attn.models",
     "keras_attn.ops",
 ]
-# What each package of the repository may import from the others.
-ALLOWED_PACKAGES = {
-    "keras_attn": {"keras_attn"},
-    "pipelines": {"pipelines", "keras_attn"},
-    "training": {"training", "pipelines", "keras_attn"},
-    "examples": {"pipelines", "keras_attn"},
+# The folder of each package; installed, two of them lie inside `keras_attn`.
+FOLDERS = {
+    "keras_attn": "keras_attn",
+    "keras_attn.pipelines": "pipelines",
+    "keras_attn.training": "training",
 }
-# Inside keras_attn a room may import from itself and from those before it.
-ROOMS = ["ops", "layers", "models", "explain", "convert"]
+# Packages in the order in which they may import: each from those before it.
+PACKAGES = tuple(FOLDERS)
+# A room imports from itself and from those before it.
+ROOMS = {
+    "keras_attn": (
+        "_checks",
+        "version",
+        "ops",
+        "graph",
+        "preprocessing",
+        "early_exit",
+        "layers",
+        "losses",
+        "metrics",
+        "retrieval",
+        "models",
+        "explain",
+        "convert",
+    ),
+    "keras_attn.pipelines": (
+        "files",
+        "store",
+        "augment",
+        "images",
+        "generated",
+        "batches",
+        "sources",
+        "attention_maps",
+    ),
+    "keras_attn.training": (
+        "recipes",
+        "drawing",
+        "runs",
+        "methods",
+        "trained",
+        "data",
+        "fit",
+        "explain",
+        "retrieval",
+        "early_exit",
+        "evaluation",
+        "serving",
+        "experiments",
+        "viewer",
+        "demo",
+        "commands",
+        "cli",
+    ),
+}
+# What Keras keeps private is touched here alone.
+PRIVATE_KERAS = {"keras_attn/graph/keras_graph.py", "tests/harness.py"}
 
 
 def imports(path, package_root=ROOT):
@@ -61,45 +110,119 @@ def under(name, module):
     return name == module or name.startswith(module + ".")
 
 
-@pytest.mark.parametrize("package", ALLOWED_PACKAGES)
+def package_of(name):
+    """The package that a module belongs to, or `None` for other people's."""
+    found = [package for package in PACKAGES if under(name, package)]
+    return max(found, key=len) if found else None
+
+
+def room_of(name, package):
+    """The room of a module of a package, or `None` for the package itself."""
+    rest = name.removeprefix(package).lstrip(".")
+    return rest.split(".")[0] or None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_from_training_to_pipelines_to_keras_attn(package):
-    forbidden = set(ALLOWED_PACKAGES) | {"tests", "benchmarks"}
-    forbidden -= ALLOWED_PACKAGES[package]
-    assert files(package), f"No Python files in {package}"
-    found = offences(package, lambda name: name.split(".")[0] not in forbidden)
-    assert not found, "\n".join(found)
-
-
-def test_keras_attn_imports_keras_and_numpy_only():
-    third_party = {"keras", "numpy", "keras_attn"}
+    above = PACKAGES[PACKAGES.index(package) + 1 :]
+    others = {"tests", "benchmarks", "pipelines", "training"}
 
     def is_allowed(name):
-        top = name.split(".")[0]
-        return top in third_party or top in sys.stdlib_module_names
+        return package_of(name) not in above and name.split(".")[0] not in others
 
-    found = offences("keras_attn", is_allowed)
+    assert files(FOLDERS[package]), f"No Python files in {package}"
+    found = offences(FOLDERS[package], is_allowed)
     assert not found, "\n".join(found)
 
 
-def test_keras_attn_uses_no_private_keras():
-    found = offences("keras_attn", lambda name: not under(name, "keras.src"))
-    for path in files("keras_attn"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and ast.unparse(node) == "keras.src":
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno} uses keras.src")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_is_in_a_room(package):
+    folder = ROOT / FOLDERS[package]
+    modules = {path.relative_to(folder).parts[0] for path in folder.rglob("*.py")}
+    strays = {name.removesuffix(".py") for name in modules} - {"__init__"}
+    assert strays <= set(ROOMS[package]), "Add its room to ROOMS and to CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_downwards(package):
+    order, found = ROOMS[package], []
+    for path in files(FOLDERS[package]):
+        room = path.relative_to(ROOT / FOLDERS[package]).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for name in imports(path):
+            if package_of(name) != package:
+                continue
+            other = room_of(name, package)
+            # The package itself imports every room.
+            if other not in order or order.index(other) > order.index(room):
+                found.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_of_keras_attn_import_downwards(room):
-    above = [f"keras_attn.{name}" for name in ROOMS[ROOMS.index(room) + 1 :]]
+def is_private(part):
+    return part.startswith("_") and not part.endswith("__")
 
-    def is_allowed(name):
-        # The package itself imports every room.
-        return name != "keras_attn" and not any(under(name, room) for room in above)
 
-    found = offences(f"keras_attn/{room}", is_allowed)
+def test_no_private_name_crosses_rooms():
+    """`_name` is its module's own, and `_module` its folder's."""
+    found = []
+    for package, folder in FOLDERS.items():
+        for path in files(folder):
+            parent = path.parent.relative_to(ROOT / folder).parts
+            own_folder = ".".join([package, *parent])
+            for name in imports(path):
+                parts = name.split(".")
+                private = next(filter(is_private, parts), None)
+                if package_of(name) is None or private is None:
+                    continue
+                holder = ".".join(parts[: parts.index(private)])
+                is_module = (ROOT / module_path(holder) / f"{private}.py").is_file()
+                if not (is_module and under(own_folder, holder)):
+                    found.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not found, "\n".join(found)
+
+
+def module_path(name):
+    """Where a package lies in the repository."""
+    package = package_of(name)
+    rest = name.removeprefix(package).lstrip(".").replace(".", "/")
+    return f"{FOLDERS[package]}/{rest}"
+
+
+# Attributes of models, layers and tensors that Keras may change at any time.
+PRIVATE_ATTRIBUTES = re.compile(
+    r"(?<=\.)(_keras_history|_inbound_nodes|_flatten_layers|_nodes_by_depth|_nodes|_operations"
+    r"|_layers|_functional|_standardize_inputs)\b"
+)
+
+
+@pytest.mark.parametrize(
+    "folder", [*FOLDERS.values(), "tests", "benchmarks", "examples"]
+)
+def test_what_keras_keeps_private_is_touched_in_one_place(folder):
+    found = []
+    for path in files(folder):
+        name = str(path.relative_to(ROOT))
+        if name in PRIVATE_KERAS or name == "tests/test_architecture.py":
+            continue
+        found += [f"{name} imports {n}" for n in imports(path) if under(n, "keras.src")]
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if PRIVATE_ATTRIBUTES.search(line):
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
+def test_setup_lists_every_folder_with_modules():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = config["options"]["packages"].split()
+    found = {
+        ".".join([package, *path.relative_to(ROOT / folder).parent.parts])
+        for package, folder in FOLDERS.items()
+        for path in files(folder)
+    }
+    assert listed == sorted(found)
 
 
 def test_the_import_check_sees_every_kind_of_import(tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.graph.keras_graph import layers_of
+
 FOLDER = pathlib.Path(__file__).parent.parent / "examples"
 PAGE = FOLDER.parent / "docs" / "examples.md"
 EXAMPLES = sorted(
@@ -87,7 +89,7 @@ def test_explain_any_model(run, capsys):
 def test_all_methods_in_one_model(run):
     names = run("all_methods_in_one_model")
     model, answers = names["model"], names["answers"]
-    layers = {type(layer).__name__ for layer in model._flatten_layers()}
+    layers = {type(layer).__name__ for layer in layers_of(model)}
     assert layers >= {
         "AttentionMaskedResidual",
         "ClassEmbedding",

@@ -56,7 +56,7 @@ def test_links_lead_somewhere(path):
 
 
 def test_commands_and_options_exist():
-    from training.cli import parser
+    from keras_attn.training.cli import parser
 
     commands = re.sub(r"\\\n\s+", "", README)
     lines = re.findall(r"^keras-attn (.*?)(?:\s+#.*)?$", commands, re.MULTILINE)

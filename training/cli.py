@@ -3,8 +3,8 @@
 import os
 import sys
 
-from training.commands import add_all
-from training.commands.arguments import Commands, Parser
+from keras_attn.training.commands import add_all
+from keras_attn.training.commands.arguments import Commands, Parser
 
 # What a command may fail with through its input or its surroundings; all else is a
 # defect and shows its traceback.
@@ -56,7 +56,7 @@ def _is_expected(error):
     if isinstance(error, EXPECTED_ERRORS):
         return True
     # Only training raises it, so it is imported by then.
-    callbacks = sys.modules.get("training.callbacks")
+    callbacks = sys.modules.get("keras_attn.training.fit.callbacks")
     return callbacks is not None and isinstance(error, callbacks.NotFiniteError)
 
 

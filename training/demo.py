@@ -7,9 +7,13 @@ import time
 import numpy as np
 from PIL import Image
 
-from training import contents, evaluate, evaluation_report, explain, fit
-from training.recipes import DEFAULT, get_recipe
-from training.serving.export import export
+from keras_attn.training.data import describe
+from keras_attn.training.data.load import load_data, load_source_of
+from keras_attn.training.evaluation import evaluate, report
+from keras_attn.training.explain import files
+from keras_attn.training.fit.train import train
+from keras_attn.training.recipes.registry import DEFAULT, get_recipe
+from keras_attn.training.serving.export import export
 
 IMAGES = 6
 MISTAKES = 6
@@ -34,24 +38,24 @@ def demo(workdir="runs/demo"):
         print(f"[{time.perf_counter() - started:4.0f} s] {text}", flush=True)
 
     say(f"1/6 data: drawing {recipe.examples} images of the generated data set")
-    source = fit.load_source_of(recipe)
+    source = load_source_of(recipe)
     sheet = workdir / "data.png"
-    contents.write_sheet(source, sheet)
+    describe.write_sheet(source, sheet)
     say(f"    {sheet}: what they look like")
     say(f"2/6 train: {recipe.name}, {recipe.epochs} epochs")
-    run = fit.train(recipe, workdir / "model", source=source)
+    run = train(recipe, workdir / "model", source=source)
     say("3/6 evaluate: on the test images")
     print(evaluate.format_evaluation(evaluate.evaluate(run.workdir, "test")))
     say("4/6 explain: class maps over test images")
     folder = write_test_images(recipe, source, workdir / "images")
     output = workdir / "explained"
     shutil.rmtree(output, ignore_errors=True)
-    written, _ = explain.explain(run.workdir, [folder], output)
+    written, _ = files.explain(run.workdir, [folder], output)
     say(f"    {written[-1]}: look at this one first")
     say("5/6 export: a SavedModel for TF Serving, compared with the Keras model")
     say(f"    {export(run.workdir, name='demo')}")
     say("6/6 report: accuracy, calibration and the worst mistakes on one page")
-    page = evaluation_report.write_report(run.workdir, split="test", mistakes=MISTAKES)
+    page = report.write_report(run.workdir, split="test", mistakes=MISTAKES)
     say(f"    {page}: open it in a browser")
     say("done. Next:")
     print(
@@ -68,7 +72,7 @@ def demo(workdir="runs/demo"):
 
 def write_test_images(recipe, source, folder):
     """The first test images of different classes, as PNG files."""
-    _, splits = fit.load_data(recipe, source=source)
+    _, splits = load_data(recipe, source=source)
     images, labels = splits["test"]
     folder.mkdir(parents=True, exist_ok=True)
     _, first = np.unique(labels, return_index=True)

@@ -2,18 +2,17 @@
 
 import dataclasses
 import pathlib
-import zipfile
 
 import keras
-import numpy as np
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import spec_of
-from training.methods import method_of
-from training.resume import load_progress
-from training.run import Run
+from keras_attn.training.methods import method_of
+from keras_attn.training.runs.outputs import read_model
+from keras_attn.training.runs.run import Run
+from keras_attn.training.runs.state import load_progress
 
 CHECKPOINTS = ("best", "last")
 
@@ -74,8 +73,8 @@ class Trained:
 def load_trained(path, checkpoint="best", classifies=True):
     """Loads the model of a run folder, or a `.keras` file, as it is used.
 
-    A run's model is what its method makes of it, see `training.methods`; a file's is
-    without the outputs that only its training needs, whose names begin with
+    A run's model is what its method makes of it, see `keras_attn.training.methods`; a
+    file's is without the outputs that only its training needs, whose names begin with
     `auxiliary`.
 
     Args:
@@ -118,19 +117,6 @@ def load_trained(path, checkpoint="best", classifies=True):
     return trained
 
 
-def read_model(path):
-    """The model of a `.keras` file of any kind; a `ValueError` if it is broken."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"Expected a .keras file. Received: {path}, which is none or is damaged."
-        )
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
-
-
 def _check_outputs(model, path, classifies):
     output = model.output
     names = list(output) if isinstance(output, dict) else "without names"
@@ -153,84 +139,3 @@ def _check_class_names(trained):
             f"Expected a name for each of {count} classes. "
             f"Received: {trained.path} with {known} class names"
         )
-
-
-def with_outputs(model, names):
-    """The model with some of its outputs, weights shared; the rest is not computed.
-
-    Args:
-        model: Functional model with a dict of outputs.
-        names: Names of outputs; those that the model does not have are left out.
-    """
-    kept = {name: model.output[name] for name in names if name in model.output}
-    if len(kept) == len(model.output):
-        return model
-    return keras.Model(model.input, kept, name=model.name)
-
-
-def outputs_of(model, images, batch_size=128, names=None):
-    """Named outputs of the model.
-
-    Args:
-        model: Model with a dict of outputs.
-        images: `(examples, height, width, 3)`, raw pixels of the model's size; of a
-            model with several inputs a dict of them.
-        batch_size: Images at a time.
-        names: Outputs to compute, see `with_outputs`; `None`: all.
-
-    Returns:
-        Dict of NumPy arrays; real numbers in float32.
-
-    Raises:
-        ValueError: If the images do not fit the model, or an output is not finite.
-    """
-    if isinstance(images, dict):
-        images = {name: np.asarray(given) for name, given in images.items()}
-    else:
-        images = np.asarray(images)
-    for given in keras.tree.flatten(images):
-        _check_shape(given, model.inputs[0].shape[1:])
-    if names is not None:
-        model = with_outputs(model, names)
-    outputs = model.predict(images, batch_size=batch_size, verbose=0)
-    outputs = {name: _array(value) for name, value in outputs.items()}
-    for name, value in outputs.items():
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"Expected finite outputs. Received: NaN or infinite {name} from "
-                f"{model.name!r}; its training diverged."
-            )
-    return outputs
-
-
-def _check_shape(images, expected):
-    if images.ndim != 4 or not _fits(images.shape[1:], expected):
-        sizes = ", ".join("any" if size is None else str(size) for size in expected)
-        raise ValueError(
-            f"Expected images of shape (examples, {sizes}). Received: {images.shape}"
-        )
-
-
-def _fits(shape, expected):
-    """Whether a shape is the expected one, where `None` stands for any size."""
-    return all(
-        size is None or size == found
-        for found, size in zip(shape, expected, strict=True)
-    )
-
-
-def _array(value):
-    value = np.asarray(value)
-    # Whole numbers and booleans stay exact; NumPy itself knows no bfloat16.
-    return value if value.dtype.kind in "biu" else value.astype("float32")
-
-
-def softmax(logits):
-    """Softmax over the last axis, in float64."""
-    return np.exp(log_softmax(logits))
-
-
-def log_softmax(logits):
-    logits = np.asarray(logits, "float64")
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -24,31 +24,31 @@ PAGES = {
 }
 # Modules whose public functions and classes the reference has, by page.
 PIPELINES = (
-    "sources",
-    "source",
-    "splits",
-    "streaming",
-    "generated",
-    "augment",
-    "build",
-    "masks",
-    "multi_crop",
-    "pairs",
+    "sources.load",
+    "images.source",
+    "sources.splits",
+    "images.streaming",
+    "generated.dataset",
+    "augment.operations",
+    "batches.build",
+    "attention_maps.batches",
+    "batches.multi_crop",
+    "batches.pairs",
 )
 PROGRAM = (
-    "recipe",
-    "fit",
-    "run",
+    "recipes.schema",
+    "fit.train",
+    "runs.run",
     "trained",
-    "evaluate",
-    "mistakes",
-    "class_scores",
-    "evaluation_report",
-    "predict",
-    "explain",
-    "index",
-    "search",
-    "reproduce",
+    "evaluation.evaluate",
+    "evaluation.mistakes",
+    "evaluation.class_scores",
+    "evaluation.report",
+    "evaluation.predict",
+    "explain.files",
+    "retrieval.index",
+    "retrieval.search",
+    "experiments.reproduce",
     "serving.export",
 )
 FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
@@ -146,7 +146,8 @@ def reference():
         pages[title] = "\n\n".join([heading, *items, ""])
     for package, modules in (("pipelines", PIPELINES), ("training", PROGRAM)):
         items = [
-            f"::: {package}.{module}\n    options:\n      show_root_full_path: true\n"
+            f"::: keras_attn.{package}.{module}\n    options:\n"
+            "      show_root_full_path: true\n"
             for module in modules
             if _file_of(package, module).is_file()
         ]
@@ -184,7 +185,7 @@ def _file_of(package, module):
 
 def commands():
     """The help of every command."""
-    from training.cli import parser
+    from keras_attn.training.cli import parser
 
     lines = ["# Commands", "", "What `keras-attn COMMAND --help` prints.", ""]
     for name, each in _subparsers(parser(), "keras-attn"):

@@ -5,17 +5,11 @@ import math
 
 import numpy as np
 
-from keras_attn.convert.assign import (
-    CONVOLUTION,
-    LINEAR,
-    VECTOR,
-    Target,
-    check_weights,
-)
+from keras_attn._checks import pair
+from keras_attn.convert.assign import CONVOLUTION, LINEAR, VECTOR, Target, check_weights
 from keras_attn.convert.checkpoint import CheckpointError
 from keras_attn.convert.state_dict import read_state_dict, strip_prefix
 from keras_attn.models.vit import vit
-from keras_attn.ops.patches import pair
 from keras_attn.preprocessing import ImageSpec
 
 # The images that the authors evaluate on.

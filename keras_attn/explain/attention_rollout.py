@@ -8,12 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_attn.explain.gradients import no_gradients
-from keras_attn.explain.maps import (
-    checked_format,
-    finished,
-    image_position,
-    image_size,
-)
+from keras_attn.explain.maps import checked_format, finished, image_position, image_size
+from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.self_attention import SelfAttention
 
 HEADS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
@@ -112,7 +108,7 @@ def attention_rollout(
 def _recorded(model):
     """List that attention `(batch, heads, tokens, tokens)` goes into, as it is made."""
     attentions, changed = [], []
-    layers = {id(layer): layer for layer in model._flatten_layers()}
+    layers = {id(layer): layer for layer in layers_of(model, True)}
     try:
         for layer in layers.values():
             for kind, recording in RECORDINGS.items():

@@ -4,13 +4,7 @@ import keras
 from keras import ops
 
 from keras_attn.explain.gradients import no_gradients
-from keras_attn.explain.graph import FlatGraph, run
-from keras_attn.explain.maps import (
-    checked_format,
-    checked_labels,
-    finished,
-    image_size,
-)
+from keras_attn.explain.maps import checked_format, checked_labels, finished, image_size
 from keras_attn.explain.split import (
     image_index,
     leave_out_activation,
@@ -18,6 +12,7 @@ from keras_attn.explain.split import (
     producer,
     without_probabilities,
 )
+from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.layers.class_activation_map import ClassActivationMap
 
 # What may stand between pooling and classifier, and change no number.

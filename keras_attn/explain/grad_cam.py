@@ -3,12 +3,7 @@
 from keras import ops
 
 from keras_attn.explain.gradients import gradient_in_float32, no_gradients
-from keras_attn.explain.maps import (
-    checked_format,
-    checked_labels,
-    finished,
-    image_size,
-)
+from keras_attn.explain.maps import checked_format, checked_labels, finished, image_size
 from keras_attn.explain.split import split
 
 

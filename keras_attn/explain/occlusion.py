@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn._checks import pair
 from keras_attn.explain.gradients import no_gradients
 from keras_attn.explain.maps import (
     checked_format,
@@ -11,7 +12,6 @@ from keras_attn.explain.maps import (
     image_position,
     scaled,
 )
-from keras_attn.ops.patches import pair
 
 
 def occlusion(

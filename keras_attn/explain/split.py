@@ -5,7 +5,7 @@ import difflib
 
 import keras
 
-from keras_attn.explain.graph import FlatGraph, run
+from keras_attn.graph.flat import FlatGraph, run
 
 # What turns logits into probabilities; explanations are of the logits.
 TO_PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")

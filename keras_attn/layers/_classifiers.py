@@ -1,14 +1,8 @@
-"""What the layers that hold classifiers ask of them."""
+"""Helpers shared by layers that hold a classifier."""
 
-import keras
 from keras import ops
 
 SMALLEST_PROBABILITY = 1e-30
-
-
-def pair(size):
-    """`(height, width)` of a size that may be given as one number."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def build_classifier(classifier, sizes, channels):
@@ -34,17 +28,6 @@ def _check_sizes(classifier, sizes, channels):
             )
 
 
-def check_images(shape, patch_sizes):
-    """Raises where an image is smaller than a patch, as far as sizes are known."""
-    largest = [max(sizes) for sizes in zip(*patch_sizes, strict=True)]
-    pairs = zip(shape[1:3], largest, strict=True)
-    if any(size is not None and size < least for size, least in pairs):
-        raise ValueError(
-            f"Expected images of at least {largest[0]} x {largest[1]} pixels, the "
-            f"largest patch. Received: {shape[1]} x {shape[2]}"
-        )
-
-
 def number_of_classes(classifier, shape):
     """Width of the logits or probabilities for images of a shape."""
     shapes = classifier.compute_output_shape((None, *shape))
@@ -65,20 +48,3 @@ def logits_of(classifier, images, from_logits):
     if from_logits:
         return outputs
     return ops.log(ops.maximum(outputs, SMALLEST_PROBABILITY))
-
-
-@keras.saving.register_keras_serializable(package="keras_attn")
-class ImageSize(keras.layers.Layer):
-    """Passes images on, and refuses those of another shape than it was built for.
-
-    A functional model lets some of them through, to fail with less clear errors.
-    """
-
-    def build(self, input_shape):
-        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
-
-    def call(self, images):
-        return images
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import pair
 from keras_attn.ops.attention_maps import (
     AGGREGATES,
     INTERPOLATIONS,
@@ -9,7 +10,6 @@ from keras_attn.ops.attention_maps import (
     normalize_map,
     upsample,
 )
-from keras_attn.ops.patches import pair
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

@@ -1,14 +1,13 @@
 import keras
 from keras import ops
 
-from keras_attn.accounting import multiply_adds
+from keras_attn._checks import check_images, sides
+from keras_attn.graph.costs import multiply_adds
 from keras_attn.layers._classifiers import (
     SMALLEST_PROBABILITY,
     build_classifier,
-    check_images,
     logits_of,
     number_of_classes,
-    pair,
 )
 from keras_attn.ops.rows import apply_to_rows, can_gather
 
@@ -82,7 +81,7 @@ class ClassifyPatches(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.classifier = classifier
-        self.patch_sizes = [pair(size) for size in patch_sizes]
+        self.patch_sizes = [sides(size) for size in patch_sizes]
         self.max_patches = None if max_patches is None else list(max_patches)
         self.from_logits = from_logits
         self.gather = gather

@@ -1,6 +1,7 @@
 import keras
 
-from keras_attn.ops.patches import crop_patches, pair
+from keras_attn._checks import pair
+from keras_attn.ops.patches import crop_patches
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

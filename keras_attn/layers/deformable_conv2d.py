@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
+from keras_attn.graph.window_steps import WindowStep
 from keras_attn.ops.warp import bilinear_sample
-from keras_attn.ops.window_steps import WindowStep
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

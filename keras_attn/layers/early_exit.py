@@ -1,12 +1,12 @@
 import keras
 from keras import ops
 
-from keras_attn.accounting import multiply_adds, patch_cost
+from keras_attn._checks import sides
+from keras_attn.graph.costs import multiply_adds, patch_cost
 from keras_attn.layers._classifiers import (
     build_classifier,
     logits_of,
     number_of_classes,
-    pair,
 )
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
@@ -54,7 +54,7 @@ class EarlyExit(keras.layers.Layer):
         policy: Instead of thresholds, a serialisable object whose method
             `stop(stage, confidences)` takes all confidences so far, `(batch,
             stage + 1)`, and returns which images exit, `(batch,)`, such as
-            `keras_attn.exit_policy.ExitRule`.
+            `keras_attn.early_exit.policy.ExitRule`.
         from_logits: Whether the classifiers return logits; else probabilities.
         costs: Dict of the multiply-adds of one use of each network, `"resized"`,
             `"localizer"` and `"patch"`, a list with one number a branch. `None`:
@@ -117,7 +117,7 @@ class EarlyExit(keras.layers.Layer):
         self.max_patches = self.localize.max_patches
         self.iou_threshold = self.localize.iou_threshold
         self.coverage = self.localize.coverage
-        self.resized_size = pair(resized_size)
+        self.resized_size = sides(resized_size)
         self.policy = policy
         self.from_logits = from_logits
         self.costs = costs

@@ -1,12 +1,8 @@
 import keras
 from keras import ops
 
-from keras_attn.ops.patches import (
-    branch_decision,
-    check_selection,
-    localize_patches,
-    pair,
-)
+from keras_attn._checks import pair
+from keras_attn.ops.patches import branch_decision, check_selection, localize_patches
 
 # Section 4.1 of the AnchorNet paper: arguments of `LocalizePatches` for the branches
 # 63, 95 and 111. The tight ones are for looking at patches, the slack ones give many

@@ -15,7 +15,7 @@ class MarginSoftmax(keras.layers.Layer):
 
     Args:
         margin: The paper's `mu`; its estimate for a ResNet20 on CIFAR-10 is 2.5.
-            See `keras_attn.calibration.estimate_margin_and_scale`.
+            See `keras_attn.graph.calibration.estimate_margin_and_scale`.
         inverse_temperature: The paper's `epsilon`, positive.
         scale: The paper's `kappa`, positive, 17 in its experiments. It brings the
             output to the magnitude that BatchNormalization-ReLU has.

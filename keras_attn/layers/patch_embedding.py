@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_attn.ops.patches import pair
+from keras_attn._checks import pair
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

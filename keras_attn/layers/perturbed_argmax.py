@@ -21,7 +21,7 @@ class PerturbedArgmax(keras.layers.Layer):
 
     Args:
         margin: The paper's `mu`; its estimate for a ResNet20 on CIFAR-10 is 2.5.
-            See `keras_attn.calibration.estimate_margin_and_scale`.
+            See `keras_attn.graph.calibration.estimate_margin_and_scale`.
         inverse_temperature: The paper's `epsilon`, positive; the noise has the
             standard deviation `1 / epsilon`.
         samples: Number of draws, 600 in the paper.

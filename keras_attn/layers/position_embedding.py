@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_attn.ops.patches import pair
+from keras_attn._checks import pair
 from keras_attn.ops.resize import resize_positions
 
 

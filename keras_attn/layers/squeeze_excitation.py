@@ -10,7 +10,7 @@ class SqueezeExcitation(keras.layers.Layer):
     `x * gate(relu(mean(x) W1 + b1) W2 + b2)`, with the mean over all cells.
 
     The gate sees the whole map, so it widens no cell's window but scales all cells
-    alike; `keras_attn.ops.receptive_field` leaves it out and says so.
+    alike; `keras_attn.graph.receptive_field` leaves it out and says so.
 
     Args:
         units: Width of the hidden layer, at least 1.

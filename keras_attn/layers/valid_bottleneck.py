@@ -1,8 +1,8 @@
 import keras
 
+from keras_attn.graph.window_steps import WindowStep
 from keras_attn.layers._folding import normalized
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
-from keras_attn.ops.window_steps import WindowStep
 
 SHORTCUTS = ("top_left", "centre")
 

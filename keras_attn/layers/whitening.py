@@ -8,10 +8,11 @@ from keras_attn.ops.global_pooling import l2_normalize
 class Whitening(keras.layers.Layer):
     """Whitens descriptors: `(x - mean) projection`, scaled to length one.
 
-    Its weights come from `keras_attn.whitening`, as `layer.set_weights(pca_whitening(
-    descriptors, dimensions))`; before that it keeps the first dimensions of `x`. They
-    can be trained further, as Radenovic et al., "Fine-tuning CNN Image Retrieval with
-    No Human Annotation", do; `trainable=False` leaves them as they were learned.
+    Its weights come from `keras_attn.retrieval.whitening`, as
+    `layer.set_weights(pca_whitening( descriptors, dimensions))`; before that it keeps
+    the first dimensions of `x`. They can be trained further, as Radenovic et al.,
+    "Fine-tuning CNN Image Retrieval with No Human Annotation", do; `trainable=False`
+    leaves them as they were learned.
 
     Args:
         dimensions: How many to keep, or `None` for all.

@@ -17,8 +17,9 @@ class ConsistencyLoss(keras.losses.Loss):
 
     where the squared norm is over all channels at the location i. V' and V'' are the
     next such images in the batch, see `keras_attn.ops.triplets`, so batches have to be
-    in random order and hold several images of a class (`pipelines.pairs` makes them).
-    Under a strategy each device forms triplets of its own part of the batch.
+    in random order and hold several images of a class
+    (`keras_attn.pipelines.batches.pairs` makes them). Under a strategy each device
+    forms triplets of its own part of the batch.
 
     The paper sums over the locations: equal maps of 14x14 cells then cost 196 margins,
     5,880 for a margin of 30, and the task's loss counts for nothing beside it. The

@@ -17,19 +17,14 @@ from keras_attn.models.downstream import (
     build_downstream,
     downstream_normalization,
 )
-from keras_attn.models.early_exit import (
-    early_exit_classifier,
-    exit_table,
-    with_exits,
-)
+from keras_attn.models.early_exit import early_exit_classifier, exit_table, with_exits
 from keras_attn.models.feature_backbones import (
     FEATURE_BACKBONES,
     backbone_normalization,
     feature_backbone,
 )
 from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
-from keras_attn.models.localizer import as_localizer, branches_of
-from keras_attn.models.localizing import with_patches
+from keras_attn.models.localizer import as_localizer, branches_of, with_patches
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.registry import BACKBONES, build_model

@@ -1,4 +1,4 @@
-"""What the CIFAR backbones of the class-embedding paper share."""
+"""Layers and initialisers that the models share."""
 
 import keras
 from keras import layers
@@ -94,3 +94,20 @@ def classifier(inputs, features, patch_logits, num_classes, name, decay=0.0):
         )
     (source,) = keras.utils.get_source_inputs(inputs)
     return keras.Model(source, outputs, name=name)
+
+
+@keras.saving.register_keras_serializable(package="keras_attn")
+class ImageSize(keras.layers.Layer):
+    """Passes images on, and refuses those of another shape than it was built for.
+
+    A functional model lets some of them through, to fail with less clear errors.
+    """
+
+    def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
+
+    def call(self, images):
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_attn.layers._classifiers import check_images, pair
+from keras_attn._checks import check_images, sides
 from keras_attn.layers.early_exit import NETWORKS, EarlyExit
 from keras_attn.models.localizer import branches_of
 from keras_attn.models.patch_classifier import fitted_size, image_shape
@@ -57,7 +57,7 @@ def early_exit_classifier(
     """
     shape = image_shape(localizer, image_size)
     branches = branches_of(localizer, shape[:2])
-    check_images((None, *shape), [pair(each["patch_size"]) for each in branches])
+    check_images((None, *shape), [sides(each["patch_size"]) for each in branches])
     images = keras.Input(shape, dtype=localizer.inputs[0].dtype, name="images")
     layer = EarlyExit(
         localizer,
@@ -146,11 +146,11 @@ def _early_exit(model):
 def _resized_size(classifier, size, image):
     if size is None:
         size = tuple(classifier.inputs[0].shape[1:3])
-    if None in pair(size) and fitted_size(classifier) is not None:
+    if None in sides(size) and fitted_size(classifier) is not None:
         return image[:2]
-    if None in pair(size):
+    if None in sides(size):
         raise ValueError(
             "Expected `resized_size`, because `resized_classifier` takes images of any "
             f"size. Received: resized_size={size}"
         )
-    return pair(size)
+    return sides(size)

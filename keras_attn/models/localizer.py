@@ -5,9 +5,11 @@ import difflib
 import keras
 from keras import layers
 
+from keras_attn._checks import pair
+from keras_attn.graph.keras_graph import node_of
+from keras_attn.graph.receptive_field import receptive_field
 from keras_attn.layers.class_activation_map import ClassActivationMap
-from keras_attn.ops.patches import pair
-from keras_attn.ops.receptive_field import receptive_field
+from keras_attn.layers.localize_patches import LocalizePatches
 
 EVIDENCE = "evidence_"
 
@@ -52,7 +54,7 @@ def branches_of(model, image_size=None):
     for name, tensor in output.items():
         if name.startswith(EVIDENCE):
             field = receptive_field(model, tensor, image_size)
-            chosen = getattr(_maker(tensor).operation, "patch_size", None)
+            chosen = getattr(node_of(tensor).operation, "patch_size", None)
             field = field if chosen is None else field.centred(chosen)
             branches.append((name.removeprefix(EVIDENCE), field))
     branches.sort(key=lambda branch: branch[1].size[0] * branch[1].size[1])
@@ -152,7 +154,7 @@ def _head(classifier):
     dense, dropouts = None, []
     after = (layers.Activation, layers.Softmax, layers.Identity)
     while True:
-        node = _maker(tensor)
+        node = node_of(tensor)
         operation = node.operation
         if dense is None and isinstance(operation, layers.Dense):
             dense = operation
@@ -212,12 +214,57 @@ def _check_size(classifier, size, chosen):
         )
 
 
-def _maker(tensor):
-    """The layer call that a tensor comes from."""
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]
-
-
 def _one_or_both(numbers):
     rows, columns = numbers
     return rows if rows == columns else (rows, columns)
+
+
+def with_patches(localizer, max_patches, iou_threshold=0.3, coverage=1.0, name=None):
+    """A localiser with the patches that hold the most evidence for its class.
+
+    AnchorNet paper, section 3.3: the branch decides as in equations (6) to (8), then
+    algorithm 1 chooses patches on its map of the class, see `LocalizePatches`. One
+    model from image to class, boxes and evidence, which can be exported as it is.
+
+    Args:
+        localizer: Functional model with outputs `logits`, `logits_θ` and `evidence_θ`,
+            such as `anchornet` and what `as_localizer` returns. Its layers and weights
+            are shared.
+        max_patches: Most patches of an image, one integer or one for each branch.
+        iou_threshold: Patches overlap by less than this.
+        coverage: Share of the cells that patches are chosen among, one or one for each
+            branch.
+        name: Name of the model; by default the localiser's.
+
+    Returns:
+        Functional model with the localiser's outputs and
+
+        - `boxes` `(batch, K, 4)`, int32 `(y0, x0, y1, x1)`, half-open pixels of the
+          image, -1 where absent; `K` is the largest of `max_patches`,
+        - `scores` `(batch, K)`, float32, the evidence of each patch,
+        - `valid` `(batch, K)`, whether there is such a patch,
+        - `branch` `(batch,)`, int32, the place of the branch in `branches_of`.
+
+    Raises:
+        ValueError: If the model has no evidence, or an argument is out of its range.
+
+    Example:
+
+    >>> model = with_patches(anchornet((128, 160, 3), num_classes=10), (5, 3, 2))
+    >>> model.output["boxes"].shape
+    (None, 5, 4)
+    """
+    branches = branches_of(localizer)
+    names = [
+        f"{kind}_{branch['name']}"
+        for branch in branches
+        for kind in ("logits", "evidence")
+    ]
+    layer = LocalizePatches(
+        branches, max_patches, iou_threshold, coverage, name="patches"
+    )
+    chosen = layer({name: localizer.output[name] for name in names})
+    kept = {key: chosen[key] for key in ("boxes", "scores", "valid", "branch")}
+    return keras.Model(
+        localizer.input, {**localizer.output, **kept}, name=name or localizer.name
+    )

@@ -2,10 +2,11 @@
 
 import keras
 
-from keras_attn.accounting import patch_cost
-from keras_attn.layers._classifiers import ImageSize, check_images, pair
+from keras_attn._checks import check_images, sides
+from keras_attn.graph.costs import patch_cost
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
+from keras_attn.models.building import ImageSize
 from keras_attn.models.localizer import branches_of
 from keras_attn.preprocessing import ImagePreprocessing
 
@@ -66,7 +67,7 @@ def patch_classifier(
     shape = image_shape(localizer, image_size)
     branches = branches_of(localizer, shape[:2])
     images = keras.Input(shape, dtype=localizer.inputs[0].dtype, name="images")
-    check_images((None, *shape), [pair(each["patch_size"]) for each in branches])
+    check_images((None, *shape), [sides(each["patch_size"]) for each in branches])
     maps = localizer(ImageSize(name="image_size")(images))
     localize = LocalizePatches(
         branches,

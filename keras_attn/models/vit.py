@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_attn._checks import pair
+from keras_attn.graph.keras_graph import node_of
 from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.layers.position_embedding import PositionEmbedding
 from keras_attn.layers.transformer_block import EPSILON, TransformerBlock
 from keras_attn.models import building
-from keras_attn.ops.patches import pair
 
 # Width, number of blocks, number of heads. "mini" is for small images and processors.
 VIT_SIZES = {
@@ -248,10 +249,11 @@ def _find(model, block):
     tensor = output.get("tokens") if isinstance(output, dict) else None
     blocks = []
     while tensor is not None:
-        operation, index, _ = tensor._keras_history
+        node = node_of(tensor)
+        operation = node.operation
         if isinstance(operation, PatchEmbedding):
             break
-        inputs = operation._inbound_nodes[index].input_tensors
+        inputs = node.input_tensors
         tensor = inputs[0] if inputs else None
         if isinstance(operation, TransformerBlock):
             blocks.insert(0, (operation, tensor))

@@ -1,14 +1,14 @@
 """The papers' equations as pure functions on tensors: no weights, no state."""
 
+import importlib
+
 from keras_attn.ops.attention_maps import aggregate_heads, normalize_map, upsample
 from keras_attn.ops.boxes import heat_map_box, iou
 from keras_attn.ops.patches import branch_decision, crop_patches, localize_patches
 from keras_attn.ops.pooling import window_average
-from keras_attn.ops.receptive_field import ReceptiveField, receptive_field
 from keras_attn.ops.soft_maximizers import margin_softmax, perturbed_argmax
 from keras_attn.ops.triplets import triplets
 from keras_attn.ops.warp import bilinear_sample, cell_grid, warp
-from keras_attn.ops.window_steps import WindowStep
 
 __all__ = [
     "ReceptiveField",
@@ -30,3 +30,17 @@ __all__ = [
     "warp",
     "window_average",
 ]
+
+# Part of `keras_attn.graph`, which imports this package; public here since before.
+_IN_GRAPH = {
+    "ReceptiveField": "receptive_field",
+    "receptive_field": "receptive_field",
+    "WindowStep": "window_steps",
+}
+
+
+def __getattr__(name):
+    if name not in _IN_GRAPH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"keras_attn.graph.{_IN_GRAPH[name]}")
+    return getattr(module, name)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_attn.ops.patches import pair
+from keras_attn._checks import pair
 
 AGGREGATES = ("mean", "sum", "max", "min")
 NORMALIZATIONS = ("minmax", "scale")

@@ -7,10 +7,11 @@ shapes, so that it can be compiled and exported with the network.
 
 import fractions
 import math
-import numbers
 
 import numpy as np
 from keras import ops
+
+from keras_attn._checks import is_integer, is_number, pair
 
 # Coverages are taken as the nearest fraction with at most this denominator: 0.05 is
 # one twentieth, and 0.29 of 100 cells are 29 although 0.29 * 100 < 29 in floats.
@@ -257,34 +258,18 @@ def crop_patches(images, boxes, size):
     return ops.where(inside, patches, ops.zeros((), patches.dtype))
 
 
-def pair(name, value, minimum=None):
-    """`value` as a pair of integers `(rows, columns)`.
-
-    Raises:
-        ValueError: If it is neither an integer nor a pair of them, or too small.
-    """
-    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or not all(_is_integer(number, minimum) for number in both):
-        positive = "" if minimum is None else "positive "
-        raise ValueError(
-            f"Expected `{name}` to be a {positive}integer or a pair of them. "
-            f"Received: {name}={value!r}"
-        )
-    return tuple(int(number) for number in both)
-
-
 def check_selection(max_patches, iou_threshold, coverage, compat=False):
     """The thresholds after 1, 2, ... K - 1 accepted patches.
 
     Raises:
         ValueError: If an argument of `localize_patches` is out of its range.
     """
-    if not _is_integer(max_patches, minimum=1):
+    if not is_integer(max_patches, minimum=1):
         raise ValueError(
             "Expected `max_patches` to be a positive integer. "
             f"Received: max_patches={max_patches!r}"
         )
-    if not _is_number(coverage) or not 0 < coverage <= 1:
+    if not is_number(coverage) or not 0 < coverage <= 1:
         raise ValueError(
             f"Expected `coverage` to be in (0, 1]. Received: coverage={coverage!r}"
         )
@@ -297,21 +282,12 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
             f"of the {max_patches} patches. Received: iou_threshold={iou_threshold!r}, "
             f"compat={compat}"
         )
-    if not all(_is_number(number) and 0 <= number <= 1 for number in thresholds):
+    if not all(is_number(number) and 0 <= number <= 1 for number in thresholds):
         raise ValueError(
             "Expected `iou_threshold` to be in [0, 1]. "
             f"Received: iou_threshold={iou_threshold!r}"
         )
     return thresholds[: max_patches - 1]
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _is_integer(value, minimum):
-    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return integer and (minimum is None or value >= minimum)
 
 
 def _refuse_nan(evidence):

@@ -17,7 +17,7 @@ import numbers
 
 from keras import ops
 
-from keras_attn.ops.patches import pair
+from keras_attn._checks import pair
 from keras_attn.ops.warp import limit_to_map
 
 # SSN's published grid of 31 cells has a Gaussian of 13 cells at half maximum.

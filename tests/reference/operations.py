@@ -1,6 +1,6 @@
 """What a model of any image size computes at one size, layer by layer.
 
-Independent of `keras_attn.accounting`: shapes are passed from layer to layer along the
+Independent of `keras_attn.graph.costs`: shapes are passed from layer to layer along the
 graph of the model, which is not cloned, so that large networks are quick to count.
 """
 

@@ -14,9 +14,11 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from keras_attn.training.fit import callbacks
+from keras_attn.training.fit.train import train
+from keras_attn.training.methods import class_embedding
+from keras_attn.training.runs import state
 from tests.training.tiny import tiny_model, tiny_recipe
-from training import callbacks, fit, resume
-from training.methods import class_embedding
 
 
 def main():
@@ -41,7 +43,7 @@ def main():
     if options.largest_file:
         _limit_files(options.largest_file)
     try:
-        fit.train(tiny_recipe(**options.recipe), options.workdir, verbose=2)
+        train(tiny_recipe(**options.recipe), options.workdir, verbose=2)
     except callbacks.SaveError as error:
         print(f"SaveError: {error}", flush=True)
     except KeyboardInterrupt:
@@ -69,7 +71,7 @@ def _die_saving(epoch):
         original(file, progress=progress, **arrays)
 
     original = np.savez
-    resume.np.savez = savez
+    state.np.savez = savez
 
 
 def _limit_files(size):

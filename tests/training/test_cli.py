@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.pipelines.files import write_then_rename
+from keras_attn.training import cli
+from keras_attn.training.recipes.registry import RECIPES
+from keras_attn.training.runs.run import Run
+from keras_attn.training.runs.state import Progress
+from keras_attn.training.serving import warmup
 from tests.training import tiny_models as tiny
-from training import cli
-from training.recipes import recipe_names
-from training.resume import Progress
-from training.run import Run, write_then_rename
-from training.serving import warmup
 
 
 def failing(capsys, *arguments):
@@ -42,14 +43,16 @@ def test_help_and_recipes_import_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    for name in recipe_names():
+    for name in RECIPES:
         assert f"\n{name} " in done.stdout
     assert "\nclass_embedding_table1_cifar10\n" in done.stdout
 
 
 def test_module_is_the_command():
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", "summry"], capture_output=True, text=True
+        [sys.executable, "-m", "keras_attn.training.cli", "summry"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "Received: 'summry'. The nearest is 'summary'." in done.stderr
@@ -102,7 +105,7 @@ def test_defects_keep_their_traceback(monkeypatch):
     def broken(*arguments):
         raise KeyError("defect")
 
-    monkeypatch.setattr("training.summary.summarize", broken)
+    monkeypatch.setattr("keras_attn.training.fit.summary.summarize", broken)
     with pytest.raises(KeyError):
         cli.main(["summary", "generated_rn26_baseline"])
 
@@ -111,7 +114,7 @@ def test_missing_extra_is_an_error(capsys, monkeypatch):
     def missing(*arguments):
         raise ImportError("pip install 'keras-attn[datasets]'")
 
-    monkeypatch.setattr("training.summary.summarize", missing)
+    monkeypatch.setattr("keras_attn.training.fit.summary.summarize", missing)
     message = failing(capsys, "summary", "generated_rn26_baseline")
     assert "keras-attn[datasets]" in message
 
@@ -142,7 +145,7 @@ def fake_training(monkeypatch, end=None, epochs=2):
             raise end
         return run
 
-    monkeypatch.setattr("training.fit.train", train)
+    monkeypatch.setattr("keras_attn.training.fit.train.train", train)
     return calls
 
 
@@ -183,7 +186,7 @@ def test_interrupt_is_no_error(capsys, monkeypatch, tmp_path):
 
 
 def test_divergence_and_full_disks_are_errors(capsys, monkeypatch, tmp_path):
-    from training.callbacks import NotFiniteError, SaveError
+    from keras_attn.training.fit.callbacks import NotFiniteError, SaveError
 
     for number, error in enumerate((NotFiniteError("NaN at 3"), SaveError("full"))):
         fake_training(monkeypatch, error)
@@ -344,8 +347,10 @@ def test_reproduce_and_demo_pass_everything_on(capsys, monkeypatch):
         reproduce=lambda *arguments: calls.append(arguments),
         demo=lambda *arguments: calls.append(arguments),
     )
-    monkeypatch.setitem(sys.modules, "training.reproduce", stand_in)
-    monkeypatch.setitem(sys.modules, "training.demo", stand_in)
+    monkeypatch.setitem(
+        sys.modules, "keras_attn.training.experiments.reproduce", stand_in
+    )
+    monkeypatch.setitem(sys.modules, "keras_attn.training.demo", stand_in)
     running(capsys, "reproduce", "table")
     running(
         capsys,

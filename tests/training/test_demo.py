@@ -2,9 +2,9 @@ import json
 
 from PIL import Image
 
+from keras_attn.training import demo as demo_module
+from keras_attn.training.methods import class_embedding
 from tests.training.tiny import tiny_model, tiny_recipe
-from training import demo as demo_module
-from training.methods import class_embedding
 
 
 def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys):

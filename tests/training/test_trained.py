@@ -2,11 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+from keras_attn.training.evaluation.evaluate import evaluate_model
+from keras_attn.training.evaluation.predict import predict
+from keras_attn.training.experiments import measures
+from keras_attn.training.runs.outputs import outputs_of, with_outputs
+from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
-from training import measures
-from training.evaluate import evaluate_model
-from training.predict import predict
-from training.trained import load_trained, outputs_of, with_outputs
 
 
 def images(count=3, size=tiny.LOCALIZER_SIZE):
@@ -34,7 +35,7 @@ def test_runs_and_files_are_loaded_without_what_only_training_needs(tmp_path):
 
 
 def test_a_run_is_used_as_its_method_says(tmp_path, monkeypatch):
-    from training.methods import anchornet
+    from keras_attn.training.methods import anchornet
 
     run = tiny.localizer_run(tmp_path / "run")
     used = []

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_attn.models.building import attach_row, classifier
-from training.recipe import Recipe
+from keras_attn.training.recipes.schema import Recipe
 
 
 def tiny_recipe(**changes):

@@ -1,6 +1,6 @@
 """A recipe of DINO that trains in a second, where "tiny" is `TINY_SIZE`."""
 
-from training.dino_recipe import DinoRecipe
+from keras_attn.training.recipes.dino_schema import DinoRecipe
 
 TINY_SIZE = (8, 1, 2)
 

@@ -8,8 +8,8 @@ from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.spatial_attention_branch import SpatialAttentionBranch
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
-from training.recipe import Recipe
-from training.run import Run
+from keras_attn.training.recipes.schema import Recipe
+from keras_attn.training.runs.run import Run
 
 COLOURS = ("red", "green", "blue")
 HEIGHT, WIDTH, CELL = 16, 24, 8
@@ -109,7 +109,7 @@ def localizer_run(folder, **changes):
 
 def generated_run(folder, checkpoints=("best", "last")):
     """A run folder with an untrained model of the generated data's classes."""
-    from pipelines.generated import generated_source
+    from keras_attn.pipelines.generated.dataset import generated_source
 
     recipe = Recipe(name="generated_colours", examples=120, epochs=1)
     run = Run.create(folder, recipe)

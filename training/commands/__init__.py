@@ -14,7 +14,7 @@ MODULES = (
     "explain",
     "retrieval",
     "masks",
-    "serving",
+    "export",
     "serve",
     "view",
     "data",
@@ -25,4 +25,4 @@ MODULES = (
 def add_all(command):
     """Adds all commands."""
     for name in MODULES:
-        importlib.import_module(f"training.commands.{name}").add(command)
+        importlib.import_module(f"keras_attn.training.commands.{name}").add(command)

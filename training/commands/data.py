@@ -1,9 +1,6 @@
 """What a data set holds."""
 
-from training.commands.arguments import (
-    add_data,
-    add_set,
-)
+from keras_attn.training.commands.arguments import add_data, add_set
 
 
 def add(command):
@@ -17,7 +14,7 @@ def add(command):
 
 
 def data(arguments):
-    from training.contents import describe
+    from keras_attn.training.data.describe import describe
 
     print(
         describe(

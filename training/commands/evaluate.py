@@ -3,7 +3,7 @@
 import json
 import sys
 
-from training.commands.arguments import (
+from keras_attn.training.commands.arguments import (
     add_data,
     add_images,
     add_json,
@@ -28,7 +28,7 @@ def add(command):
 
 
 def evaluate(arguments):
-    from training.evaluate import evaluate, format_evaluation
+    from keras_attn.training.evaluation.evaluate import evaluate, format_evaluation
 
     result = evaluate(
         arguments.model,
@@ -52,7 +52,7 @@ def evaluate(arguments):
 
 
 def predict(arguments):
-    from training.predict import format_predictions, predict
+    from keras_attn.training.evaluation.predict import format_predictions, predict
 
     predictions, problems = predict(
         arguments.model,

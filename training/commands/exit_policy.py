@@ -1,6 +1,6 @@
 """When classifiers with early exits stop."""
 
-from training.commands.arguments import (
+from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_model,
@@ -56,28 +56,28 @@ def _add_early_exit(added):
 
 
 def fit(arguments):
-    from training import exit_policy
+    from keras_attn.training.early_exit import policy
 
-    summary = exit_policy.fit(arguments.table, arguments.out, arguments.points)
-    print_result(arguments, summary, exit_policy.format_fit)
+    summary = policy.fit(arguments.table, arguments.out, arguments.points)
+    print_result(arguments, summary, policy.format_fit)
 
 
 def evaluate(arguments):
-    from training import exit_policy
+    from keras_attn.training.early_exit import policy
 
-    points = exit_policy.evaluate(arguments.policy, arguments.table, arguments.picture)
-    print_result(arguments, points, exit_policy.format_evaluation)
+    points = policy.evaluate(arguments.policy, arguments.table, arguments.picture)
+    print_result(arguments, points, policy.format_evaluation)
 
 
 def judge(arguments):
-    from training import exit_judge
+    from keras_attn.training.experiments import exit_policies
 
-    rows = exit_judge.judge(arguments.table, arguments.seeds, arguments.results)
-    print(exit_judge.format_judgement(rows))
+    rows = exit_policies.judge(arguments.table, arguments.seeds, arguments.results)
+    print(exit_policies.format_judgement(rows))
 
 
 def table(arguments):
-    from training.early_exit import write_table
+    from keras_attn.training.early_exit.model import write_table
 
     table = write_table(
         arguments.model,
@@ -93,7 +93,7 @@ def table(arguments):
 
 
 def model(arguments):
-    from training.early_exit import write_model
+    from keras_attn.training.early_exit.model import write_model
 
     rule = write_model(
         arguments.model,

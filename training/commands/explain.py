@@ -3,7 +3,7 @@
 import json
 import sys
 
-from training.commands.arguments import (
+from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
     add_model,
@@ -21,7 +21,7 @@ def add(command):
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
     added.add_argument(
         "--method",
-        # As `training.method_maps.METHODS`, which would load Keras.
+        # As `keras_attn.training.explain.saliency.METHODS`, which would load Keras.
         choices=(
             "auto",
             "grad_cam",
@@ -78,7 +78,7 @@ def add(command):
 
 
 def explain(arguments):
-    from training.explain import explain
+    from keras_attn.training.explain.files import explain
 
     written, problems = explain(
         arguments.model,
@@ -102,7 +102,7 @@ def explain(arguments):
 
 
 def localize(arguments):
-    from training.localize import localize
+    from keras_attn.training.explain.localize import localize
 
     result, written, problems = localize(
         arguments.model,

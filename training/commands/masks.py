@@ -2,7 +2,7 @@
 
 import sys
 
-from training.commands.arguments import (
+from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_set,
@@ -51,7 +51,7 @@ def add(command):
 
 
 def masks(arguments):
-    from training.masks import format_summary, masks
+    from keras_attn.training.data.attention_maps import format_summary, masks
 
     try:
         summary, problems = masks(

@@ -2,7 +2,7 @@
 
 import sys
 
-from training.commands.arguments import add_data, add_model
+from keras_attn.training.commands.arguments import add_data, add_model
 
 
 def add(command):
@@ -22,7 +22,7 @@ def add(command):
 
 
 def report(arguments):
-    from training.evaluation_report import write_report
+    from keras_attn.training.evaluation.report import write_report
 
     print(
         write_report(

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from training.commands.arguments import (
+from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
     add_model,
@@ -75,7 +75,7 @@ def add(command):
 
 
 def index(arguments):
-    from training.index import format_summary, index_folder
+    from keras_attn.training.retrieval.index import format_summary, index_folder
 
     try:
         summary, problems = index_folder(
@@ -98,7 +98,7 @@ def index(arguments):
 
 
 def search(arguments):
-    from training.search import format_results, search
+    from keras_attn.training.retrieval.search import format_results, search
 
     results, written, problems = search(
         arguments.index,
@@ -115,7 +115,10 @@ def search(arguments):
 
 
 def retrieval(arguments):
-    from training.retrieval import evaluate_retrieval, format_retrieval
+    from keras_attn.training.retrieval.revisited import (
+        evaluate_retrieval,
+        format_retrieval,
+    )
 
     result = evaluate_retrieval(
         arguments.model,

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from training.commands.arguments import add_json
+from keras_attn.training.commands.arguments import add_json
 
 EXTRA = "pip install keras-attn[serving]"
 
@@ -76,8 +76,8 @@ def add(command):
 
 def serve(arguments):
     try:
-        from training.serving.server.run import serve
-        from training.serving.server.settings import Settings
+        from keras_attn.training.serving.server.server import serve
+        from keras_attn.training.serving.server.settings import Settings
     except ImportError as error:
         raise ImportError(f"Serving needs more packages ({error}): {EXTRA}") from error
     serve(
@@ -97,7 +97,7 @@ def serve(arguments):
 
 
 def request(arguments):
-    from training.serving.client import Client, format_answers
+    from keras_attn.training.serving.client import Client, format_answers
 
     with Client(
         arguments.url,

@@ -3,15 +3,11 @@
 import json
 import pathlib
 
-from training.commands.arguments import (
-    add_data,
-    add_json,
-    add_set,
-)
+from keras_attn.training.commands.arguments import add_data, add_json, add_set
 
 
 def add(command):
-    from training.recipes import DEFAULT
+    from keras_attn.training.recipes.registry import DEFAULT
 
     command(recipes, "list the recipes and the experiments")
 
@@ -48,8 +44,8 @@ def add(command):
 
 
 def recipes(arguments):
-    from training.dino_recipes import DINO_RECIPES
-    from training.recipes import EXPERIMENTS, RECIPES
+    from keras_attn.training.recipes.dino import DINO_RECIPES
+    from keras_attn.training.recipes.registry import EXPERIMENTS, RECIPES
 
     columns = ("name", "dataset", "backbone", "row", "epochs")
     lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
@@ -67,7 +63,7 @@ def recipes(arguments):
 
 def summary(arguments):
     recipe = _recipe(arguments)
-    from training.summary import format_summary, summarize
+    from keras_attn.training.fit.summary import format_summary, summarize
 
     result = summarize(recipe, arguments.data)
     print(json.dumps(result, indent=2) if arguments.json else format_summary(result))
@@ -77,10 +73,10 @@ def train(arguments):
     recipe = _recipe(arguments)
     if recipe.method == "dino":
         return _train_dino(arguments, recipe)
-    from training import fit
-    from training.resume import load_progress
+    from keras_attn.training.fit.train import train as train_recipe
+    from keras_attn.training.runs.state import load_progress
 
-    run = fit.train(
+    run = train_recipe(
         recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
     )
     progress = load_progress(run.checkpoints / "last.npz")
@@ -103,7 +99,7 @@ def train(arguments):
 
 
 def _train_dino(arguments, recipe):
-    from training.dino import train_dino
+    from keras_attn.training.fit.dino import train_dino
 
     run = train_dino(
         recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
@@ -116,7 +112,7 @@ def _train_dino(arguments, recipe):
 
 
 def reproduce(arguments):
-    from training.reproduce import reproduce
+    from keras_attn.training.experiments.reproduce import reproduce
 
     reproduce(
         arguments.name,
@@ -131,15 +127,15 @@ def reproduce(arguments):
 
 
 def demo(arguments):
-    from training.demo import demo
+    from keras_attn.training.demo import demo
 
     demo(arguments.workdir)
 
 
 def _recipe(arguments):
-    from training.dino_recipes import DINO_RECIPES
-    from training.recipe import apply_overrides
-    from training.recipes import get_recipe
+    from keras_attn.training.recipes.dino import DINO_RECIPES
+    from keras_attn.training.recipes.registry import get_recipe
+    from keras_attn.training.recipes.schema import apply_overrides
 
     assignments = list(arguments.set)
     if getattr(arguments, "mixed_precision", False):

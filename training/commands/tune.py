@@ -3,7 +3,12 @@
 import pathlib
 import sys
 
-from training.commands.arguments import add_data, add_json, add_set, print_result
+from keras_attn.training.commands.arguments import (
+    add_data,
+    add_json,
+    add_set,
+    print_result,
+)
 
 
 def add(command):
@@ -30,9 +35,9 @@ def add(command):
 
 
 def tune(arguments):
-    from training.hyperparameters import SPACE, format_summary, tune
-    from training.recipe import apply_overrides
-    from training.recipes import get_recipe
+    from keras_attn.training.fit.tune import SPACE, format_summary, tune
+    from keras_attn.training.recipes.registry import get_recipe
+    from keras_attn.training.recipes.schema import apply_overrides
 
     folder = arguments.workdir or pathlib.Path("runs", f"{arguments.recipe}_tuned")
     try:

@@ -35,7 +35,7 @@ def add(command):
 
 
 def view(arguments):
-    from training.viewer.server import view
+    from keras_attn.training.viewer.server import view
 
     view(
         arguments.models,

@@ -4,7 +4,8 @@ Each has
 
 - `make_model(recipe, spec)`: the network, raw pixels in, named outputs out,
 - `losses(recipe, model)`: the arguments `loss` and `loss_weights` of `compile`,
-- `make_feed(recipe, splits, spec)`: the batches, see `training.feed`,
+- `make_feed(recipe, splits, spec)`: the batches, see
+  `keras_attn.training.methods.feeds.images`,
 - `serving_model(model, run)`: what a trained model is used as,
 
 and may have
@@ -19,7 +20,7 @@ import importlib
 
 def method_of(recipe):
     """The module of the recipe's method."""
-    return importlib.import_module(f"training.methods.{recipe.method}")
+    return importlib.import_module(f"keras_attn.training.methods.{recipe.method}")
 
 
 def check(recipe):

@@ -9,9 +9,9 @@ from keras_attn.models.anchornet95 import anchornet95
 from keras_attn.models.downstream import build_downstream, downstream_normalization
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.preprocessing import ImagePreprocessing
-from training.feed import ImageFeed
-from training.patch_feed import LOCALIZER, PatchFeed
-from training.trained import load_trained
+from keras_attn.training.methods.feeds.images import ImageFeed
+from keras_attn.training.methods.feeds.patches import LOCALIZER, PatchFeed
+from keras_attn.training.runs.outputs import read_model
 
 # Patch sizes of AnchorNet's branches.
 SIZES = tuple(BRANCHES)
@@ -60,7 +60,7 @@ def serving_model(model, run):
     if not run.recipe.localizer:
         return without_auxiliary(model)
     return patch_classifier(
-        load_trained(run.checkpoints / LOCALIZER).model,
+        without_auxiliary(read_model(run.checkpoints / LOCALIZER)),
         model,
         **run.recipe.patch_settings(),
     )

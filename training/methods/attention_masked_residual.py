@@ -9,15 +9,15 @@ from keras import layers, ops
 
 from keras_attn.models.masked_resnet import masked_resnet
 from keras_attn.preprocessing import ImagePreprocessing, spec_of
-from training.map_feed import (
+from keras_attn.training.methods.feeds.attention_maps import (
     MAP_MODEL,
     MapFeed,
     check_map_model,
-    load_map_model,
     network_size,
     reads_maps,
     reads_true_maps,
 )
+from keras_attn.training.runs.map_model import load_map_model
 
 # Depth and kind of block.
 BACKBONES = {
@@ -35,7 +35,8 @@ CONTROL_INPUTS = ("images", "map_images")
 def make_model(recipe, spec):
     size = network_size(recipe)
     if size != recipe.image_size:
-        # As the maps' images are enlarged, see `pipelines.compute_maps.fitted`.
+        # As the maps' images are enlarged, see
+        # `keras_attn.pipelines.attention_maps.compute.fitted`.
         spec = dataclasses.replace(
             spec, height=size, width=size, interpolation="bicubic"
         )

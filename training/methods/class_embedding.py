@@ -5,7 +5,7 @@ import keras
 from keras_attn.losses import mixed_patch_loss
 from keras_attn.models import build_model
 from keras_attn.preprocessing import ImagePreprocessing
-from training.feed import ImageFeed
+from keras_attn.training.methods.feeds.images import ImageFeed
 
 
 def make_model(recipe, spec):

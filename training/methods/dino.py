@@ -1,4 +1,4 @@
-"""Self-supervised transformers, which `training.dino` trains."""
+"""Self-supervised transformers, which `keras_attn.training.fit.dino` trains."""
 
 
 def serving_model(model, run):

@@ -8,8 +8,8 @@ from keras_attn.losses.consistency import ConsistencyLoss
 from keras_attn.models.feature_backbones import backbone_normalization
 from keras_attn.models.warped_classifier import warped_classifier
 from keras_attn.preprocessing import ImagePreprocessing
-from training.feed import ImageFeed
-from training.pair_feed import PairFeed
+from keras_attn.training.methods.feeds.images import ImageFeed
+from keras_attn.training.methods.feeds.pairs import PairFeed
 
 # Layers behind the backbone, which have no published weights.
 NEW_LAYERS = ("deformation", "reduction", "reduction_normalization", "pool", "logits")

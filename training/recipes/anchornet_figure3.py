@@ -6,9 +6,9 @@ Expected: wide branches decide images of large objects, narrow ones those of sma
 objects and of textures; attention falls on the object. The paper prints no numbers.
 """
 
-from training.experiment import Experiment
-from training.recipes import anchornet_table3
-from training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes import anchornet_table3
+from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes.experiment import Experiment
 
 # All recipes are those of table 3.
 RECIPES = ()

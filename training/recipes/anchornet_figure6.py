@@ -8,9 +8,9 @@ left out: they would have to be trained. In their place are rankings that need n
 training.
 """
 
-from training.experiment import Experiment
-from training.recipes import anchornet_table3
-from training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes import anchornet_table3
+from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes.experiment import Experiment
 
 # All recipes are those of table 3.
 RECIPES = ()

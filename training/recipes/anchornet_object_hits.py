@@ -6,8 +6,8 @@ Expected: more of the patches and of the parts on the object than by chance and 
 centre. Not in the paper.
 """
 
-from training.experiment import Experiment
-from training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
+from keras_attn.training.recipes.experiment import Experiment
 
 # All recipes are those of table 3.
 RECIPES = ()

@@ -9,8 +9,8 @@ Expected, on ImageNet: ResNet-50 falls from 72.6 to 71.9 % at half of the multip
 (the localiser not counted). On the small sets no number is known before.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 IMAGENET = {
     "method": "anchornet",

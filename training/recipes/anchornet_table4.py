@@ -6,8 +6,8 @@ Expected: the patch is better at all three sizes. The paper on ImageNet, ResNet-
 38.2 against 15.6 % at 63, 54.9 against 37.4 % at 95, 60.2 against 45.1 % at 111.
 """
 
-from training.experiment import Experiment, Row
-from training.recipes import anchornet_table3
+from keras_attn.training.recipes import anchornet_table3
+from keras_attn.training.recipes.experiment import Experiment, Row
 
 # All recipes are those of table 3.
 RECIPES = ()

@@ -10,7 +10,7 @@ maps of the heads and the learned mask of every block stand beside them.
 
 import dataclasses
 
-from training.recipes import attention_masked_residual_table3 as table3
+from keras_attn.training.recipes import attention_masked_residual_table3 as table3
 
 # All recipes are those of table 3.
 RECIPES = ()

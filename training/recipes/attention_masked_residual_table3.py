@@ -16,8 +16,8 @@ maps of other images, in training and in evaluation. What maps are worth is `a1`
 both.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 # What the rows change, in the order of the paper's table.
 ROWS = {

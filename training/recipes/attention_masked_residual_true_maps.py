@@ -10,9 +10,9 @@ Expected: none is printed. If maps help at all, `a1_true_masks` is above `a0`,
 `a1_true_boxes`, tells only the place: that row is worth what the place is.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
-from training.recipes.attention_masked_residual_table3 import GENERATED
+from keras_attn.training.recipes.attention_masked_residual_table3 import GENERATED
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 # Epochs were cut for the time on two cores, before any row was compared with another.
 VALUES = {**GENERATED, "epochs": 8}

@@ -7,8 +7,8 @@ Expected: the three on par; the paper prints no numbers. As in the paper, the
 perturbed maximiser is run at batch 8 only.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 VARIANTS = (
     ("bn_relu", 8),

@@ -5,8 +5,8 @@ Cost: 200 epochs of 32,500 images a row and seed, eleven rows.
 Expected: small weights degrade, 0.5 is best; the paper prints no numbers.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 

@@ -6,8 +6,8 @@ Expected: the block's output is sorted by class, its input and the baseline's fe
 are scattered; the paper prints no numbers.
 """
 
-from training.experiment import Experiment, Row
-from training.recipes import class_embedding_table1
+from keras_attn.training.recipes import class_embedding_table1
+from keras_attn.training.recipes.experiment import Experiment, Row
 
 # All recipes are those of table 1.
 RECIPES = ()

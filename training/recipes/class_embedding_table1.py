@@ -5,8 +5,8 @@ Cost: 200 epochs of 32,500 (CIFAR) to 45,000 images a row and seed; hours on a G
 Expected: `PAPER_VALUES`, top-1 accuracy in per cent.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 # Backbone and row -> accuracies on the data sets, in the order of DATASETS.
 PAPER_VALUES = {

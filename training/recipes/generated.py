@@ -3,8 +3,8 @@
 Command: `keras-attn train generated_rn26_class_embedding`
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 RECIPES = tuple(
     Recipe(

@@ -6,8 +6,8 @@ Expected: nothing is known before; the claim is that of the paper's section 3.4,
 data whose parts are known.
 """
 
-from training.experiment import Experiment
-from training.recipes.volumetric_transformer_table5 import rows
+from keras_attn.training.recipes.experiment import Experiment
+from keras_attn.training.recipes.volumetric_transformer_table5 import rows
 
 # All recipes are those of table 1.
 RECIPES = ()

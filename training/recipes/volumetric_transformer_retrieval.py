@@ -7,9 +7,9 @@ Expected: nothing is known before. The paper's retrieval, table 6, is of landmar
 `keras-attn retrieval` measures any model by that protocol.
 """
 
-from training.experiment import Experiment
-from training.recipes.volumetric_transformer_table1 import SMALL_ROWS
-from training.recipes.volumetric_transformer_table5 import rows
+from keras_attn.training.recipes.experiment import Experiment
+from keras_attn.training.recipes.volumetric_transformer_table1 import SMALL_ROWS
+from keras_attn.training.recipes.volumetric_transformer_table5 import rows
 
 # All recipes are those of table 1.
 RECIPES = ()

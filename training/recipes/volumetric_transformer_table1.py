@@ -11,8 +11,8 @@ those of others, 83.1 with the volumetric transformer. The paper's base is low f
 this network. On the small sets no number is known before.
 """
 
-from training.experiment import Experiment, Row
-from training.recipe import Recipe
+from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.schema import Recipe
 
 # The paper states the sizes, the augmentation's kinds, groups, window, alpha and
 # lambda; optimiser, rates and epochs are the usual ones of fine-grained recognition.

@@ -8,8 +8,8 @@ Expected: the warp helps every pooling; iSQRT-COV on CUB-200-2011 goes from 88.1
 networks of others, whose numbers are literature's: `table3` trains this row alone.
 """
 
-from training.experiment import Experiment, Row
-from training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes.experiment import Experiment, Row
 
 # Second-order poolings take the map of a last stage that keeps its stride.
 SECOND_ORDER = {"backbone": "resnet50_stride16"}

@@ -7,8 +7,8 @@ Expected: 58.4 % for ResNet-50, 68.2 % with the warp and iSQRT-COV. The paper's 
 column, TASN, is a network of its own; `attention_sampler` is its sampler alone.
 """
 
-from training.experiment import Experiment, Row
-from training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes.experiment import Experiment, Row
 
 VALUES = {
     **table1.FINE_GRAINED,

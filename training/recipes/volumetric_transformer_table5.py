@@ -7,8 +7,8 @@ Expected, on CUB-200-2011: top-1 error 53.42 % without deformation, 54.21 % with
 spatial transformer, 52.18 % with the volumetric transformer.
 """
 
-from training.experiment import Experiment, Row
-from training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes import volumetric_transformer_table1 as table1
+from keras_attn.training.recipes.experiment import Experiment, Row
 
 # All recipes are those of table 1.
 RECIPES = ()

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from training.serving.signatures import PIXELS, input_of
+from keras_attn.graph.keras_graph import layers_of
+from keras_attn.training.serving.signatures import PIXELS, input_of
 
 # Largest difference of an output between the model and its export, relative to its
 # largest value, or to `LEAST_SCALE` where that is less.
@@ -70,7 +71,7 @@ def check_outputs(what, answer, expected, received, model, pixels):
     if any("seed_generator_state" in each.path for each in model.variables):
         # Layers that draw random numbers answer differently every time.
         return
-    policies = {layer.dtype_policy.name for layer in model._flatten_layers()}
+    policies = {layer.dtype_policy.name for layer in layers_of(model, True)}
     tolerance = max(TOLERANCE.get(policy, 1e-4) for policy in policies)
     differs = _differences(expected, received, tolerance)
     flipped = np.any([differs[name] for name in _exact(expected)], axis=0)

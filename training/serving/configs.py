@@ -15,7 +15,7 @@ import importlib.resources
 import pathlib
 import re
 
-from training.run import write_then_rename
+from keras_attn.pipelines.files import write_then_rename
 
 NAME = "models.config"
 # Where the container sees the folder of all models.
@@ -159,7 +159,7 @@ def template(file, name="NAME"):
         file: One of `COMMON` and `OF_A_MODEL`.
         name: Of a model.
     """
-    templates = importlib.resources.files("training.serving") / "templates"
+    templates = importlib.resources.files("keras_attn.training.serving") / "templates"
     text = (templates / file).read_text()
     # Kubernetes wants names of lower-case letters, digits and hyphens.
     dns_name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

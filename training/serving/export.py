@@ -9,21 +9,21 @@ import shutil
 import keras
 
 from keras_attn.models.localizer import branches_of
-from training.localizers import (
+from keras_attn.training.explain.localizers import (
     chooses_patches,
     has_evidence,
     localizer_of,
     localizing,
 )
-from training.serving import configs
-from training.serving.agreement import check_agreement
-from training.serving.model_card import NAME as CARD
-from training.serving.model_card import model_card
-from training.serving.portable import write_portable
-from training.serving.saved_model import signatures_of, write_saved_model
-from training.serving.signatures import PIXELS, answers_of
-from training.serving.warmup import FOLDER, MISSING, has_protos, write_warmup
-from training.trained import load_trained
+from keras_attn.training.serving import configs
+from keras_attn.training.serving.agreement import check_agreement
+from keras_attn.training.serving.model_card import NAME as CARD
+from keras_attn.training.serving.model_card import model_card
+from keras_attn.training.serving.portable import write_portable
+from keras_attn.training.serving.saved_model import signatures_of, write_saved_model
+from keras_attn.training.serving.signatures import PIXELS, answers_of
+from keras_attn.training.serving.warmup import FOLDER, MISSING, has_protos, write_warmup
+from keras_attn.training.trained import load_trained
 
 FORMATS = ("saved_model", "onnx", "litert")
 
@@ -51,8 +51,8 @@ def export_formats(
 ):
     """Writes a trained model in one format or several.
 
-    A SavedModel has these signatures, at any batch size, see `training.serving
-    .signatures`:
+    A SavedModel has these signatures, at any batch size, see
+    `keras_attn.training.serving.signatures`:
 
     - `serving_default`: `image_bytes`, encoded JPEG, PNG, GIF or BMP files of any size,
       decoded and fitted as in training;
@@ -70,7 +70,7 @@ def export_formats(
     `image_spec.json`, the image spec with the class names and the signatures, and of a
     localiser its branches, which the output `branch` counts, and how patches are
     chosen; and `card.md`. A SavedModel also has warm-up requests, and the folder of all
-    models what TensorFlow Serving needs, see `training.serving.configs`.
+    models what TensorFlow Serving needs, see `keras_attn.training.serving.configs`.
 
     What is exported is written to hidden folders, reloaded and compared with the model,
     and only then renamed, so that a server which watches the folder never sees half of

@@ -2,8 +2,8 @@
 
 import json
 
-from training import results
-from training.card import facts_of, kept_facts
+from keras_attn.training.runs.card import facts_of, kept_facts
+from keras_attn.training.runs.environment import commit, versions
 
 NAME = "card.md"
 UNKNOWN = "unknown: a model file, without the folder of its run"
@@ -54,8 +54,8 @@ def _facts(trained):
         facts["Classes"] = ", ".join(trained.class_names)
     return {
         **facts,
-        "Exported by commit": results.commit(),
-        "Exported by versions": results.versions(),
+        "Exported by commit": commit(),
+        "Exported by versions": versions(),
     }
 
 

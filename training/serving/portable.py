@@ -14,7 +14,7 @@ import tempfile
 import keras
 import numpy as np
 
-from training.serving.agreement import check_outputs, example_images
+from keras_attn.training.serving.agreement import check_outputs, example_images
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
 NAMES = {"onnx": "ONNX", "litert": "LiteRT"}

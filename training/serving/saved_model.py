@@ -3,7 +3,7 @@
 import keras
 
 from keras_attn.preprocessing import ImagePreprocessing
-from training.serving.signatures import PIXELS, input_of
+from keras_attn.training.serving.signatures import PIXELS, input_of
 
 
 def write_saved_model(answers, model, spec, folder):
@@ -42,7 +42,7 @@ def _bytes_endpoint(answer, spec):
     size = (spec.height, spec.width)
 
     def decode(data):
-        # The decoder of `pipelines.decoding.decode_image`.
+        # The decoder of `keras_attn.pipelines.images.decoding.decode_image`.
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
         # As in training, images of the right size stay as they are.

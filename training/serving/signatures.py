@@ -13,9 +13,13 @@ import keras
 
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
-from training.index import can_embed, embedder_of
-from training.localizers import chooses_patches, has_evidence, localizer_of
-from training.trained import with_outputs
+from keras_attn.training.explain.localizers import (
+    chooses_patches,
+    has_evidence,
+    localizer_of,
+)
+from keras_attn.training.retrieval.descriptors import can_embed, embedder_of
+from keras_attn.training.runs.outputs import with_outputs
 
 # The signature that takes pixels; all others take encoded files.
 PIXELS = "image"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.serving.signatures import PIXELS, input_of
+from keras_attn.training.serving.signatures import PIXELS, input_of
 
 FOLDER = "assets.extra"
 NAME = "tf_serving_warmup_requests"

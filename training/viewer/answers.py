@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from training.explanation import Explanation
-from training.trained import outputs_of, softmax
-from training.viewer.panels import Picture, plain
-from training.viewer.sections import SECTIONS, Section
+from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.runs.outputs import outputs_of, softmax
+from keras_attn.training.viewer.panels import Picture, plain
+from keras_attn.training.viewer.sections import SECTIONS, Section
 
 CLASSES_SHOWN = 5
 MAPS_SHOWN = 3
@@ -44,8 +44,8 @@ def answer(viewed, upload, name):
     """What a model answers to an image.
 
     Args:
-        viewed: `training.viewer.library.Viewed`.
-        upload: `training.viewer.uploads.Upload`.
+        viewed: `keras_attn.training.viewer.library.Viewed`.
+        upload: `keras_attn.training.viewer.uploads.Upload`.
         name: What the model is called.
 
     Returns:

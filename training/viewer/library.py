@@ -6,9 +6,14 @@ import os
 import pathlib
 import threading
 
-from training.localizers import chooses_patches, has_evidence, localizing
-from training.run import Run
-from training.trained import CHECKPOINTS, load_trained, with_outputs
+from keras_attn.training.explain.localizers import (
+    chooses_patches,
+    has_evidence,
+    localizing,
+)
+from keras_attn.training.runs.outputs import with_outputs
+from keras_attn.training.runs.run import Run
+from keras_attn.training.trained import CHECKPOINTS, load_trained
 
 # Models in memory at a time.
 KEPT_MODELS = 8

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 
-from training.evaluate import evaluation_data
-from training.mistakes import Mistake, mistakes_among
-from training.trained import outputs_of
+from keras_attn.training.evaluation.evaluate import evaluation_data
+from keras_attn.training.evaluation.mistakes import Mistake, mistakes_among
+from keras_attn.training.runs.outputs import outputs_of
 
 MOST_IMAGES = 1000
 SHOWN = 12
@@ -25,7 +25,7 @@ class Search:
         wrong: How many images were taken for another class.
         mistakes: List of `Mistake`.
         names: What their images are called.
-        same_data: As in `training.evaluate.EvaluationData`.
+        same_data: As in `keras_attn.training.evaluation.evaluate.EvaluationData`.
         error: Why it failed.
     """
 
@@ -52,7 +52,7 @@ class Searches:
     """One `Search` a model and number of images, kept.
 
     Args:
-        library: `training.viewer.library.Library`.
+        library: `keras_attn.training.viewer.library.Library`.
         data: Path of the data, where the data set is not made or fetched by name.
     """
 

@@ -3,12 +3,12 @@
 import functools
 import pathlib
 
-from training.index_store import IndexStore
-from training.nearest import require_faiss
-from training.search import Searcher
-from training.viewer.panels import Picture
-from training.viewer.sections import Section
-from training.viewer.uploads import data_address, thumbnail
+from keras_attn.training.retrieval.nearest import require_faiss
+from keras_attn.training.retrieval.search import Searcher
+from keras_attn.training.retrieval.store import IndexStore
+from keras_attn.training.viewer.panels import Picture
+from keras_attn.training.viewer.sections import Section
+from keras_attn.training.viewer.uploads import data_address, thumbnail
 
 HITS = 8
 
@@ -17,7 +17,8 @@ class Neighbours:
     """An index to search, loaded when it is first used.
 
     Args:
-        path: Folder of an index, see `training.index.index_folder`.
+        path: Folder of an index, see
+            `keras_attn.training.retrieval.index.index_folder`.
 
     Raises:
         FileNotFoundError: If there is no index.

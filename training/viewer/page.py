@@ -11,9 +11,9 @@ import threading
 import flask
 from werkzeug.exceptions import HTTPException, SecurityError
 
-from training.viewer.answers import answer
-from training.viewer.mistakes import MOST_IMAGES
-from training.viewer.uploads import (
+from keras_attn.training.viewer.answers import answer
+from keras_attn.training.viewer.mistakes import MOST_IMAGES
+from keras_attn.training.viewer.uploads import (
     MAX_BYTES,
     UploadError,
     UploadStore,
@@ -38,10 +38,10 @@ class Viewer:
     """What the page shows, and what it remembers.
 
     Args:
-        library: `training.viewer.library.Library`.
-        searches: `training.viewer.mistakes.Searches`.
+        library: `keras_attn.training.viewer.library.Library`.
+        searches: `keras_attn.training.viewer.mistakes.Searches`.
         examples: Paths of images to pick from.
-        neighbours: `training.viewer.neighbours.Neighbours`, or `None`.
+        neighbours: `keras_attn.training.viewer.neighbours.Neighbours`, or `None`.
     """
 
     def __init__(self, library, searches, examples=(), neighbours=None):

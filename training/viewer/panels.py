@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.drawing import (
+from keras_attn.training.drawing import (
     MAP_COLOURS,
     OPACITY,
     draw_grey,
@@ -21,7 +21,7 @@ from training.drawing import (
     panel_inches,
     upsample,
 )
-from training.viewer.uploads import data_address, png
+from keras_attn.training.viewer.uploads import data_address, png
 
 # Drawn small and fine: on the page text is then as large as that around it.
 SCALE, DPI = 0.8, 180

@@ -10,19 +10,26 @@ import dataclasses
 import keras
 
 from keras_attn.explain import grad_cam as grad_cam_map
-from training import attention_masks_pictures, class_maps, warping_fields
-from training.drawing import draw_grey, draw_image
-from training.evidence_maps import (
+from keras_attn.training.drawing import draw_grey, draw_image
+from keras_attn.training.explain import class_maps, masks, warps
+from keras_attn.training.explain.evidence import (
     draw_attention,
     draw_evidence,
     highest_attention,
     highest_evidence,
 )
-from training.localize import localize_images
-from training.localized_pictures import draw_boxes
-from training.trained import outputs_of
-from training.viewer.feature_maps import last_feature_map
-from training.viewer.panels import draw_map, panel, percent, place, place_at, plain
+from keras_attn.training.explain.localize import localize_images
+from keras_attn.training.explain.patches import draw_boxes
+from keras_attn.training.runs.outputs import outputs_of
+from keras_attn.training.viewer.feature_maps import last_feature_map
+from keras_attn.training.viewer.panels import (
+    draw_map,
+    panel,
+    percent,
+    place,
+    place_at,
+    plain,
+)
 
 CROPS_SHOWN = 8
 HEADS_SHOWN = 6
@@ -208,14 +215,12 @@ def warping(viewed, images, labels):
     """Where the groups of channels of a warped classifier look."""
     if "fields" not in viewed.model.output:
         return None
-    (explained,) = warping_fields.explain_images(
-        viewed.model, images, viewed.class_names, [""]
-    )
+    (explained,) = warps.explain_images(viewed.model, images, viewed.class_names, [""])
     image, groups = explained.image, explained.fields.shape[2]
 
     def draw(axis, group=None):
         (draw_grey if group is not None else draw_image)(axis, image)
-        warping_fields.draw_points(axis, explained, group)
+        warps.draw_points(axis, explained, group)
 
     pictures = [
         panel(
@@ -259,13 +264,11 @@ def warping(viewed, images, labels):
     return Section("Warping fields", note, pictures)
 
 
-def masks(viewed, images, labels):
+def attention_masks(viewed, images, labels):
     """The attention map, its heads, and the masks that were learned from it."""
     if "mask_1" not in viewed.model.output:
         return None
-    (explained,) = attention_masks_pictures.explain_images(
-        viewed.model, images, viewed.class_names, [""]
-    )
+    (explained,) = masks.explain_images(viewed.model, images, viewed.class_names, [""])
     image = explained.image
 
     def mapped(values, limits, caption, bar, opacity=0.6):
@@ -287,7 +290,7 @@ def masks(viewed, images, labels):
             values = explained.heads[..., head]
             limits = values.min(), values.max()
             pictures.append(mapped(values, limits, f"Head {head + 1}", "attention"))
-    limits = attention_masks_pictures.mask_limits([explained])
+    limits = masks.mask_limits([explained])
     for block in explained.shown():
         values = explained.masks[block].mean(axis=-1)
         caption = f"Mask of block {block + 1}: mean {values.mean():.2f}"
@@ -328,4 +331,4 @@ def grad_cam(viewed, images, labels):
     return Section("Grad-CAM", note, [picture])
 
 
-SECTIONS = (exit_steps, patches, class_embedding, warping, masks, grad_cam)
+SECTIONS = (exit_steps, patches, class_embedding, warping, attention_masks, grad_cam)

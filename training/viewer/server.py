@@ -6,8 +6,8 @@ import signal
 import threading
 import webbrowser
 
-from training.predict import image_files
-from training.viewer.library import Library, find_runs
+from keras_attn.pipelines.images.files import image_files
+from keras_attn.training.viewer.library import Library, find_runs
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -68,9 +68,9 @@ def make_server(
     _require_flask()
     from werkzeug.serving import make_server
 
-    from training.viewer.mistakes import Searches
-    from training.viewer.neighbours import Neighbours
-    from training.viewer.page import Viewer, make_app
+    from keras_attn.training.viewer.mistakes import Searches
+    from keras_attn.training.viewer.neighbours import Neighbours
+    from keras_attn.training.viewer.page import Viewer, make_app
 
     if not 0 <= port <= 65535:
         raise ValueError(f"Expected a port from 0 to 65535. Received: port={port}")

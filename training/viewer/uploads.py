@@ -10,8 +10,7 @@ import threading
 import numpy as np
 from PIL import Image
 
-from keras_attn.preprocessing import ImagePreprocessing
-from pipelines.decoding import (
+from keras_attn.pipelines.images.decoding import (
     FORMATS,
     CorruptImageError,
     decode_files,
@@ -19,6 +18,7 @@ from pipelines.decoding import (
     header_problem,
     image_size,
 )
+from keras_attn.preprocessing import ImagePreprocessing
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000

@@ -196,7 +196,7 @@ def test_keras_leaves_xla_out_where_patches_are_collected():
 
 
 def test_cost_is_that_of_the_most_expensive_branch():
-    from keras_attn.accounting import multiply_adds
+    from keras_attn.graph.costs import multiply_adds
 
     classifier = small_classifier()
     layer = ClassifyPatches(classifier, SIZES, max_patches=[5, 4, 2])

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_attn.graph.window_steps import WindowStep, steps_of
 from keras_attn.layers.deformable_conv2d import DeformableConv2D
-from keras_attn.ops.window_steps import WindowStep, steps_of
 from tests.harness import (
     check_layer,
     check_mixed_precision,

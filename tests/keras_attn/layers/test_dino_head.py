@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import multiply_adds
+from keras_attn.graph.costs import multiply_adds
 from keras_attn.layers import DinoHead
 from tests.harness import check_layer, example, randomize, run, to_numpy
 

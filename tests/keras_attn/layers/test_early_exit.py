@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_attn.accounting import multiply_adds
+from keras_attn.graph.costs import multiply_adds
 from keras_attn.layers.early_exit import EarlyExit
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.models.localizer import branches_of

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_attn.layers.whitening import Whitening
-from keras_attn.whitening import pca_whitening, whiten
+from keras_attn.retrieval.whitening import pca_whitening, whiten
 from tests import harness
 
 

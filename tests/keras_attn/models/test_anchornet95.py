@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import multiply_adds, trainable_params
+from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models.anchornet95 import anchornet95
 from tests.harness import randomize, to_numpy
 

@@ -2,12 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.models import (
-    DinoAdamW,
-    EpochwiseWarmup,
-    WarmupCosine,
-    dino_optimizer,
-)
+from keras_attn.models import DinoAdamW, EpochwiseWarmup, WarmupCosine, dino_optimizer
 from tests.harness import to_numpy
 
 

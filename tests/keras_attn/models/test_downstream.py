@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from keras.src.legacy.saving import legacy_h5_format
 
-from keras_attn.accounting import trainable_params
+from keras_attn.graph.costs import trainable_params
 from keras_attn.models import downstream
 from keras_attn.models.downstream import (
     DOWNSTREAM_NETWORKS,
@@ -19,6 +18,7 @@ from keras_attn.models.hcgnet import hcgnet
 from keras_attn.models.resnext import resnext
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from tests import harness
+from tests.harness import save_legacy_weights
 from tests.reference import operations
 
 only_tensorflow = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def preprocessed(name):
 def write_as_published(network, path):
     """A weights file in the format of those of `keras.applications`."""
     with h5py.File(path, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+        save_legacy_weights(file, network)
 
 
 # ---- networks of keras.applications, with a small one in their place ---------------

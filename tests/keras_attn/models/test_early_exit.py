@@ -2,18 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.exit_policy import ExitRule
-from keras_attn.models.early_exit import (
-    early_exit_classifier,
-    exit_table,
-    with_exits,
-)
+from keras_attn.early_exit.policy import ExitRule
+from keras_attn.models.early_exit import early_exit_classifier, exit_table, with_exits
 from tests.keras_attn.counting import small_classifier, small_localizer
-from tests.keras_attn.layers.test_early_exit import (
-    RESIZED,
-    Agreement,
-    Setting,
-)
+from tests.keras_attn.layers.test_early_exit import RESIZED, Agreement, Setting
 
 SELECTION = {"max_patches": 2, "iou_threshold": 0.05, "coverage": 0.1}
 THRESHOLDS = [0.55, 0.78]

@@ -2,14 +2,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from keras.src.legacy.saving import legacy_h5_format
 
 from keras_attn import ImagePreprocessing, ImageSpec
-from keras_attn.models.feature_backbones import (
-    backbone_normalization,
-    feature_backbone,
-)
-from tests.harness import to_numpy
+from keras_attn.models.feature_backbones import backbone_normalization, feature_backbone
+from tests.harness import save_legacy_weights, to_numpy
 
 NETWORKS = {"resnet50": "resnet", "vgg19": "vgg19"}
 
@@ -34,7 +30,7 @@ def test_published_weights_meet_their_preprocessing(name, tmp_path):
     )
     file = tmp_path / "published.h5"
     with h5py.File(file, "w") as opened:
-        legacy_h5_format.save_weights_to_hdf5_group(opened, published)
+        save_legacy_weights(opened, published)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3)).astype("float32")
     preprocess = getattr(keras.applications, NETWORKS[name]).preprocess_input
     images = keras.Input((32, 64, 3))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_attn.accounting import trainable_params
+from keras_attn.graph.costs import trainable_params
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from tests.harness import gradients, to_numpy
 from tests.reference.masked_resnet import resnet8

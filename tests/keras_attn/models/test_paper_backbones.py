@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import trainable_params
+from keras_attn.graph.costs import trainable_params
 from keras_attn.models import BACKBONES, build_model
 
 # Backbone, row -> constant part and part per class of the trainable parameters. The

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import multiply_adds
+from keras_attn.graph.costs import multiply_adds
 from keras_attn.models.localizer import branches_of
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.ops.rows import can_gather

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import multiply_adds, trainable_params
+from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models.resnext import bottleneck_block, resnext, resnext50
 from tests import harness
 from tests.reference import operations

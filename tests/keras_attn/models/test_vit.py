@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.accounting import multiply_adds, trainable_params
+from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models import (
     VIT_SIZES,
     attention_map,

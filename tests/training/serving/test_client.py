@@ -8,10 +8,10 @@ import grpc
 import numpy as np
 import pytest
 
+from keras_attn.training import cli
+from keras_attn.training.serving import client as module
+from keras_attn.training.serving.client import Client, format_answers
 from tests.training.serving.server.tiny import encoded, running, save
-from training import cli
-from training.serving import client as module
-from training.serving.client import Client, format_answers
 
 
 @pytest.fixture(scope="module")

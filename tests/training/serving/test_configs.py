@@ -9,7 +9,7 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
-from training.serving import configs
+from keras_attn.training.serving import configs
 
 yaml = pytest.importorskip("yaml")
 

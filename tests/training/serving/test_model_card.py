@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_attn.training.runs.state import Progress
+from keras_attn.training.serving.model_card import model_card
+from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
-from training.resume import Progress
-from training.serving.model_card import model_card
-from training.trained import load_trained
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"

@@ -15,12 +15,13 @@ from keras_attn.layers import VolumetricTransformer
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from keras_attn.training.recipes.dino_schema import DinoRecipe
+from keras_attn.training.runs.outputs import outputs_of, softmax
+from keras_attn.training.runs.run import Run
+from keras_attn.training.serving.export import export_formats
+from keras_attn.training.trained import Trained, load_trained
 from tests.training import tiny_models as tiny
-from tests.training.test_localize import colour_classifier
-from training.dino_recipe import DinoRecipe
-from training.run import Run
-from training.serving.export import export_formats
-from training.trained import Trained, load_trained, outputs_of, softmax
+from tests.training.explain.test_localize import colour_classifier
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels need TensorFlow"

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.training.viewer import sections
+from keras_attn.training.viewer.answers import answer
+from keras_attn.training.viewer.panels import place, place_at
 from tests.training import tiny_models as tiny
 from tests.training.viewer.tiny import (
     early_exit,
@@ -17,9 +20,6 @@ from tests.training.viewer.tiny import (
     upload,
     viewed,
 )
-from training.viewer import sections
-from training.viewer.answers import answer
-from training.viewer.panels import place, place_at
 
 
 def opened(picture):
@@ -94,9 +94,9 @@ def test_warping_fields():
 
 
 def test_attention_maps_and_masks(monkeypatch):
-    monkeypatch.setattr("training.attention_masks_pictures.BLOCKS_SHOWN", 1)
+    monkeypatch.setattr("keras_attn.training.explain.masks.BLOCKS_SHOWN", 1)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype("uint8")
-    section = sections.masks(viewed(masked()), image, [0])
+    section = sections.attention_masks(viewed(masked()), image, [0])
     captions = [each.caption for each in section.pictures]
     assert captions[:3] == ["Attention map", "Head 1", "Head 2"]
     assert captions[3].startswith("Mask of block ") and len(captions) == 4
@@ -136,7 +136,7 @@ def test_a_section_that_fails_says_why(monkeypatch):
     def broken(*given):
         raise ValueError("no such map")
 
-    monkeypatch.setattr("training.viewer.sections.grad_cam_map", broken)
+    monkeypatch.setattr("keras_attn.training.viewer.sections.grad_cam_map", broken)
     found = answer(viewed(tiny.colour_model()), upload(tiny.plain_image()), "x")
     assert sections_of(found)["Grad-CAM"].note == "Not for this model: no such map"
     assert len(found.classes) == 3

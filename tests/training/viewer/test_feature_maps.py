@@ -1,9 +1,9 @@
 import keras
 import pytest
 
+from keras_attn.training.viewer.feature_maps import last_feature_map
 from tests.training import tiny_models as tiny
 from tests.training.viewer.tiny import early_exit, shifted
-from training.viewer.feature_maps import last_feature_map
 
 
 def test_the_map_that_all_of_the_answer_goes_through():

@@ -1,8 +1,8 @@
 import pytest
 
+from keras_attn.training.viewer import library as module
+from keras_attn.training.viewer.library import Library, find_runs
 from tests.training import tiny_models as tiny
-from training.viewer import library as module
-from training.viewer.library import Library, find_runs
 
 
 def test_runs_are_found_and_loaded_once(tmp_path, monkeypatch):

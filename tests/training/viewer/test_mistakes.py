@@ -4,11 +4,11 @@ import time
 import numpy as np
 import pytest
 
+from keras_attn.training.evaluation.evaluate import evaluation_data
+from keras_attn.training.runs.outputs import outputs_of
+from keras_attn.training.viewer.library import Library
+from keras_attn.training.viewer.mistakes import SHOWN, Searches
 from tests.training import tiny_models as tiny
-from training.evaluate import evaluation_data
-from training.trained import outputs_of
-from training.viewer.library import Library
-from training.viewer.mistakes import SHOWN, Searches
 
 
 def waited(search):
@@ -26,7 +26,7 @@ def library(tmp_path_factory):
 
 
 def test_the_worst_mistakes_of_some_images(library, monkeypatch):
-    monkeypatch.setattr("training.viewer.mistakes.BATCH", 4)
+    monkeypatch.setattr("keras_attn.training.viewer.mistakes.BATCH", 4)
     (name,) = library.names
     searches = Searches(library)
     assert searches.get(name, 10) is None
@@ -64,7 +64,7 @@ def test_a_model_without_data_says_so(tmp_path):
 
 def test_the_gallery(library):
     pytest.importorskip("flask", reason="The viewer needs Flask (extra: view)")
-    from training.viewer.page import Viewer, make_app
+    from keras_attn.training.viewer.page import Viewer, make_app
 
     searches = Searches(library)
     client = make_app(Viewer(library, searches)).test_client()

@@ -1,9 +1,9 @@
 import pytest
 
+from keras_attn.training.retrieval.index import index_folder
+from keras_attn.training.viewer.neighbours import Neighbours
 from tests.training import tiny_models as tiny
 from tests.training.viewer.tiny import upload
-from training.index import index_folder
-from training.viewer.neighbours import Neighbours
 
 RED, GREEN = (220, 10, 0), (0, 180, 0)
 

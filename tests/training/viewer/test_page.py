@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from keras_attn.training.evaluation.predict import predict
 from tests.training import tiny_models as tiny
 from tests.training.viewer.tiny import app_of
-from training.predict import predict
 
 PATIENCE = 60_000
 

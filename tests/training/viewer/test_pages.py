@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from keras_attn.training.evaluation.predict import predict
+from keras_attn.training.viewer import page, uploads
 from tests.training import tiny_models as tiny
 from tests.training.viewer.tiny import app_of, encoded
-from training.predict import predict
-from training.viewer import page, uploads
 
 RED = encoded(tiny.plain_image(red=200))
 

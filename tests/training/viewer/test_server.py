@@ -8,9 +8,9 @@ import urllib.request
 
 import pytest
 
+from keras_attn.training import cli
+from keras_attn.training.viewer import server
 from tests.training import tiny_models as tiny
-from training import cli
-from training.viewer import server
 
 pytest.importorskip("flask", reason="The viewer needs Flask (extra: view)")
 

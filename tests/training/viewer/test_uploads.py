@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.pipelines.images.files import read_images
 from keras_attn.preprocessing import ImageSpec
-from tests.training import tiny_models as tiny
-from tests.training.viewer.tiny import encoded, upload
-from training.predict import read_images
-from training.viewer import uploads
-from training.viewer.uploads import (
+from keras_attn.training.viewer import uploads
+from keras_attn.training.viewer.uploads import (
     UploadError,
     UploadStore,
     check_upload,
     thumbnail,
 )
+from tests.training import tiny_models as tiny
+from tests.training.viewer.tiny import encoded, upload
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype("uint8")
 

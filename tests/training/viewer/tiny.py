@@ -11,11 +11,11 @@ from keras_attn.models.early_exit import early_exit_classifier
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
+from keras_attn.training.trained import Trained
+from keras_attn.training.viewer.library import Library, Viewed
+from keras_attn.training.viewer.uploads import check_upload
 from tests.training import tiny_models as tiny
-from tests.training.test_warping_fields import Shifted, model_with
-from training.trained import Trained
-from training.viewer.library import Library, Viewed
-from training.viewer.uploads import check_upload
+from tests.training.explain.test_warps import Shifted, model_with
 
 
 def encoded(pixels, form="PNG", **options):
@@ -86,8 +86,8 @@ def library(folder):
 def app_of(folder, **options):
     """The Flask application with two models and an example."""
     pytest.importorskip("flask", reason="The viewer needs Flask (extra: view)")
-    from training.viewer.mistakes import Searches
-    from training.viewer.page import Viewer, make_app
+    from keras_attn.training.viewer.mistakes import Searches
+    from keras_attn.training.viewer.page import Viewer, make_app
 
     models = library(folder)
     example = tiny.save_image(

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from training.serving.server.errors import ServingError, invalid
-from training.serving.server.images import TOGETHER
+from keras_attn.training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server.images import TOGETHER
 
 
 @dataclasses.dataclass(eq=False)

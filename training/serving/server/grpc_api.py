@@ -11,8 +11,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from training.serving.server.errors import ServingError, invalid
-from training.serving.server.tensors import array_of, proto_of
+from keras_attn.training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server.tensors import array_of, proto_of
 
 SIGNATURES = "signature_def"
 

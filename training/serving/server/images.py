@@ -8,7 +8,7 @@ file itself bounds it. JPEG XL, whose header is hard to read, is refused.
 
 import struct
 
-from training.serving.server.errors import invalid
+from keras_attn.training.serving.server.errors import invalid
 
 # Of an image's limit, what all images of a batch may have together.
 TOGETHER = 8

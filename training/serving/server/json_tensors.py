@@ -8,8 +8,8 @@ import json
 import numpy as np
 import orjson
 
-from training.serving.server.errors import ServingError, invalid
-from training.serving.server.tensors import string_array
+from keras_attn.training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server.tensors import string_array
 
 MAX_RANK = 32
 # What a tensor's values are in JSON.

@@ -6,8 +6,8 @@ import gc
 import re
 import threading
 
-from training.serving.server.errors import ServingError
-from training.serving.server.saved_model import SavedModel
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.loaded_model import SavedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # States of a version, as TensorFlow Serving names them.

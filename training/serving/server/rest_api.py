@@ -8,8 +8,8 @@ import prometheus_client
 from aiohttp import web
 from google.protobuf import json_format
 
-from training.serving.server import grpc_api, json_tensors
-from training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server import grpc_api, json_tensors
+from keras_attn.training.serving.server.errors import ServingError, invalid
 
 MODEL = r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 PREDICT = re.compile(MODEL + r":(predict|classify|regress)")

@@ -4,8 +4,8 @@ import contextlib
 import time
 import traceback
 
-from training.serving.server.errors import ServingError
-from training.serving.server.images import check_images
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.images import check_images
 
 
 class Service:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server.errors import ServingError, invalid
 
 # Field that a type's values are in, as TensorFlow writes them.
 FIELDS = {

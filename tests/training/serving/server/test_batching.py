@@ -4,10 +4,10 @@ import threading
 import numpy as np
 import pytest
 
-from training.serving.server.batching import Batcher
-from training.serving.server.errors import ServingError
-from training.serving.server.images import TOGETHER
-from training.serving.server.saved_model import Signature, TensorSpec
+from keras_attn.training.serving.server.batching import Batcher
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.images import TOGETHER
+from keras_attn.training.serving.server.loaded_model import Signature, TensorSpec
 
 BATCHED = Signature(
     "double", {"x": TensorSpec(None, (None, None))}, {"y": TensorSpec(None, (None,))}

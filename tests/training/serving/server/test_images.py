@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from training.serving.server.errors import ServingError
-from training.serving.server.images import TOGETHER, check_images
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.images import TOGETHER, check_images
 
 LIMIT = 10_000
 NOISE = np.random.default_rng(0).integers(0, 255, (31, 53, 3), "uint8")

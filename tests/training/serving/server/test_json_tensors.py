@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.serving.server import json_tensors
-from training.serving.server.errors import ServingError
-from training.serving.server.saved_model import Signature, TensorSpec
+from keras_attn.training.serving.server import json_tensors
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.loaded_model import Signature, TensorSpec
 
 
 def signature(**dtypes):

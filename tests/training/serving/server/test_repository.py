@@ -2,9 +2,9 @@ import threading
 
 import pytest
 
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.repository import Repository
 from tests.training.serving.server.tiny import until
-from training.serving.server.errors import ServingError
-from training.serving.server.repository import Repository
 
 
 class Loader:

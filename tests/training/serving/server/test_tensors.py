@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from training.serving.server.errors import ServingError
-from training.serving.server.tensors import array_of, proto_of
+from keras_attn.training.serving.server.errors import ServingError
+from keras_attn.training.serving.server.tensors import array_of, proto_of
 
 DTYPES = """float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32
 uint64 bool""".split()

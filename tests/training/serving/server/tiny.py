@@ -21,8 +21,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from training.serving.server.run import Server
-from training.serving.server.settings import Settings
+from keras_attn.training.serving.server.server import Server
+from keras_attn.training.serving.server.settings import Settings
 
 CLASSES = ("dark", "light")
 

@@ -1,0 +1,1 @@
+"""Reading and changing the graph of any Keras model."""

@@ -1,0 +1,176 @@
+"""Any functional model as one flat list of calls, models inside it included.
+
+Keras cannot build a model from an inner layer of a model that another one uses as a
+layer: the inner tensors belong to a graph of their own. Here the calls of all graphs
+stand in one list, in the order in which they run, and any tensor among them can be
+asked for or put in. The layers are the model's own; nothing is copied or changed.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import keras
+
+from keras_attn.graph.keras_graph import graph_of, nodes_of, standardized
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a layer or operation.
+
+    Args:
+        path: Names of the models around it, from outside, and its own, with `/`.
+        operation: The layer or operation itself.
+        function: What is called.
+        arguments: Its symbolic arguments, as Keras keeps them.
+        sources: Pairs of a symbolic tensor's `id` and the key of its value.
+        results: Keys of what it returns, flat.
+    """
+
+    path: str
+    operation: object
+    function: Callable
+    arguments: object
+    sources: tuple
+    results: tuple
+
+    def __call__(self, values):
+        known = {tensor: values[key] for tensor, key in self.sources}
+        args, kwargs = self.arguments.fill_in(known)
+        if isinstance(self.operation, keras.Layer):
+            kwargs = {**kwargs, "training": False}
+        return keras.tree.flatten(self.function(*args, **kwargs))
+
+
+class FlatGraph:
+    """The calls of a functional or `Sequential` model, those inside it included.
+
+    A key stands for one tensor of one call, so that a model that is used twice has
+    two keys for each of its tensors.
+
+    Attributes:
+        steps: List of `Step`, in an order in which they can run.
+        tensors: Dict from key to symbolic tensor, of which shape and dtype count.
+        inputs: Keys of the model's inputs, flat.
+        outputs: Keys of the model's outputs, flat.
+        named: Dict from a path, such as `"backbone/conv5_block3_out"`, to the keys of
+            what that layer returns; of a layer that is called several times, the last
+            call's.
+
+    Raises:
+        ValueError: If the model has no graph.
+    """
+
+    def __init__(self, model):
+        self.function = graph_of(model)
+        if self.function is None:
+            raise ValueError(
+                "Expected a functional or built Sequential model, or one made of such. "
+                f"Received: {_described(model)}, whose call cannot be taken apart. "
+                "`occlusion` works on any model, and `attention_rollout` on any with "
+                "attention layers."
+            )
+        self.steps, self.tensors, self.named = [], {}, {}
+        self._count = itertools.count()
+        self.inputs = self._keys(self.function.inputs)
+        self.outputs = self._inline(self.function, self.inputs, "")
+
+    def _keys(self, tensors):
+        keys = tuple(next(self._count) for _ in tensors)
+        self.tensors.update(zip(keys, tensors, strict=True))
+        return keys
+
+    def _inline(self, function, keys, prefix):
+        """Adds the calls of a graph whose inputs have these keys; its outputs' keys."""
+        known = dict(zip(map(id, function.inputs), keys, strict=True))
+        for node in nodes_of(function):
+            if any(id(each) not in known for each in node.arguments.keras_tensors):
+                continue
+            operation = node.operation
+            path = prefix + operation.name
+            inner = graph_of(operation)
+            if inner is None or not _is_plain(node):
+                results = self._call(path, node, operation, node.outputs, known)
+            else:
+                # As the inner model does with what it is given.
+                entry = _entry(inner)
+                entered = self._call(path, node, entry, inner.inputs, known)
+                results = self._inline(inner, entered, f"{path}/")
+            self.named[path] = results
+            known.update(zip(map(id, node.outputs), results, strict=True))
+        return tuple(known[id(tensor)] for tensor in function.outputs)
+
+    def _call(self, path, node, function, outputs, known):
+        results = self._keys(outputs)
+        tensors = node.arguments.keras_tensors
+        sources = tuple((id(tensor), known[id(tensor)]) for tensor in tensors)
+        operation, arguments = node.operation, node.arguments
+        if function is not operation:
+            operation = None
+        self.steps.append(Step(path, operation, function, arguments, sources, results))
+        return results
+
+    def input_values(self, inputs):
+        """Dict from the keys of the inputs to tensors.
+
+        Args:
+            inputs: What the model takes: a tensor, or a list or dict of tensors.
+        """
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+        inputs = standardized(self.function, inputs)
+        return dict(zip(self.inputs, inputs, strict=True))
+
+    def steps_to(self, wanted, given):
+        """The steps that compute some keys from given ones, and nothing else."""
+        missing, chosen = set(wanted) - set(given), []
+        for step in reversed(self.steps):
+            if missing.intersection(step.results):
+                chosen.append(step)
+                missing.difference_update(step.results)
+                missing.update(key for _, key in step.sources if key not in given)
+        return chosen[::-1]
+
+
+def run(steps, values, wanted):
+    """Runs steps in their order.
+
+    Args:
+        steps: List of `Step`.
+        values: Dict from key to tensor, of all that the steps do not compute.
+        wanted: Keys.
+
+    Returns:
+        Dict from the wanted keys to their tensors. What no later step needs is let go.
+    """
+    last = {key: step for step in steps for _, key in step.sources}
+    values, kept = dict(values), set(wanted)
+    for step in steps:
+        values.update(zip(step.results, step(values), strict=True))
+        for key in {key for _, key in step.sources} - kept:
+            if last[key] is step:
+                del values[key]
+    return {key: values[key] for key in wanted}
+
+
+def _is_plain(node):
+    """Whether a model is called on its inputs alone, with no mask beside them."""
+    inside = keras.tree.flatten(node.arguments.args[:1])
+    return len(node.arguments.args) == 1 and len(inside) == len(
+        node.arguments.keras_tensors
+    )
+
+
+def _entry(function):
+    def enter(inputs, **_):
+        return standardized(function, inputs)
+
+    return enter
+
+
+def _described(model):
+    if isinstance(model, keras.Sequential):
+        return f"the Sequential model {model.name!r}, which is not built"
+    if isinstance(model, keras.Layer):
+        return f"{model.name!r}, a {type(model).__name__}"
+    return repr(model)

@@ -1,0 +1,1 @@
+"""Fits for retrieval in NumPy: whitening and ASMK."""

@@ -1,0 +1,1 @@
+"""Attention maps of a data set: keys, cache, computation, batches."""

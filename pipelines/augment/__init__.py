@@ -1,0 +1,1 @@
+"""Stateless augmentation, with its geometry."""

@@ -1,0 +1,1 @@
+"""Batches for training, drawn from a `Source`."""

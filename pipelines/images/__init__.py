@@ -1,0 +1,1 @@
+"""Encoded image files decoded to arrays."""

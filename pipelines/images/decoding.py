@@ -1,0 +1,284 @@
+"""Turning encoded image files into arrays, and saying which file is at fault."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+NO_IMAGE = f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
+
+# Files per round of `decode_files`: their encoded bytes are held at the same time.
+CHUNK = 4096
+
+
+class CorruptImageError(ValueError):
+    """An image that cannot be decoded; the message begins with where it is.
+
+    Args:
+        where: The path, or any other name, of the image.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, where, reason):
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+def decode_image(data: bytes, where: str, banner: int = 0) -> np.ndarray:
+    """Decode a JPEG, PNG, GIF (first frame) or BMP image to RGB.
+
+    The decoder is `tf.io.decode_image`, the one that an exported model uses, so that
+    training and serving see the same numbers. Grey images are repeated over the three
+    channels, transparency is dropped (not blended), 16-bit samples keep their upper
+    eight bits, and an EXIF orientation is *not* applied. JPEG has no checksum: damage
+    inside one that leaves its length and structure alone is not noticed.
+
+    Args:
+        data: The encoded file.
+        where: The name of the image in error messages, usually its path.
+        banner: Rows at the bottom that are no part of the image and are cut off.
+
+    Returns:
+        A uint8 array of shape (height, width, 3), values 0..255.
+
+    Raises:
+        CorruptImageError: The data is empty, not an image of these formats,
+            truncated or damaged, larger than 100 megapixels (seen in its header,
+            before it is decoded), or nothing but banner.
+
+    Example:
+
+    >>> pixels = decode_image(open("cat.jpg", "rb").read(), "cat.jpg")
+    """
+    reason = header_problem(data)
+    if reason is None:
+        try:
+            image = _decode(data).numpy()
+            return image[: _rows_above(banner, image.shape[0], where)]
+        except tf.errors.OpError as error:
+            reason = _first_sentence(error)
+    raise CorruptImageError(where, reason)
+
+
+def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int]:
+    """Height and width of an image, from its header alone.
+
+    Args:
+        file: Path of an image file, or its content.
+        where, banner: As in `decode_image`.
+
+    Raises:
+        CorruptImageError: The file cannot be read, or is no image of these formats, or
+            nothing but banner.
+    """
+    try:
+        content = file if isinstance(file, str) else io.BytesIO(file)
+        with Image.open(content, formats=FORMATS) as image:
+            width, height = image.size
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise unreadable(where, error) from error
+    except Exception as error:  # As in `header_problem`.
+        raise CorruptImageError(where, NO_IMAGE) from error
+    return _rows_above(banner, height, where), width
+
+
+def _rows_above(banner, height, where):
+    if height <= banner:
+        raise CorruptImageError(
+            where, f"{height} rows. Expected more than the banner's {banner}"
+        )
+    return height - banner
+
+
+def header_problem(data: bytes) -> str | None:
+    """What the header alone shows to be wrong with an encoded image, or None."""
+    if not data:
+        return "the file is empty"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            palette = image.format == "BMP" and image.mode in ("1", "P")
+    except Image.DecompressionBombError:
+        return f"larger than {MAX_PIXELS // 10**6} megapixels"
+    except Exception:  # Pillow's parsers raise many types on damaged headers.
+        return NO_IMAGE
+    if width * height > MAX_PIXELS:
+        return (
+            f"{width} x {height} pixels, larger than {MAX_PIXELS // 10**6} megapixels"
+        )
+    if palette:
+        # TensorFlow would take the numbers of the colours for grey values.
+        return "a BMP with a palette. Save it as PNG"
+    return None
+
+
+def decode_files(
+    read: Callable[[int], bytes],
+    where: Sequence[str],
+    size: tuple[int, int],
+    fit: Callable | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    banner: int = 0,
+):
+    """Decode many files to one array, in parallel, and list those that are corrupt.
+
+    Args:
+        read: Gives the encoded bytes of the i-th file; an `OSError` from it counts
+            as a corrupt file.
+        where: The name of every file in messages.
+        size: (height, width) of the result.
+        fit: Brings one (H, W, 3) uint8 tensor to `size`, inside `Dataset.map`. It is
+            not called for an image that has that size already.
+        progress: Called with (files done, files in all) now and then.
+        banner: As in `decode_image`.
+
+    Returns:
+        images: uint8, (number of readable files, height, width, 3).
+        kept: int64 indices of the readable files, ascending.
+        problems: A tuple of `CorruptImageError`, one for each other file.
+    """
+    total = len(where)
+    images = np.empty((total, *size, 3), np.uint8)
+    good = np.zeros(total, bool)
+    problems = {}
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for start in range(0, total, CHUNK):
+            indices = range(start, min(start + CHUNK, total))
+            chunk = {}
+            blocks = [indices[i : i + 64] for i in range(0, len(indices), 64)]
+            for block in pool.map(lambda block: _read_checked(read, block), blocks):
+                for index, data, reason in block:
+                    if reason is None:
+                        chunk[index] = data
+                    else:
+                        problems[index] = CorruptImageError(where[index], reason)
+            for decoded, batch in _decode_chunk(chunk, size, fit, banner):
+                images[decoded] = batch
+                good[decoded] = True
+            for index in chunk:
+                if not good[index]:
+                    problems[index] = _problem_of(
+                        chunk[index], where[index], size, fit, banner
+                    )
+            if progress is not None:
+                progress(indices[-1] + 1, total)
+    kept = np.flatnonzero(good)
+    problems = tuple(problems[index] for index in sorted(problems))
+    return (images if good.all() else images[kept]), kept, problems
+
+
+def check_files(read: Callable[[int], bytes], where: Sequence[str], banner: int = 0):
+    """Decode every file and keep none, to find those that are corrupt.
+
+    Args:
+        read, where, banner: As in `decode_files`.
+
+    Returns:
+        A tuple of `CorruptImageError`, one for each file that cannot be decoded.
+    """
+
+    def problem(index):
+        try:
+            decode_image(read(index), where[index], banner)
+        except CorruptImageError as error:
+            return error
+        except OSError as error:
+            return unreadable(where[index], error)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        # A round of files at a time, since the pool queues all that it is given.
+        rounds = range(0, len(where), CHUNK)
+        found = (
+            pool.map(problem, range(start, min(start + CHUNK, len(where))))
+            for start in rounds
+        )
+        return tuple(error for part in found for error in part if error is not None)
+
+
+def unreadable(where, error):
+    """The `CorruptImageError` of an `OSError` on reading a file."""
+    return CorruptImageError(where, f"cannot be read ({error.strerror or error})")
+
+
+def _read_checked(read, indices):
+    results = []
+    for index in indices:
+        try:
+            data = read(index)
+            results.append((index, data, header_problem(data)))
+        except OSError as error:
+            results.append((index, b"", unreadable("", error).reason))
+    return results
+
+
+def _decode(data):
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    image.set_shape((None, None, 3))
+    return image
+
+
+def _decode_and_fit(data, size, fit, banner):
+    image = _decode(data)
+    rows = tf.maximum(tf.shape(image)[0] - banner, 0)
+    return fit_image(image[:rows], size, fit)
+
+
+def fit_image(image, size, fit=None):
+    """One decoded image in `size`, inside `Dataset.map`; arguments as above."""
+    if fit is not None:
+        image = tf.cond(
+            tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
+            lambda: image,
+            lambda: tf.cast(fit(image), tf.uint8),
+        )
+    return tf.ensure_shape(image, (*size, 3))
+
+
+def _decode_chunk(chunk, size, fit, banner):
+    """Yield batches (indices, images) of those files that can be decoded."""
+    if not chunk:
+        return
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (np.fromiter(chunk, np.int64), tf.constant(list(chunk.values()), tf.string))
+    )
+    dataset = dataset.map(
+        lambda index, data: (index, _decode_and_fit(data, size, fit, banner)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    # A failing file drops out here; the caller sees the gap and asks for the reason.
+    dataset = dataset.ignore_errors().batch(64).prefetch(2)
+    yield from dataset.as_numpy_iterator()
+
+
+def _problem_of(data, where, size, fit, banner):
+    """Why one file failed; errors that are not the file's fault are raised."""
+    try:
+        decode_image(data, where, banner)
+    except CorruptImageError as error:
+        return error
+    _decode_and_fit(data, size, fit, banner)
+    raise RuntimeError(f"{where} failed in a batch but not alone.")
+
+
+def _first_sentence(error):
+    text = str(error.message).split("[Op:")[0]
+    text = text.rsplit("}} ", 1)[-1].strip()
+    return f"truncated or damaged ({text.splitlines()[0] if text else 'unknown'})"
+
+
+def where_of(label):
+    """An entry of `Source.files` as text."""
+    if isinstance(label, str):
+        return label
+    archive, member = label
+    return f"{member} in {archive}"
+
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")

@@ -1,0 +1,237 @@
+"""Reading folders, tar archives and the CIFAR binary archives.
+
+A folder and a tar archive look the same to the rest of the package: a `FileTree`, names
+with a way to read them. Nothing is ever written to disk.
+"""
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_attn.pipelines.images.decoding import where_of
+from keras_attn.pipelines.sources.catalogue import KNOWN
+
+MAX_ARCHIVE_BYTES = 2 * 1024**3
+MAX_DEPTH = 6
+
+CIFAR_FILES = {
+    "cifar10": {
+        "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        "test": ("test_batch.bin",),
+    },
+    "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
+}
+BINARY_NAMES = {
+    file for parts in CIFAR_FILES.values() for files in parts.values() for file in files
+}
+PYTHON_NAMES = {"batches.meta", "meta", "data_batch_1"}
+
+
+@dataclass(frozen=True, eq=False)
+class FileTree:
+    """The files under a folder or in a tar archive.
+
+    Attributes:
+        root: Path of the folder or the archive.
+        sizes: Bytes of every regular file, by its name relative to the root, with
+            `/` between folders, sorted by name; 0 for a broken link. Hidden files are
+            left out.
+        folders: Names of the folders, sorted.
+        read: Gives the bytes of a file by its name.
+        stamp: Gives the size of a file and a text that changes when its content does,
+            by its name.
+        archive: Whether the root is an archive.
+    """
+
+    root: str
+    sizes: dict[str, int]
+    folders: tuple[str, ...]
+    read: Callable[[str], bytes]
+    stamp: Callable[[str], tuple[int, str]]
+    archive: bool
+
+    def label(self, name):
+        """What stands for a file in `Source.files`."""
+        return (self.root, name) if self.archive else os.path.join(self.root, name)
+
+    def where(self, name):
+        """The name of a file in messages."""
+        return where_of(self.label(name))
+
+
+def open_tree(path) -> FileTree:
+    """List a folder or read a tar archive (plain, gz, bz2 or xz).
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: A file that is no tar archive, a damaged one, or one with more
+            than 2 GB of files, which are held in memory.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _folder_tree(path)
+    if path.exists():
+        return _tar_tree(path)
+    raise FileNotFoundError(f"Expected a folder or a tar archive. Received: {path}")
+
+
+def _folder_tree(root):
+    sizes, folders = {}, []
+
+    def walk(folder, prefix, depth):
+        for entry in os.scandir(folder):
+            if _hidden(entry.name):
+                continue
+            name = prefix + entry.name
+            if entry.is_dir():
+                folders.append(name)
+                # Ends the descent where a link leads back up.
+                if depth < MAX_DEPTH:
+                    walk(entry.path, name + "/", depth + 1)
+            elif entry.is_file():
+                sizes[name] = entry.stat().st_size
+            elif entry.is_symlink():
+                sizes[name] = 0
+
+    walk(root, "", 1)
+    return FileTree(
+        root=str(root),
+        sizes=dict(sorted(sizes.items())),
+        folders=tuple(sorted(folders)),
+        read=lambda name: (root / name).read_bytes(),
+        stamp=lambda name: _stamp_of_file(root / name),
+        archive=False,
+    )
+
+
+def _tar_tree(path):
+    contents, folders, total = {}, set(), 0
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./").rstrip("/")
+                if any(_hidden(part) for part in name.split("/")):
+                    continue
+                if member.isdir():
+                    folders.add(name)
+                # Links and devices have no content of their own.
+                if not member.isreg():
+                    continue
+                total += member.size
+                if total > MAX_ARCHIVE_BYTES:
+                    raise ValueError(
+                        f"{path} holds more than {MAX_ARCHIVE_BYTES / 1024**3:g} GB "
+                        "of files. Unpack it and pass the folder."
+                    )
+                contents[name] = archive.extractfile(member).read()
+                parts = name.split("/")[:-1]
+                folders.update("/".join(parts[: i + 1]) for i in range(len(parts)))
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            "Expected a folder or a complete tar archive (.tar, .tar.gz, .tar.bz2, "
+            f".tar.xz). Received: {path} ({error})."
+        ) from error
+    contents = dict(sorted(contents.items()))
+    return FileTree(
+        root=str(path),
+        sizes={name: len(data) for name, data in contents.items()},
+        folders=tuple(sorted(folders)),
+        read=contents.__getitem__,
+        stamp=lambda name: (
+            len(contents[name]),
+            f"{zlib.crc32(contents[name]):08x}",
+        ),
+        archive=True,
+    )
+
+
+def _stamp_of_file(path):
+    status = path.stat()
+    return status.st_size, str(status.st_mtime_ns)
+
+
+def _hidden(name):
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def has_cifar_files(tree) -> bool:
+    """Whether a tree holds the files of an official CIFAR archive, in any version."""
+    names = {_base(name) for name in tree.sizes}
+    return bool(names & (BINARY_NAMES | PYTHON_NAMES))
+
+
+def read_cifar(tree, name):
+    """Read the official binary version of CIFAR-10 or CIFAR-100.
+
+    A record is the label, one byte (CIFAR-100: the coarse and the fine label, of which
+    the fine one is taken), then 3072 bytes of pixels: the red, the green and the blue
+    plane of 32 rows of 32.
+
+    Args:
+        tree: A `FileTree` with the .bin files, in any folder.
+        name: "cifar10" or "cifar100".
+
+    Returns:
+        images: (N, 32, 32, 3) uint8, the training images first.
+        labels: (N,) int32.
+        official: Indices of `train` and `test`.
+
+    Raises:
+        ValueError: The python version of the archive, the files of the other data
+            set, a missing or truncated file, or a label out of range.
+    """
+    known = KNOWN[name]
+    found = {_base(path): path for path in tree.sizes}
+    if not BINARY_NAMES & set(found):
+        raise ValueError(
+            f"Expected the binary version of {name}, {known.archive}. Received: "
+            f"{tree.root}, the python version, whose pickles could run any code. The "
+            f"binary version is at {known.url}"
+        )
+    images, labels, official, start = [], [], {}, 0
+    for part, files in CIFAR_FILES[name].items():
+        for file in files:
+            if file not in found:
+                raise ValueError(
+                    f"Expected {file} among the files of {name} ({known.archive}). "
+                    f"Received: {tree.root}, which lacks it."
+                )
+            pixels, numbers = _cifar_records(tree, found[file], name)
+            images.append(pixels)
+            labels.append(numbers)
+        stop = sum(map(len, labels))
+        official[part] = np.arange(start, stop)
+        start = stop
+    return np.concatenate(images), np.concatenate(labels), official
+
+
+def _cifar_records(tree, file, name):
+    label_bytes = 1 if name == "cifar10" else 2
+    data = np.frombuffer(tree.read(file), np.uint8)
+    where = f"{file} in {tree.root}"
+    record = label_bytes + 3072
+    if not data.size or data.size % record:
+        raise ValueError(
+            f"Expected whole records of {record} bytes; the file is truncated or not "
+            f"of {name}. Received: {where} with {data.size} bytes."
+        )
+    data = data.reshape(-1, record)
+    labels = data[:, label_bytes - 1].astype(np.int32)
+    classes = len(KNOWN[name].class_names)
+    if labels.max() >= classes:
+        raise ValueError(
+            f"Expected labels from 0 to {classes - 1}. Received: {labels.max()} in "
+            f"record {labels.argmax()} of {where}."
+        )
+    planes = data[:, label_bytes:].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
+
+
+def _base(name):
+    return name.rsplit("/", 1)[-1]

@@ -1,0 +1,256 @@
+"""Recipe -> model, loss, optimizer, data, and what `train` leaves behind."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attn.pipelines.batches import build
+from keras_attn.training.data.load import load_data, load_source_of
+from keras_attn.training.fit import callbacks
+from keras_attn.training.fit.optimizers import make_optimizer
+from keras_attn.training.fit.train import _watched, train, trainable_model
+from keras_attn.training.methods import class_embedding
+from keras_attn.training.methods.feeds.images import ImageFeed
+from keras_attn.training.runs import state
+from keras_attn.training.runs.run import Run
+from tests.training.tiny import tiny_model, tiny_recipe
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(class_embedding, "build_model", tiny_model)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return load_source_of(tiny_recipe())
+
+
+def crossentropy(logits, labels):
+    """Mean over the cells of each image's -log softmax, in float64."""
+    logits = np.asarray(logits, "float64")
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    picked = np.stack(
+        [-log[..., label] for log, label in zip(logs, labels, strict=True)]
+    )
+    return picked.reshape(len(labels), -1).mean(axis=1)
+
+
+@pytest.mark.parametrize("row", ["baseline", "aux", "class_embedding"])
+def test_the_loss_is_the_papers(row, source):
+    recipe = tiny_recipe(row=row, patch_loss_weight=0.3, weight_decay=0.05)
+    spec, splits = load_data(recipe, source=source)
+    images, labels = (array[:8] for array in splits["train"])
+    model = trainable_model(recipe, spec, 1)
+    outputs = model.predict(images, verbose=0)
+    wanted = crossentropy(outputs["logits"], labels).mean()
+    if row != "baseline":
+        patches = crossentropy(outputs["patch_logits"], labels).mean()
+        wanted = 0.7 * wanted + 0.3 * patches
+    kernels = [w for w in model.trainable_weights if w.name == "kernel"]
+    assert len(kernels) == {"baseline": 2, "aux": 3, "class_embedding": 5}[row]
+    wanted += 0.05 * sum(float((w.numpy() ** 2).sum()) for w in kernels)
+    targets = {name: labels for name in model.output}
+    logs = model.evaluate(images, targets, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_learning_rate_drops_at_the_fractions():
+    recipe = tiny_recipe(learning_rate=0.4, decay_factor=0.1, decay_at=(0.5, 0.75))
+    rate = make_optimizer(recipe, 100)._learning_rate
+    rates = [float(rate(step)) for step in (0, 50, 51, 75, 76, 99)]
+    assert rates == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004, 0.004])
+    constant = make_optimizer(tiny_recipe(decay_at=()), 100)
+    assert float(constant.learning_rate) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind"),
+    [
+        ("adam", keras.optimizers.Adam),
+        ("adamw", keras.optimizers.AdamW),
+        ("sgd", keras.optimizers.SGD),
+    ],
+)
+def test_decoupled_decay_shrinks_kernels_only(optimizer, kind):
+    recipe = tiny_recipe(
+        optimizer=optimizer,
+        weight_decay=0.5,
+        weight_decay_mode="decoupled",
+        learning_rate=0.1,
+        decay_at=(),
+    )
+    made = make_optimizer(recipe, 10)
+    assert type(made) is kind
+    assert optimizer != "sgd" or made.momentum == 0.9
+    names = ("kernel", "bias", "gamma", "beta")
+    weights = [keras.Variable(np.ones(2, "float32"), name=name) for name in names]
+    made.apply([np.zeros(2, "float32")] * 4, weights)
+    values = [float(weight.numpy()[0]) for weight in weights]
+    assert values == pytest.approx([0.95, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_with_an_l2_penalty_the_optimizer_itself_does_not_decay(optimizer):
+    made = make_optimizer(tiny_recipe(optimizer=optimizer, weight_decay=0.5), 10)
+    weight = keras.Variable(np.ones(2, "float32"), name="kernel")
+    made.apply([np.zeros(2, "float32")], [weight])
+    np.testing.assert_array_equal(weight.numpy(), 1.0)
+
+
+def test_data_is_split_without_overlap_and_described(source):
+    spec, splits = load_data(tiny_recipe(), source=source)
+    assert set(splits) == {"train", "validation", "test"}
+    texts = [image.tobytes() for images, _ in splits.values() for image in images]
+    assert len(texts) == len(set(texts)) == 130
+    assert (spec.height, spec.width) == (32, 32)
+    assert (spec.mean, spec.std) == (source.mean, source.std)
+    assert spec.class_names == source.class_names
+    other = load_data(tiny_recipe(split_seed=1), source=source)[1]
+    assert (other["train"][0] != splits["train"][0]).any()
+
+
+def test_the_same_seed_gives_the_same_weights(source):
+    spec, _ = load_data(tiny_recipe(), source=source)
+
+    def start(seed):
+        return trainable_model(tiny_recipe(seed=seed), spec, 1).get_weights()
+
+    for first, second in zip(start(1), start(1), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (start(1)[0] != start(2)[0]).any()
+
+
+def test_training_leaves_a_run_and_a_second_call_trains_nothing(
+    tmp_path, source, capsys
+):
+    recipe = tiny_recipe(epochs=2)
+    run = train(recipe, tmp_path / "run", source=source, verbose=0)
+    assert Run.open(tmp_path / "run") == run
+    with open(run.workdir / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [line["epoch"] for line in history] == ["1", "2"]
+    assert float(history[0]["learning_rate"]) == pytest.approx(1e-2)
+    assert float(history[1]["learning_rate"]) == pytest.approx(1e-4)
+    assert any((run.workdir / "tensorboard" / "train").iterdir())
+    progress = state.load_progress(run.checkpoints / "last.npz")
+    accuracies = [logs["val_logits_accuracy"] for logs in progress.history]
+    assert progress.best == max(accuracies)
+    assert progress.best_epoch == accuracies.index(max(accuracies))
+    assert run.spec("last").class_names == source.class_names
+
+    # The saved model is that of the last epoch: it gives the recorded accuracy.
+    _, splits = load_data(recipe, source=source)
+    images, labels = splits["validation"]
+    logits = run.load_model("last").predict(images, verbose=0)["logits"]
+    accuracy = np.mean(logits.argmax(-1) == labels)
+    assert accuracy == pytest.approx(accuracies[-1], abs=1e-6)
+
+    before = {path: path.stat().st_mtime_ns for path in run.workdir.rglob("*")}
+    capsys.readouterr()
+    train(recipe, tmp_path / "run", source=source, verbose=0)
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run.workdir.rglob("*")}
+
+
+def test_a_baseline_in_bfloat16_without_validation_data(tmp_path, source, monkeypatch):
+    original = load_data
+
+    def without_validation(*arguments):
+        spec, splits = original(*arguments)
+        splits["validation"] = tuple(part[:0] for part in splits["validation"])
+        return spec, splits
+
+    monkeypatch.setattr("keras_attn.training.fit.train.load_data", without_validation)
+    recipe = tiny_recipe(row="baseline", dtype_policy="mixed_bfloat16", epochs=2)
+    run = train(recipe, tmp_path, source=source, verbose=0)
+    progress = state.load_progress(run.checkpoints / "last.npz")
+    assert progress.best_epoch == 1
+    model = run.load_model("best")
+    assert model.get_layer("stem").compute_dtype == "bfloat16"
+    assert model.output["logits"].dtype == "float32"
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_baseline_is_judged_by_its_validation_accuracy(source):
+    recipe = tiny_recipe(row="baseline")
+    spec, splits = load_data(recipe, source=source)
+    model = trainable_model(recipe, spec, 1)
+    validation = build.label_outputs(
+        ImageFeed(recipe, splits).validation(), list(model.output)
+    )
+    logs = model.evaluate(validation, verbose=0, return_dict=True)
+    assert _watched(model, validation).removeprefix("val_") in logs
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"augmentation": "cutmix"}, "augmentation"),
+        ({"batch_size": 1000}, "batch_size=1000"),
+        ({"split": "60_40"}, "split"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(tmp_path, source, changes, words):
+    with pytest.raises(ValueError, match=words):
+        train(tiny_recipe(**changes), tmp_path / "run", source=source)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_or_other_data_cannot_continue_a_run(tmp_path, source):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    recipe = tiny_recipe(epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_begin", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, source=source, verbose=0)
+    spec, splits = load_data(recipe, source=source)
+    progress = state.Progress([{"epoch": 1}], data="other")
+    state.save_state(
+        tmp_path / "checkpoints" / "last.npz",
+        trainable_model(recipe, spec, 9),
+        progress,
+    )
+    with pytest.raises(ValueError, match="Expected the data that .* was trained on"):
+        train(recipe, tmp_path, source=source, verbose=0)
+    with pytest.raises(ValueError, match="epochs=2 there, 9 now"):
+        train(tiny_recipe(epochs=9), tmp_path, source=source, verbose=0)
+
+
+def test_a_loss_that_explodes_stops_with_an_explanation(tmp_path, source):
+    recipe = tiny_recipe(learning_rate=1e30, optimizer="sgd")
+    with pytest.raises(callbacks.NotFiniteError) as caught:
+        train(recipe, tmp_path, source=source, verbose=0)
+    message = str(caught.value)
+    assert "at step 2 of epoch 1" in message or "at step 3 of epoch 1" in message
+    assert "No checkpoint was saved before." in message
+    assert "learning_rate=1e+30" in message and "dtype_policy=float32" in message
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_starts_with_the_weights_that_it_is_given(tmp_path, source):
+    first = train(tiny_recipe(epochs=1), tmp_path / "first", source=source)
+    recipe = tiny_recipe(initial=str(first.workdir), seed=5)
+    spec, _ = load_data(recipe, source=source)
+    found = trainable_model(recipe, spec, 1).get_weights()
+    wanted = first.load_model("best").get_weights()
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="Expected a model of .* to start from"):
+        trainable_model(
+            tiny_recipe(initial=str(first.workdir), row="baseline"), spec, 1
+        )
+
+
+def test_a_cosine_schedule_ends_at_zero():
+    recipe = tiny_recipe(schedule="cosine", learning_rate=0.2)
+    rate = make_optimizer(recipe, 100)._learning_rate
+    values = [float(rate(step)) for step in (0, 25, 50, 100)]
+    wanted = [0.1 * (1 + np.cos(np.pi * step / 100)) for step in (0, 25, 50, 100)]
+    np.testing.assert_allclose(values, wanted, atol=1e-6)

@@ -1,0 +1,252 @@
+"""Recipes: overrides, checks, JSON, and the values of the paper."""
+
+import dataclasses
+import json
+
+import pytest
+
+from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS, FEATURE_BACKBONES
+from keras_attn.pipelines.augment.operations import AUGMENTATIONS
+from keras_attn.pipelines.sources.load import SOURCE_NAMES
+from keras_attn.pipelines.sources.splits import SPLIT_NAMES
+from keras_attn.training.methods import attention_masked_residual
+from keras_attn.training.recipes.registry import (
+    DEFAULT,
+    EXPERIMENTS,
+    RECIPES,
+    get_experiment,
+    get_recipe,
+)
+from keras_attn.training.recipes.schema import Recipe, apply_overrides
+
+BACKBONE_NAMES = {
+    "class_embedding": BACKBONES,
+    "anchornet": ("anchornet", "anchornet95", *DOWNSTREAM_NETWORKS),
+    "volumetric_transformer": FEATURE_BACKBONES,
+    "attention_masked_residual": attention_masked_residual.BACKBONES,
+}
+
+
+def test_overrides_are_parsed_by_type():
+    recipe = apply_overrides(
+        Recipe("r"),
+        [
+            "epochs=3",
+            "learning_rate=5e-2",
+            "deterministic=False",
+            "jit_compile=true",
+            "backbone=wrn16",
+            "decay_at=0.25,0.5,0.9",
+            "weight_decay=1",
+        ],
+    )
+    assert (recipe.epochs, recipe.learning_rate) == (3, 0.05)
+    assert (recipe.deterministic, recipe.jit_compile) == (False, True)
+    assert (recipe.backbone, recipe.decay_at) == ("wrn16", (0.25, 0.5, 0.9))
+    assert type(recipe.weight_decay) is float
+
+
+def test_an_override_may_hold_an_equals_sign_or_nothing():
+    assert apply_overrides(Recipe("r"), ["split=a=b"]).split == "a=b"
+    assert apply_overrides(Recipe("r"), ["decay_at="]).decay_at == ()
+    assert apply_overrides(Recipe("r"), []) == Recipe("r")
+
+
+def test_the_last_of_two_overrides_counts():
+    assert apply_overrides(Recipe("r"), ["epochs=3", "epochs=4"]).epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("epoch=3", ["'epoch'", "Did you mean 'epochs'?", "batch_size"]),
+        ("lerning_rate=1", ["Did you mean 'learning_rate'?"]),
+        ("name=other", ["'name'"]),
+        ("xyzzy=1", ["'xyzzy'"]),
+        ("epochs", ["key=value", "'epochs'"]),
+        ("epochs=3.5", ["epochs", "an integer", "'3.5'"]),
+        ("epochs=", ["an integer"]),
+        ("learning_rate=fast", ["learning_rate", "a number", "'fast'"]),
+        ("deterministic=yes", ["true or false", "'yes'"]),
+        ("decay_at=0.5;0.7", ["numbers separated by commas"]),
+        ("epochs=0", ["epochs", "a positive number"]),
+        ("batch_size=-8", ["batch_size", "a positive number"]),
+        ("learning_rate=nan", ["a positive number"]),
+        ("learning_rate=inf", ["a positive number"]),
+        ("decay_factor=0", ["a positive number"]),
+        ("weight_decay=-1", ["weight_decay", "zero or a positive number"]),
+        ("weight_decay=nan", ["weight_decay", "zero or a positive number"]),
+        ("method=resnet", ["class_embedding, anchornet"]),
+        ("schedule=linear", ["steps, cosine"]),
+        ("crop_fraction=0", ["crop_fraction", "(0, 1]"]),
+        ("max_patches=3,0", ["max_patches", "positive integers"]),
+        ("coverage=0.5,1.5", ["coverage", "(0, 1]"]),
+        ("iou_threshold=2", ["iou_threshold", "[0, 1]"]),
+        ("in_memory=-1", ["in_memory", "zero or a positive"]),
+        ("seed=-1", ["seed", "2**31"]),
+        ("seed=4294967296", ["seed", "2**31"]),
+        ("patch_loss_weight=1.5", ["patch_loss_weight", "[0, 1]"]),
+        ("decay_at=0.5,1.5", ["decay_at", "(0, 1)"]),
+        ("decay_at=0.75,0.5", ["decay_at", "increasing"]),
+        ("optimizer=rmsprop", ["adam, adamw, sgd", "'rmsprop'"]),
+        ("dtype_policy=float64", ["mixed_bfloat16"]),
+        ("weight_decay_mode=both", ["l2, decoupled"]),
+    ],
+)
+def test_a_wrong_override_is_one_clear_error(assignment, words):
+    with pytest.raises(ValueError) as caught:
+        apply_overrides(Recipe("r"), [assignment])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_json_round_trip():
+    recipe = apply_overrides(
+        Recipe("r", learning_rate=1 / 3), ["decay_at=0.1,0.2", "jit_compile=true"]
+    )
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert set(json.loads(recipe.to_json())) == {
+        field.name for field in dataclasses.fields(Recipe)
+    }
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe("r").epochs = 3
+
+
+def test_recipes_have_the_promised_names():
+    assert {
+        "cifar10_rn26_baseline",
+        "cifar100_dn100_class_embedding_concat",
+        "miniimagenet_wrn16_class_embedding",
+        "generated_rn26_class_embedding",
+    } <= set(RECIPES)
+    assert DEFAULT == "generated_rn26_class_embedding"
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert name.startswith(f"{recipe.dataset}_{recipe.backbone}_")
+
+
+def test_recipes_name_what_exists():
+    for recipe in RECIPES.values():
+        assert recipe.backbone in BACKBONE_NAMES[recipe.method]
+        assert recipe.dataset in SOURCE_NAMES
+        assert recipe.split in SPLIT_NAMES
+        assert recipe.augmentation in AUGMENTATIONS
+
+
+def test_no_recipe_is_defined_twice():
+    from keras_attn.training.recipes.registry import FAMILIES
+
+    names = [recipe.name for family in FAMILIES for recipe in set(family.RECIPES)]
+    assert len(names) == len(set(names))
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match="cifar10_rn26_baseline.*keras-attn recipes"):
+        get_recipe("cifar10_rn26_base")
+    with pytest.raises(ValueError, match="Did you mean 'class_embedding_table1_cif"):
+        get_experiment("class_embedding_table1_cifar1")
+
+
+def test_the_experiments_of_the_paper_exist():
+    assert {
+        "class_embedding_table1_cifar10",
+        "class_embedding_table1_cifar100",
+        "class_embedding_table1_miniimagenet",
+        "class_embedding_figure3_cifar10",
+        "class_embedding_figure4_cifar10",
+        "class_embedding_figure5_cifar10",
+    } <= set(EXPERIMENTS)
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.name == name
+        labels = [row.label for row in experiment.rows]
+        assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "miniimagenet"])
+def test_table1_has_ten_rows_that_differ_in_nothing_but_the_network(dataset):
+    rows = get_experiment(f"class_embedding_table1_{dataset}").rows
+    assert len(rows) == 10
+    same = {
+        dataclasses.replace(row.recipe, name="", backbone="rn26", row="baseline")
+        for row in rows
+    }
+    assert len(same) == 1
+    recipe = same.pop()
+    # Section 4 of the class-embedding paper.
+    assert (recipe.optimizer, recipe.learning_rate) == ("adam", 1e-3)
+    assert (recipe.batch_size, recipe.epochs) == (32, 200)
+    assert (recipe.decay_factor, recipe.decay_at) == (0.1, (0.5, 0.75))
+    assert (recipe.weight_decay, recipe.weight_decay_mode) == (1e-4, "l2")
+    assert recipe.patch_loss_weight == 0.5
+    assert recipe.split == "pooled_65_15_20"
+    assert recipe.image_size == (84 if dataset == "miniimagenet" else 32)
+
+
+def test_paper_values():
+    def values(dataset):
+        rows = get_experiment(f"class_embedding_table1_{dataset}").rows
+        return {row.label: row.paper_value for row in rows}
+
+    # Spot checks of table 1, a row from each part of it.
+    assert values("cifar10")["rn26_baseline"] == 89.52
+    assert values("cifar10")["rn26_aux"] == 90.57
+    assert values("cifar10")["rn26_class_embedding"] == 91.06
+    assert values("cifar100")["dn100_class_embedding_concat"] == 72.14
+    assert values("miniimagenet")["wrn16_class_embedding"] == 62.92
+    assert values("miniimagenet")["rn38_baseline"] == 60.72
+
+
+def test_figure4_sweeps_the_weight_of_the_patch_loss():
+    rows = get_experiment("class_embedding_figure4_cifar10").rows
+    weights = [row.recipe.patch_loss_weight for row in rows]
+    assert weights == pytest.approx([0.1 * step for step in range(11)])
+    assert [float(row.label) for row in rows] == pytest.approx(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("table3_cifar10", [83.3, 86.6, 87.0, None, None]),
+        ("table3_cifar100", [41.1, 42.9, 43.4, None, None]),
+        ("table3_native_cifar10", [None] * 5),
+        ("table3_generated", [None] * 5),
+    ],
+)
+def test_rows_of_masks_differ_in_nothing_but_strength_and_control(name, values):
+    rows = get_experiment(f"attention_masked_residual_{name}").rows
+    assert [row.paper_value for row in rows] == values
+    changed = [(row.recipe.mask_strength, row.recipe.mask_control) for row in rows]
+    assert changed == [
+        (0, "none"),
+        (0.5, "none"),
+        (1, "none"),
+        (1, "constant"),
+        (1, "shuffled"),
+    ]
+    same = {
+        dataclasses.replace(
+            row.recipe, name="", row="", mask_strength=1.0, mask_control="none"
+        )
+        for row in rows
+    }
+    assert len(same) == 1
+    (recipe,) = same
+    if name in ("table3_cifar10", "table3_cifar100"):
+        # Sections 4 and 5.1 of the paper, with its 0.2 as the factor of the steps.
+        assert (recipe.optimizer, recipe.weight_decay) == ("adamw", 5e-4)
+        assert (recipe.epochs, recipe.batch_size) == (100, 128)
+        assert (recipe.learning_rate, recipe.decay_factor) == (1e-3, 0.2)
+        assert [100 * at for at in recipe.decay_at] == pytest.approx([30, 60, 80])
+        assert (recipe.network_size, recipe.split) == (224, "45k_5k")
+        assert recipe.augmentation == "translate_flip_erase"
+
+
+def test_figure4_of_masks_shares_the_run_of_the_strongest_masks():
+    figure = get_experiment("attention_masked_residual_figure4_native_cifar10")
+    table = get_experiment(figure.runs_of)
+    assert figure.rows == (table.rows[2],)

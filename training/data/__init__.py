@@ -1,0 +1,1 @@
+"""A recipe's images and labels, described, with their attention maps."""

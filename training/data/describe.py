@@ -1,0 +1,138 @@
+"""What is in a data set: counts of its classes and a contact sheet."""
+
+import inspect
+import pathlib
+
+import numpy as np
+
+from keras_attn.pipelines.generated.dataset import generated_source
+from keras_attn.pipelines.images.contact_sheet import (
+    ROWS,
+    contact_sheet,
+    counts_table,
+    reduced,
+)
+from keras_attn.pipelines.sources.load import CorruptImageError, load_source
+from keras_attn.pipelines.sources.splits import split_indices
+
+
+def describe(
+    name,
+    data=None,
+    output="contact_sheet.png",
+    examples_per_class=10,
+    split=None,
+    on_corrupt="error",
+    assignments=(),
+):
+    """Counts a data set's classes and draws the first images of each.
+
+    Args:
+        name: Name of the data set.
+        data: Path of the data.
+        output: PNG file to write.
+        examples_per_class: Images of each class.
+        split: Name of a split, to count each of its parts.
+        on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+        assignments: `key=value` options of the generated data set.
+
+    Returns:
+        The counts and what was written, as text.
+    """
+    output = pathlib.Path(output)
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"Expected the name of a PNG file. Received: {output}")
+    if examples_per_class < 1:
+        raise ValueError(
+            "Expected at least one example a class. "
+            f"Received: examples_per_class={examples_per_class}"
+        )
+    options = generated_options(name, assignments)
+    source = load_source(name, path=data, on_corrupt=on_corrupt, **options)
+    lines = [f"{name}: {len(source)} images, {len(source.class_names)} classes", ""]
+    if split is None:
+        lines.append(counts_table(source.labels, source.class_names))
+    else:
+        for part, indices in split_indices(source, split).items():
+            counts = counts_table(source.labels[indices], source.class_names)
+            lines += [f"{split}, {part}", counts, ""]
+    problems = write_sheet(source, output, examples_per_class)
+    skipped = [f"{file}: {reason}" for file, reason in source.skipped]
+    lines += [f"skipped: {problem}" for problem in (*skipped, *map(str, problems))]
+    return "\n".join([*lines, "", f"Contact sheet: {output}"])
+
+
+def write_sheet(source, output, examples_per_class=10):
+    """Draws the first readable images of every class into one PNG file.
+
+    Returns:
+        The `CorruptImageError`s of the images passed over.
+    """
+    chosen, images, factors, problems = first_images(source, examples_per_class)
+    boxes = source.annotations.get("box")
+    if boxes is not None:
+        boxes = boxes[chosen] * np.reshape(factors, (-1, 1))
+    picture = contact_sheet(
+        images,
+        source.labels[chosen],
+        source.class_names,
+        columns=examples_per_class,
+        boxes=boxes,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(output)
+    return problems
+
+
+def first_images(source, count):
+    """The first readable images of every class that a contact sheet shows.
+
+    Returns:
+        `(indices, images, factors, problems)`: images no larger than they are drawn
+        and what they were scaled by; `CorruptImageError`s of the images passed over,
+        which only a source with `on_corrupt="skip"` has.
+    """
+    chosen, images, factors, problems = [], [], [], []
+    for label in range(min(len(source.class_names), ROWS)):
+        found = 0
+        for index in np.flatnonzero(source.labels == label):
+            if found == count:
+                break
+            try:
+                image, factor = reduced(source.array(index))
+            except CorruptImageError as error:
+                if source.on_corrupt != "skip":
+                    raise
+                problems.append(error)
+                continue
+            images.append(image)
+            factors.append(factor)
+            chosen.append(index)
+            found += 1
+    return np.array(chosen, int), images, factors, problems
+
+
+def generated_options(name, assignments):
+    """`key=value` texts as arguments of `generated_source`."""
+    if assignments and name != "generated":
+        raise ValueError(
+            f"Expected no --set options for {name}, only for generated. "
+            f"Received: {' '.join(assignments)}"
+        )
+    parameters = inspect.signature(generated_source).parameters
+    options = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in parameters:
+            raise ValueError(
+                f"Expected key=value with a key of {', '.join(parameters)}. "
+                f"Received: {assignment!r}"
+            )
+        kind = type(parameters[key].default)
+        try:
+            options[key] = kind(text)
+        except ValueError:
+            raise ValueError(
+                f"Expected {key} to be of type {kind.__name__}. Received: {text!r}"
+            ) from None
+    return options

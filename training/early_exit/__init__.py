@@ -1,0 +1,1 @@
+"""The early-exit model of two runs, its table and its policy."""

@@ -1,0 +1,213 @@
+"""Exit policies from and for the command line: files in, plain data and pictures out.
+
+A table is a `.npz` file with the arrays `confidence`, `correct` and `cost`; see
+`keras_attn.early_exit.policy`.
+"""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from keras_attn.early_exit.policy import ExitPolicy, check_exit_table, fit_exit_policy
+from keras_attn.pipelines.files import write_then_rename
+
+ARRAYS = ("confidence", "correct", "cost")
+# Thresholds of the rule that all pictures compare with.
+SWEEP = np.linspace(0, 1, 201)
+
+
+def read_table(path):
+    """`(confidence, correct, cost)` of a table file, checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no table; the message says what is wrong.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a table, a .npz file. Received: {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in ARRAYS if name not in file]
+            if missing:
+                raise ValueError(
+                    f"Expected the arrays {', '.join(ARRAYS)}. "
+                    f"Missing: {', '.join(missing)}"
+                )
+            arrays = [file[name] for name in ARRAYS]
+        return check_exit_table(*arrays)
+    # An array alone has no context; what else is no archive of arrays fails otherwise.
+    except (AttributeError, TypeError):
+        raise ValueError(
+            f"{path} is not an exit table: expected a .npz file of several arrays"
+        ) from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not an exit table: {error}") from error
+
+
+def fit(table, output, points=40):
+    """Fits a policy to a table and writes it.
+
+    Args:
+        table: Path of the table.
+        output: JSON file to write.
+        points: Number of budgets.
+
+    Returns:
+        Dict of the policy's path, the rule's family, the cross-validated accuracies it
+        was chosen by, the numbers of images and exits, and the cost and accuracy of
+        every budget on the table itself.
+    """
+    arrays = read_table(table)
+    output = pathlib.Path(output)
+    policy = fit_exit_policy(*arrays, points=points)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    policy.save(output)
+    return {
+        "policy": str(output),
+        "family": policy.family,
+        "scores": policy.scores,
+        "images": len(arrays[0]),
+        "exits": len(policy.cost),
+        "budgets": [
+            {"cost": rule.cost, "accuracy": rule.accuracy} for rule in policy.rules
+        ],
+    }
+
+
+def evaluate(policy, table, picture=None):
+    """Cost and accuracy of every budget of a policy on a table.
+
+    Args:
+        policy: Path of the policy.
+        table: Path of the table.
+        picture: PNG file to draw the curve into, or `None`.
+
+    Returns:
+        List of `{"cost": ..., "accuracy": ...}`.
+    """
+    loaded = load_policy(policy)
+    arrays = read_table(table)
+    points = loaded.evaluate(*arrays)
+    if picture is not None:
+        figure = draw_curve({"policy": points}, arrays, pathlib.Path(table).name)
+        save_picture(figure, picture)
+    return points
+
+
+def load_policy(path):
+    """The policy in a file; a missing file is named."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a policy, a .json file. Received: {path}")
+    return ExitPolicy.load(path)
+
+
+def format_fit(summary):
+    """The summary of `fit` for people."""
+    lines = [
+        f"{summary['policy']}: {len(summary['budgets'])} budgets, fitted to "
+        f"{summary['images']} images with {summary['exits']} exits",
+    ]
+    if summary["family"]:
+        lines.append(f"Kind of rule: {summary['family']}")
+    for family, score in summary["scores"].items():
+        lines.append(f"  cross-validated, {family}: {100 * score:.2f} %")
+    lines += ["On the table itself:", format_evaluation(summary["budgets"])]
+    return "\n".join(lines)
+
+
+def format_evaluation(points):
+    """The points of a curve for people."""
+    width = max(12, *(len(f"{point['cost']:.6g}") for point in points))
+    lines = [f"{'COST':>{width}}  ACCURACY"]
+    lines += [
+        f"{point['cost']:>{width}.6g}  {100 * point['accuracy']:.2f} %"
+        for point in points
+    ]
+    return "\n".join(lines)
+
+
+# ---- curves --------------------------------------------------------------------------
+
+
+def threshold_point(thresholds, table):
+    """Cost and accuracy of given thresholds, one for every exit but the last.
+
+    An image stops where its confidence exceeds the threshold.
+    """
+    confidence, correct, cost = table
+    stops = np.ones(confidence.shape, bool)
+    stops[:, :-1] = confidence[:, :-1] > np.asarray(thresholds, "float32")
+    exits = stops.argmax(axis=1)
+    accuracy = correct[np.arange(len(exits)), exits].mean()
+    return {"cost": float(cost[exits].mean()), "accuracy": float(accuracy)}
+
+
+def common_thresholds(table):
+    """The curve of one threshold for all exits."""
+    exits = len(table[2])
+    return [threshold_point([limit] * (exits - 1), table) for limit in SWEEP]
+
+
+def accuracy_at(costs, points):
+    """Accuracy of a curve at given costs, between its points by straight lines.
+
+    Beyond its dearest point a curve keeps that point's accuracy.
+    """
+    curve = sorted((point["cost"], point["accuracy"]) for point in points)
+    return np.interp(costs, *np.array(curve).T)
+
+
+def draw_curve(curves, table, title):
+    """Accuracy against cost of named curves, of one threshold, and of each exit.
+
+    Args:
+        curves: Dict from name to list of points.
+        table: `(confidence, correct, cost)` that the points were measured on.
+        title: Title.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = Figure(figsize=(6.4, 4.4), dpi=100, layout="constrained")
+    draw_curves(figure.subplots(), curves, table)
+    figure.axes[0].set_title(title, fontsize=10)
+    return figure
+
+
+def draw_curves(axes, curves, table):
+    """The same into axes."""
+    _, correct, cost = table
+    curves = {**curves, "one threshold for all exits": common_thresholds(table)}
+    for name, points in curves.items():
+        marker = "." if len(points) < len(SWEEP) else ""
+        axes.plot(
+            [point["cost"] for point in points],
+            [100 * point["accuracy"] for point in points],
+            marker=marker,
+            linewidth=1,
+            label=name,
+        )
+    axes.plot(
+        cost, 100 * correct.mean(axis=0), "s", color="0.5", label="always the same exit"
+    )
+    axes.set_xlabel("mean cost")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def save_picture(figure, path):
+    """Writes a figure as PNG."""
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"Expected the name of a PNG file. Received: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    with write_then_rename(path) as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,1 @@
+"""Numbers, predictions, mistakes and the HTML report of a run."""

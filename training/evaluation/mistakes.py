@@ -1,0 +1,78 @@
+"""The images that a model is most wrong about."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_attn.training.evaluation.evaluate import judged_outputs
+from keras_attn.training.runs.outputs import softmax, with_outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One image that was taken for another class.
+
+    Args:
+        index: Its position among the evaluated images.
+        label: Its class.
+        predicted: The class that it was taken for.
+        probability: Of that wrong class, 0..1.
+        image: `(height, width, 3)` 8-bit pixels, as the model gets them.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    probability: float
+    image: np.ndarray
+
+
+def worst_mistakes(model, images, labels, count=12, batch_size=128):
+    """The images that a model gives to a wrong class with the highest probability.
+
+    Args:
+        model: Model with the named output `logits`.
+        images: `(examples, height, width, 3)`, 8-bit, of the model's size; an array or
+            `StreamedImages`.
+        labels: `(examples,)` integers.
+        count: How many, at most.
+        batch_size: Images at a time.
+
+    Returns:
+        A list of `Mistake`, the most probable wrong class first.
+
+    Raises:
+        ValueError: If images or labels do not fit, or there are none.
+    """
+    model = with_outputs(model, ["logits"])
+    logits, _ = judged_outputs(model, images, labels, batch_size)
+    return mistakes_among(logits, images, labels, count)
+
+
+def mistakes_among(logits, images, labels, count=12):
+    """`worst_mistakes` where the `(examples, classes)` logits are known.
+
+    Raises:
+        ValueError: If `count` is below 0.
+    """
+    if count < 0:
+        raise ValueError(f"Expected `count` of at least 0. Received: count={count}")
+    labels = np.asarray(labels)
+    probabilities = softmax(logits)
+    # The first of equal logits, as in the accuracy.
+    predicted = np.asarray(logits).argmax(axis=-1)
+    highest = probabilities[np.arange(len(labels)), predicted]
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-highest[wrong], kind="stable")][:count]
+    # At once, so that images in files are read in one go.
+    pixels = np.asarray(images[worst]) if len(worst) else ()
+    return [
+        Mistake(
+            int(index),
+            int(labels[index]),
+            int(predicted[index]),
+            float(highest[index]),
+            image,
+        )
+        for index, image in zip(worst, pixels, strict=True)
+    ]

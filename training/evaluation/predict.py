@@ -1,0 +1,69 @@
+"""Image files -> predicted classes."""
+
+from keras_attn.pipelines.images.files import (
+    CHUNK,
+    check_readable,
+    image_files,
+    read_images,
+)
+from keras_attn.training.runs.outputs import outputs_of, softmax, with_outputs
+from keras_attn.training.trained import load_trained
+
+
+def top_classes(probabilities, class_names, top=5):
+    """The most probable classes of one image, the most probable first."""
+    if top < 1:
+        raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
+    order = (-probabilities).argsort(kind="stable")[:top]
+    return [
+        {"class": class_names[label], "probability": float(probabilities[label])}
+        for label in order
+    ]
+
+
+def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
+    """Predicts the classes of image files.
+
+    Args:
+        path: Folder of a run, or a `.keras` file.
+        images: Paths of images and of folders of images.
+        top: Number of classes an image.
+        checkpoint: `best` or `last` model of a run.
+        on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+
+    Returns:
+        `(predictions, problems)`: for each image a dict of `image` and
+        `predictions`, a list of dicts of `class` and `probability`; and one
+        `CorruptImageError` for each image left out.
+    """
+    files = image_files(images)
+    trained = load_trained(path, checkpoint)
+    model = with_outputs(trained.model, ["logits"])
+    names = trained.class_names
+    predictions, problems = [], []
+    for start in range(0, len(files), CHUNK):
+        part = files[start : start + CHUNK]
+        pixels, kept, corrupt = read_images(part, trained.spec, on_corrupt)
+        problems += corrupt
+        if not kept:
+            continue
+        probabilities = softmax(outputs_of(model, pixels)["logits"])
+        predictions += [
+            {"image": str(file), "predictions": top_classes(row, names, top)}
+            for file, row in zip(kept, probabilities, strict=True)
+        ]
+    check_readable(predictions, problems)
+    return predictions, problems
+
+
+def format_predictions(predictions):
+    """A table: for each image its classes, the most probable first."""
+    width = max(len(entry["image"]) for entry in predictions)
+    lines = []
+    for entry in predictions:
+        name = entry["image"]
+        for choice in entry["predictions"]:
+            percent = 100 * choice["probability"]
+            lines.append(f"{name:<{width}}  {percent:6.2f} %  {choice['class']}")
+            name = ""
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Reproduction of claimed results: measures, studies, tables, figures."""

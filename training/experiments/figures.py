@@ -1,0 +1,134 @@
+"""Pictures of what trained networks choose and attend to.
+
+Figures 3 and 5 of the AnchorNet paper, and figure 4 of attention-masked residuals.
+"""
+
+import collections
+
+import numpy as np
+
+from keras_attn.training.drawing import draw_image, new_figure, panel_inches, wrap
+from keras_attn.training.explain import evidence, masks, patches
+from keras_attn.training.explain.localize import localize_images
+from keras_attn.training.explain.localizers import localizing
+from keras_attn.training.trained import load_trained
+
+# Held-out images that are looked at, and those of every branch that are drawn.
+CANDIDATES = 300
+SHOWN = 3
+# Classes of which an image and its masks are drawn.
+CLASSES = 6
+
+
+def patches_picture(runs, examples, class_names):
+    """Figure 3: localised patches, the images of every branch together.
+
+    Args:
+        runs: Dict from the rows' labels to `Run`; the first is a localiser.
+        examples: `(images, labels)`, of which the most confident right ones are shown.
+        class_names: One name a class.
+
+    Returns:
+        `(figure, notes)`.
+    """
+    localized, counts = _best_of_every_branch(runs, examples, class_names)
+    notes = [
+        "The most confident right answers of every branch. Of "
+        f"{sum(counts.values())} held-out images the branches decide "
+        + ", ".join(f"{count} ({name})" for name, count in sorted(counts.items()))
+        + "."
+    ]
+    return patches.sheet(localized), notes
+
+
+def attention_picture(runs, examples, class_names):
+    """Figure 5: the attention maps of all branches; arguments as above."""
+    localized, _ = _best_of_every_branch(runs, examples, class_names)
+    width, height = panel_inches(localized[0].image)
+    columns = 1 + len(localized[0].branches)
+    figure = new_figure((columns * width + 1.2, len(localized) * (height + 0.6)))
+    axes = figure.subplots(len(localized), columns, squeeze=False)
+    for line, each in zip(axes, localized, strict=True):
+        draw_image(line[0], each.image)
+        line[0].set_title(
+            f"{wrap(each.title)}\ndecides: {each.chosen.name}", fontsize=9
+        )
+        limit = evidence.highest_attention(each.branches)
+        for axis, branch in zip(line[1:], each.branches, strict=True):
+            evidence.draw_attention(axis, each.image, branch, limit)
+            axis.set_title(f"attention, {branch.name}", fontsize=9)
+    return figure, ["Attention in multiples of an equal share for every cell."]
+
+
+def masks_picture(runs, examples, class_names):
+    """Figure 4 of attention-masked residuals: the heads' maps, their mean, the masks.
+
+    Args:
+        runs: Dict from the rows' labels to `Run`; the first has masks.
+        examples: `(images, labels)`, of which the first one of some classes is shown.
+        class_names: One name a class.
+
+    Returns:
+        `(figure, notes)`: a note says how far every block's mask varies.
+    """
+    trained = load_trained(next(iter(runs.values())).workdir, "last")
+    images, labels = examples
+    shown = np.unique(labels, return_index=True)[1][:CLASSES]
+    looked_at = np.union1d(shown, np.arange(min(CANDIDATES, len(labels))))
+    explained = masks.explain_images(
+        trained.model,
+        np.asarray(images[looked_at]),
+        class_names,
+        [class_names[label] for label in labels[looked_at]],
+    )
+    chosen = [explained[place] for place in np.searchsorted(looked_at, shown)]
+    rows = [each.top(1) for each in chosen]
+    figure = masks.sheet(chosen, rows, heads=True)
+    notes = [
+        f"Standard deviation over the cells of an image, mean over {len(explained)} "
+        "images and the channels: attention map "
+        + _spread([each.attention[..., None] for each in explained])
+    ]
+    for block in range(len(explained[0].masks)):
+        spread = _spread([each.masks[block] for each in explained])
+        notes[0] += f", mask {block + 1} {spread}"
+    return figure, [notes[0] + "."]
+
+
+def _spread(maps):
+    return f"{np.mean([each.std(axis=(0, 1)).mean() for each in maps]):.3f}"
+
+
+def _best_of_every_branch(runs, examples, class_names):
+    """Some `Localized` of every branch, and how many images each branch decides."""
+    trained = load_trained(next(iter(runs.values())).workdir, "last")
+    if not any(name.startswith("attention_") for name in trained.model.output):
+        raise ValueError(
+            "Expected a localiser with attention maps, such as anchornet. "
+            f"Received: {trained.path}"
+        )
+    model, _ = localizing(trained)
+    images, labels = (part[:CANDIDATES] for part in examples)
+    titles = [class_names[label] for label in labels]
+    localized = localize_images(model, np.asarray(images), class_names, titles)
+    counts = collections.Counter(each.chosen.name for each in localized)
+    right = [
+        each
+        for each, label in zip(localized, labels, strict=True)
+        if each.label == label
+    ]
+    right.sort(key=lambda each: -each.probabilities.max())
+    shown = [
+        each
+        for branch in range(len(localized[0].branches))
+        for each in [each for each in right if each.branch == branch][:SHOWN]
+    ]
+    return shown or localized[:SHOWN], counts
+
+
+# Name of a picture -> function, as `keras_attn.training.experiments.features.PICTURES`.
+PICTURES = {
+    "localized_patches": patches_picture,
+    "attention_maps": attention_picture,
+    "attention_and_masks": masks_picture,
+}

@@ -1,0 +1,37 @@
+"""Does a transformer trained on other images attend to the generated set's objects?
+
+As `keras_attn.training.experiments.studies.attention_on_object`, for runs on any data
+set, but on `EXAMPLES` generated images at the run's size for each of `DIFFICULTIES`.
+Metrics: `attention_on_object_0.25`, `attention_in_box_0.25` and so on. `best_head` is
+    chosen for
+each difficulty.
+"""
+
+from keras_attn.pipelines.generated.dataset import generate
+from keras_attn.training.data.load import image_spec
+from keras_attn.training.experiments.studies.attention_on_object import METRICS, compare
+from keras_attn.training.fit import dino
+
+EXAMPLES = 1000
+DIFFICULTIES = (0.0, 0.25, 0.5)
+
+
+def study(runs, sources):
+    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    lines = []
+    for label, run in runs.items():
+        trained = run.load_model("last")
+        spec = image_spec(run.recipe, sources[label])
+        initial = dino.initial_network(run.recipe, spec)
+        for difficulty in DIFFICULTIES:
+            data = generate(
+                EXAMPLES, image_size=run.recipe.image_size, difficulty=difficulty
+            )
+            shares = compare(
+                label, trained, initial, data.images, data.masks, data.boxes
+            )
+            lines += [
+                (row, f"{METRICS[which]}_{difficulty}", value)
+                for row, which, value in shares
+            ]
+    return lines

@@ -1,0 +1,117 @@
+"""Does the class token attend to the object? On data whose objects are known.
+
+Of the attention from the class token to the patches in the last block, mean over the
+heads and brought to a sum of 1, the part that falls on the object, mean over the
+held-out images that show one. Metrics, in per cent: `attention_on_object`, by the
+object's mask, and `attention_in_box`, by its box; a cell's attention is spread evenly
+over its pixels. Rows:
+
+- a row's own label: the trained teacher,
+- `best_head`: its head with the most attention on objects, chosen on these images,
+- `other_image`, `best_head_other_image`: these maps of other images, so what is known
+  of where objects are on average,
+- `random_initialization`: the same network before its first step,
+- `uniform`: attention that is everywhere the same, the area of objects and of boxes.
+"""
+
+import numpy as np
+from keras import ops
+
+from keras_attn.models.vit import attention_map_model
+from keras_attn.training.data.load import image_spec
+from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.studies._annotations import annotated
+from keras_attn.training.fit import dino
+
+METRICS = ("attention_on_object", "attention_in_box")
+BATCH = 64
+
+
+def study(runs, sources):
+    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    lines = []
+    for label, run in runs.items():
+        images, source, indices = annotated(run, sources[label], ["mask", "box"])
+        chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
+        masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
+        initial = dino.initial_network(run.recipe, image_spec(run.recipe, source))
+        trained = run.load_model("last")
+        shares = compare(label, trained, initial, images[chosen], masks, boxes)
+        lines += [(row, METRICS[which], value) for row, which, value in shares]
+    return lines
+
+
+def compare(label, trained, initial, images, masks, boxes):
+    """The rows above, for a network and what it was before its first step.
+
+    Args:
+        label: Name of the trained row.
+        trained, initial: Models of `vit` with their preprocessing.
+        images: `(images, height, width, 3)`, 8-bit.
+        masks: `(images, height, width)` booleans; images that show nothing are left
+            out.
+        boxes: `(images, 4)`, `(y0, x0, y1, x1)` in pixels.
+
+    Returns:
+        `(row, which, value)`, `which` 0 for masks and 1 for boxes, in per cent.
+    """
+    masks = np.asarray(masks, bool)
+    shown = masks.any(axis=(1, 2))
+    images, masks, boxes = np.asarray(images)[shown], masks[shown], boxes[shown]
+    regions = masks, box_masks(boxes, *masks.shape[1:])
+    of_heads = head_maps(trained, images)
+    mean = of_heads.mean(axis=-1)
+    heads = np.moveaxis(of_heads, -1, 0)
+    best = heads[np.argmax([share(values, masks) for values in heads])]
+    maps = {
+        label: mean,
+        "best_head": best,
+        "other_image": np.roll(mean, 1, axis=0),
+        "best_head_other_image": np.roll(best, 1, axis=0),
+        "random_initialization": head_maps(initial, images).mean(axis=-1),
+        "uniform": np.ones_like(mean),
+    }
+    return [
+        (row, which, 100 * share(values, region))
+        for row, values in maps.items()
+        for which, region in enumerate(regions)
+    ]
+
+
+def head_maps(network, images):
+    """Attention of the class token, `(images, rows, columns, heads)`.
+
+    Args:
+        network: Model of `vit` with its preprocessing.
+        images: `(images, height, width, 3)`, 8-bit.
+    """
+    model = attention_map_model(network)
+    return np.concatenate(
+        [
+            ops.convert_to_numpy(model(np.asarray(images[start : start + BATCH])))
+            for start in range(0, len(images), BATCH)
+        ]
+    )
+
+
+def share(maps, regions):
+    """Mean share of the maps that lies in regions.
+
+    Args:
+        maps: `(images, rows, columns)`, not negative, not all 0.
+        regions: `(images, height, width)` booleans; cells tile the images.
+    """
+    rows, columns = maps.shape[1:]
+    count, height, width = regions.shape
+    cells = regions.reshape(
+        count, rows, height // rows, columns, width // columns
+    ).mean(axis=(2, 4))
+    maps = maps / maps.sum(axis=(1, 2), keepdims=True)
+    return float((maps * cells).sum(axis=(1, 2)).mean())
+
+
+def box_masks(boxes, height, width):
+    """Booleans `(boxes, height, width)` of boxes `(y0, x0, y1, x1)`."""
+    top, left, bottom, right = np.moveaxis(boxes[:, :, None, None], 1, 0)
+    y, x = np.arange(height)[:, None], np.arange(width)
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)

@@ -1,0 +1,1 @@
+"""Where a model looks, as pictures and numbers."""

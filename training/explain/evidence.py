@@ -1,0 +1,321 @@
+"""Where in an image a localiser finds evidence for a class, drawn for every branch.
+
+Convention: cell (i, j) of a branch saw the window of its patch size that begins at
+(offset + stride i, offset + stride j). Maps are drawn so that the value of a cell lies
+at the centre of its window; they reach half a stride beyond the outermost centres, and
+so do not cover the border of the image.
+"""
+
+import dataclasses
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from keras_attn._checks import pair
+from keras_attn.models.localizer import branches_of
+from keras_attn.training.drawing import (
+    draw_grey,
+    draw_image,
+    new_figure,
+    panel_inches,
+    upsample,
+    wrap,
+)
+from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.explain.localizers import check_evidence
+from keras_attn.training.runs.outputs import outputs_of, softmax, with_outputs
+
+# Evidence for a class in red, evidence against it in blue; attention in one colour.
+EVIDENCE_COLOURS = "RdBu_r"
+ATTENTION_COLOURS = "inferno"
+OPACITY = 0.7
+NOTE = (
+    "A point of a map stands for the window around it, so maps end half a window from "
+    "the border."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchMaps:
+    """What one branch of a localiser sees in one image.
+
+    Args:
+        patch_size, stride, offset: `(rows, columns)`, pixels.
+        logits: `(classes,)`, those of this branch.
+        evidence: `(h, w, classes)`, what each cell adds to the logits.
+        attention: `(h, w)`, summing to one, or `None`.
+    """
+
+    patch_size: tuple
+    stride: tuple
+    offset: tuple
+    logits: np.ndarray
+    evidence: np.ndarray
+    attention: np.ndarray | None
+
+    @property
+    def name(self):
+        """Its patch size, for people."""
+        height, width = self.patch_size
+        return f"{height} x {width} pixels"
+
+    @property
+    def probabilities(self):
+        return softmax(self.logits)
+
+    def region(self):
+        """Edges of the drawn map in pixels of the image: top, left, bottom, right."""
+        cells = np.array(self.evidence.shape[:2])
+        stride = np.array(self.stride)
+        start = np.array(self.offset) + (np.array(self.patch_size) - stride) / 2
+        return (*start.tolist(), *(start + cells * stride).tolist())
+
+    def relative_attention(self):
+        """The attention in multiples of an equal share for every cell."""
+        return self.attention * self.attention.size
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceExplanation(Explanation):
+    """What a localiser sees in one image.
+
+    Args:
+        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
+        probabilities: `(classes,)`, of the decision.
+        branches: List of `BranchMaps`, the smallest patches first.
+        class_names: One name a class.
+        title: What the image is called.
+    """
+
+    image: np.ndarray
+    probabilities: np.ndarray
+    branches: list
+    class_names: tuple
+    title: str
+
+    def deciding(self):
+        """The `BranchMaps` whose probabilities are the image's."""
+        return min(
+            self.branches,
+            key=lambda each: abs(each.probabilities - self.probabilities).max(),
+        )
+
+    def decision(self):
+        """The image's name, its class and its probability."""
+        (best,) = self.top(1)
+        percent = 100 * self.probabilities[best]
+        return f"{self.title}: {self.class_names[best]} ({percent:.1f} %)"
+
+
+def explain_images(model, images, class_names, titles, batch_size=32):
+    """The evidence and attention maps of a localiser.
+
+    Args:
+        model: Model with `logits` and, for its branches, `evidence_...`, `logits_...`
+            and perhaps `attention_...`.
+        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
+        class_names: One name a class.
+        titles: One name an image.
+        batch_size: Images at a time.
+
+    Returns:
+        A list of `EvidenceExplanation`.
+
+    Raises:
+        ValueError: If the model gives no evidence.
+    """
+    check_evidence(model)
+    maps = ("logits", "evidence_", "attention_")
+    names = [name for name in model.output if name.startswith(maps)]
+    model = with_outputs(model, names)
+    outputs = outputs_of(model, images, batch_size)
+    probabilities = softmax(outputs["logits"])
+    branches = branch_maps(branches_of(model), outputs)
+    return [
+        EvidenceExplanation(image, row, seen, tuple(class_names), title)
+        for image, row, seen, title in zip(
+            np.asarray(images), probabilities, branches, titles, strict=True
+        )
+    ]
+
+
+def branch_maps(branches, outputs):
+    """The `BranchMaps` of every image.
+
+    Args:
+        branches: What `branches_of` gives.
+        outputs: Dict of a localiser's outputs, as `outputs_of` gives it.
+
+    Returns:
+        For each image a list, one entry a branch.
+    """
+    columns = []
+    for branch in branches:
+        name = branch["name"]
+        geometry = [
+            pair(key, branch[key]) for key in ("patch_size", "stride", "offset")
+        ]
+        evidence = outputs[f"evidence_{name}"]
+        attention = outputs.get(f"attention_{name}")
+        attention = [None] * len(evidence) if attention is None else attention[..., 0]
+        logits = outputs[f"logits_{name}"]
+        columns.append(
+            [
+                BranchMaps(*geometry, *each)
+                for each in zip(logits, evidence, attention, strict=True)
+            ]
+        )
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def picture(explanation, labels):
+    """For every branch one row: the evidence for the classes, and the attention.
+
+    Args:
+        explanation: `EvidenceExplanation`.
+        labels: Classes to draw, in this order.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    rows = len(explanation.branches)
+    columns = len(labels) + 1 + _has_attention(explanation.branches)
+    width, height = panel_inches(explanation.image)
+    figure = new_figure((columns * (0.85 * width + 0.5), rows * (0.85 * height + 0.6)))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle(explanation.decision(), fontsize=12)
+    figure.supxlabel(NOTE, fontsize=8)
+    drawn_at = 1 + len(labels)
+    attended = highest_attention(explanation.branches)
+    for line, branch in zip(axes, explanation.branches, strict=True):
+        draw_image(line[0], explanation.image)
+        draw_window(line[0], explanation.image, branch)
+        decides = branch is explanation.deciding()
+        line[0].set_title(
+            f"{'deciding: ' if decides else ''}windows of {branch.name}",
+            fontsize=9,
+            fontweight="bold" if decides else "normal",
+        )
+        limit = highest_evidence([branch], labels)
+        for axis, label in zip(line[1:drawn_at], labels, strict=True):
+            draw_evidence(axis, explanation.image, branch, label, limit)
+            axis.set_title(_caption(explanation, branch, label), fontsize=9)
+        evidence_bar(figure, line[drawn_at - 1])
+        for axis in line[drawn_at:]:
+            draw_attention(axis, explanation.image, branch, attended)
+            attention_bar(figure, axis)
+            axis.set_title("attention", fontsize=9)
+    return figure
+
+
+def sheet(explanations, rows):
+    """All images, one a row, with the evidence of the branch surest of the first class.
+
+    Args:
+        explanations: List of `EvidenceExplanation`.
+        rows: For each the labels of the classes to draw, equally many.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    width, height = panel_inches(explanations[0].image)
+    columns = len(rows[0]) + 1
+    figure = new_figure(
+        (0.7 * columns * width + 1.2, len(rows) * (0.7 * height + 0.75))
+    )
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, explanation, labels in zip(axes, explanations, rows, strict=True):
+        branch = max(
+            explanation.branches, key=lambda each: each.probabilities[labels[0]]
+        )
+        draw_image(line[0], explanation.image)
+        line[0].set_title(wrap(explanation.title), fontsize=8)
+        limit = highest_evidence([branch], labels)
+        for axis, label in zip(line[1:], labels, strict=True):
+            draw_evidence(axis, explanation.image, branch, label, limit)
+            axis.set_title(
+                f"{_caption(explanation, branch, label)}\n{branch.name}", fontsize=8
+            )
+        evidence_bar(figure, line[-1])
+    return figure
+
+
+def _caption(explanation, branch, label):
+    name = wrap(explanation.class_names[label])
+    return f"{name}\n{100 * branch.probabilities[label]:.1f} %"
+
+
+def _has_attention(branches):
+    return all(branch.attention is not None for branch in branches)
+
+
+# ---- maps over an image ----------------------------------------------------------
+
+
+def highest_evidence(branches, labels):
+    """End of a colour scale that fits all these maps; zero lies in its middle."""
+    highest = max(abs(branch.evidence[..., labels]).max() for branch in branches)
+    return float(highest) or 1.0
+
+
+def highest_attention(branches):
+    """End of a colour scale of the attention of all branches, or `None`."""
+    if not _has_attention(branches):
+        return None
+    return max(float(branch.relative_attention().max()) for branch in branches)
+
+
+def draw_evidence(axis, image, branch, label, limit):
+    """What the cells add to a class's logit, from -limit to limit."""
+    values = branch.evidence[..., label]
+    _draw_map(axis, image, branch, values, EVIDENCE_COLOURS, -limit, limit)
+
+
+def draw_attention(axis, image, branch, limit):
+    """The relative attention, from 0 to limit."""
+    values = branch.relative_attention()
+    _draw_map(axis, image, branch, values, ATTENTION_COLOURS, 0, limit)
+
+
+def _draw_map(axis, image, branch, values, colours, lowest, highest):
+    draw_grey(axis, image)
+    top, left, bottom, right = branch.region()
+    height, width = image.shape[:2]
+    smooth = upsample(values, *(8 * np.array(values.shape)))
+    axis.imshow(
+        smooth,
+        extent=(left, right, bottom, top),
+        cmap=colours,
+        vmin=lowest,
+        vmax=highest,
+        alpha=OPACITY,
+        interpolation="nearest",
+    )
+    axis.set(xlim=(0, width), ylim=(height, 0))
+
+
+def draw_window(axis, image, branch):
+    """The outline of one window, in the middle of the image, to show its size."""
+    height, width = branch.patch_size
+    corner = ((image.shape[1] - width) / 2, (image.shape[0] - height) / 2)
+    for colour, style in (("black", "-"), ("white", "--")):
+        axis.add_patch(
+            Rectangle(corner, width, height, fill=False, edgecolor=colour, ls=style)
+        )
+
+
+def evidence_bar(figure, axis, named=True):
+    """The scale of the evidence beside a panel, perhaps with its meaning."""
+    text = "evidence: what a window adds\nto the class's logit"
+    _bar(figure, axis, text if named else "")
+
+
+def attention_bar(figure, axis):
+    """The scale of the attention beside a panel."""
+    _bar(figure, axis, "attention (1: all windows alike)")
+
+
+def _bar(figure, axis, text):
+    bar = figure.colorbar(axis.images[-1], cax=axis.inset_axes((1.03, 0, 0.05, 1)))
+    bar.set_label(text, fontsize=8)
+    bar.ax.tick_params(labelsize=7)

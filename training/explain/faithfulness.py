@@ -1,0 +1,116 @@
+"""Whether the maps of a method are any good for a model, in numbers."""
+
+import numpy as np
+
+from keras_attn import metrics
+from keras_attn.training.data.load import load_source_split
+
+# Images that are measured at most, and those of the check that explains again and
+# again.
+IMAGES, CHECKED = 32, 8
+STAGES = 4
+
+
+def measure(explainer, images, seed=0):
+    """Deletion, insertion, randomisation, and boxes where the data has them.
+
+    Maps are those of the most probable class; for boxes, of the true one.
+
+    Args:
+        explainer: `MethodExplainer`.
+        images: 8-bit, of the model's size; the first 32 are measured.
+        seed: Of the random maps to compare with and of the random weights.
+
+    Returns:
+        Dict, see `format_measures`; for JSON.
+    """
+    subject, model = explainer.subject, explainer.subject.model
+    images = np.asarray(images[:IMAGES])
+    labels = subject.probabilities(images).argmax(axis=1)
+
+    def maps_of(model, count=IMAGES):
+        return explainer.maps(model, images[:count], labels[:count, None])[:, 0]
+
+    random = np.random.default_rng(seed)
+    areas = {}
+    maps = {"maps": maps_of(model), "random": random.uniform(size=images.shape[:3])}
+    for name, each in maps.items():
+        options = (subject.probabilities, images, each, labels)
+        areas[name] = {
+            "deletion": float(metrics.deletion_curve(*options)["areas"].mean()),
+            "insertion": float(metrics.insertion_curve(*options)["areas"].mean()),
+        }
+    return {
+        "model": str(subject.path),
+        "method": explainer.method,
+        "layer": explainer.layer,
+        "images": len(images),
+        "areas": areas,
+        "randomization": metrics.randomization_check(
+            model,
+            lambda model: maps_of(model, CHECKED),
+            stages=STAGES,
+            seed=seed,
+        ),
+        "boxes": _boxes(explainer),
+    }
+
+
+def _boxes(explainer):
+    """Scores on the run's own test images, if they are generated and have boxes."""
+    run = explainer.subject.run
+    if run is None or run.recipe.dataset != "generated":
+        return None
+    _, source, images, indices = load_source_split(run.recipe)
+    split = "test" if len(indices["test"]) else "validation"
+    chosen = np.asarray(indices[split][:IMAGES])
+    images, boxes = np.asarray(images[chosen]), source.annotations["box"][chosen]
+    seen = boxes[:, 0] >= 0
+    images, boxes, labels = images[seen], boxes[seen], source.labels[chosen][seen]
+    maps = explainer.maps(explainer.subject.model, images, labels[:, None])[:, 0]
+    return {
+        "data": f"generated, {split}",
+        "images": len(images),
+        "pointing_game": float(metrics.pointing_game(maps, boxes).mean()),
+        "energy_inside_box": float(metrics.energy_inside_box(maps, boxes).mean()),
+        "energy_of_a_constant_map": float(
+            metrics.energy_inside_box(np.ones_like(maps), boxes).mean()
+        ),
+    }
+
+
+def format_measures(result):
+    """The result of `measure` as Markdown tables."""
+    areas = result["areas"]
+    lines = [
+        f"`{result['method']}` on {result['images']} images, {result['model']}",
+        "",
+        "| area under the curve | these maps | random maps | better is |",
+        "|---|---:|---:|---|",
+    ]
+    lines += [
+        f"| {name} | {areas['maps'][name]:.3f} | {areas['random'][name]:.3f} | {goal} |"
+        for name, goal in (("deletion", "lower"), ("insertion", "higher"))
+    ]
+    lines += [
+        "",
+        "| layers made random | down to | rank correlation | similarity |",
+        "|---:|---|---:|---:|",
+    ]
+    lines += [
+        f"| {100 * stage['share']:.0f} % | {stage['layer']} | "
+        f"{stage['rank_correlation']:.2f} | {stage['similarity']:.2f} |"
+        for stage in result["randomization"]
+    ]
+    boxes = result["boxes"]
+    if boxes:
+        constant = boxes["energy_of_a_constant_map"]
+        lines += [
+            "",
+            f"| {boxes['images']} images with boxes ({boxes['data']}) | value |",
+            "|---|---:|",
+            f"| pointing game | {100 * boxes['pointing_game']:.1f} % |",
+            f"| energy inside the box | {100 * boxes['energy_inside_box']:.1f} % |",
+            f"| energy of a constant map | {100 * constant:.1f} % |",
+        ]
+    return "\n".join(lines) + "\n"

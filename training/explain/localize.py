@@ -1,0 +1,291 @@
+"""Image files -> the patches that decide their class, as pictures and as data.
+
+Convention: boxes are (y0, x0, y1, x1), half-open pixels, origin at the outer corner of
+the top left pixel.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from keras_attn.models.localizer import branches_of
+from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.images.boxes import frame_windows
+from keras_attn.pipelines.images.files import check_readable, image_files, read_images
+from keras_attn.training.drawing import SHEET_ROWS, free_name, save, titles_of
+from keras_attn.training.explain.evidence import branch_maps
+from keras_attn.training.explain.localizers import localizer_of, localizing
+from keras_attn.training.explain.patches import picture, sheet
+from keras_attn.training.runs.outputs import outputs_of, softmax
+from keras_attn.training.trained import load_trained
+
+BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Localized:
+    """The patches of one image and what they were chosen by.
+
+    Args:
+        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
+        title: What the image is called.
+        class_names: One name a class.
+        probabilities: `(classes,)`, of the image.
+        branches: List of `BranchMaps`, the smallest patches first.
+        branch: Index of the branch that chose the patches, or `None` if none was
+            asked, because an early exit was sure without patches.
+        boxes: `(patches, 4)` integers, the patch with the most evidence first.
+        scores: `(patches,)`, what each patch adds to the localiser's logit of its
+            class.
+        patch_probabilities: `(patches, classes)`, or `None` where patches are not
+            classified.
+    """
+
+    image: np.ndarray
+    title: str
+    class_names: tuple
+    probabilities: np.ndarray
+    branches: list
+    branch: int | None
+    boxes: np.ndarray
+    scores: np.ndarray
+    patch_probabilities: np.ndarray | None = None
+
+    @property
+    def label(self):
+        """The image's class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def chosen(self):
+        """The `BranchMaps` of the branch that chose the patches, or `None`."""
+        return None if self.branch is None else self.branches[self.branch]
+
+    @property
+    def evidence_label(self):
+        """The class whose evidence the patches were chosen by.
+
+        It is the localiser's answer; that of a patch classifier may be another one.
+        """
+        if self.chosen is None:
+            return self.label
+        return int(self.chosen.probabilities.argmax())
+
+    def answer(self):
+        """The class and its probability."""
+        percent = 100 * self.probabilities[self.label]
+        return f"{self.class_names[self.label]} ({percent:.1f} %)"
+
+    def crops(self):
+        """The pixels of the patches, black where a box reaches beyond the image."""
+        height, width = self.image.shape[:2]
+        for top, left, bottom, right in self.boxes:
+            crop = np.zeros((bottom - top, right - left, 3), self.image.dtype)
+            rows = slice(max(top, 0), min(bottom, height))
+            columns = slice(max(left, 0), min(right, width))
+            inside = self.image[rows, columns]
+            y, x = rows.start - top, columns.start - left
+            crop[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+            yield crop
+
+
+def localize_images(model, images, class_names, titles, batch_size=BATCH):
+    """The patches of images.
+
+    Args:
+        model: Model with the outputs of `with_patches`, or of a classifier of patches
+            that contains its localiser.
+        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
+        class_names: One name a class.
+        titles: One name an image.
+        batch_size: Images at a time.
+
+    Returns:
+        A list of `Localized`.
+
+    Raises:
+        ValueError: If there is no localiser.
+    """
+    images = np.asarray(images)
+    localizer = localizer_of(model)
+    outputs = outputs_of(model, images, batch_size)
+    maps = outputs if localizer is model else outputs_of(localizer, images, batch_size)
+    branches = branch_maps(branches_of(localizer, images.shape[1:3]), maps)
+    probabilities = softmax(outputs["logits"])
+    by_patch = outputs.get("patch_probabilities")
+    localized = []
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        valid = outputs["valid"][index]
+        branch = int(outputs["branch"][index])
+        localized.append(
+            Localized(
+                image,
+                title,
+                tuple(class_names),
+                probabilities[index],
+                branches[index],
+                branch if branch >= 0 else None,
+                outputs["boxes"][index][valid],
+                outputs["scores"][index][valid],
+                None if by_patch is None else by_patch[index][valid],
+            )
+        )
+    return localized
+
+
+def localize(
+    path,
+    images,
+    output,
+    max_patches=None,
+    iou_threshold=None,
+    coverage=None,
+    checkpoint="best",
+    on_corrupt="error",
+):
+    """Finds and draws the patches of image files.
+
+    Writes, into the folder `output`, a picture for every image, overview sheets, and
+    `localized.json`.
+
+    Args:
+        path: Folder of a run, or a `.keras` file: a localiser, or a classifier of
+            patches that contains one.
+        images: Paths of images and of folders of images.
+        output: Folder; made if it does not exist.
+        max_patches: Most patches of an image, for a localiser: a sequence of one value
+            or of one for each branch. By default the recipe's, see `patch_settings`.
+        iou_threshold: Patches overlap by less than this; likewise.
+        coverage: Share of the cells that they are chosen among; likewise.
+        checkpoint: `best` or `last` model of a run.
+        on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+
+    Returns:
+        `(result, written, problems)`: what is in `localized.json`, see `describe`; the
+        paths of all files; one `CorruptImageError` for each image left out.
+    """
+    files = image_files(images)
+    trained = load_trained(path, checkpoint)
+    model, settings = localizing(
+        trained,
+        max_patches=max_patches,
+        iou_threshold=iou_threshold,
+        coverage=coverage,
+    )
+    pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
+    check_readable(kept, problems)
+    titles = titles_of(kept)
+    output = pathlib.Path(output)
+    written, sheets, entries, taken = [], [], [], set()
+    # A sheet at a time, since the maps of many images take much memory.
+    for page, start in enumerate(range(0, len(kept), SHEET_ROWS), 1):
+        part = slice(start, start + SHEET_ROWS)
+        localized = localize_images(
+            model, pixels[part], trained.class_names, titles[part]
+        )
+        output.mkdir(parents=True, exist_ok=True)
+        for each, file in zip(localized, kept[part], strict=True):
+            written.append(output / f"{free_name(each.title, taken)}.png")
+            save(picture(each), written[-1])
+            entries.append(describe(each, file, trained.spec, written[-1]))
+        sheets.append(
+            output / ("overview.png" if page == 1 else f"overview_{page}.png")
+        )
+        save(sheet(localized), sheets[-1])
+    result = {
+        "model": str(trained.path),
+        "checkpoint": trained.checkpoint,
+        "settings": settings,
+        "images": entries,
+    }
+    target = output / "localized.json"
+    with write_then_rename(target) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
+    return result, [*written, *sheets, target], problems
+
+
+def describe(localized, file, spec, drawn):
+    """One image's patches as plain data.
+
+    Args:
+        localized: `Localized`.
+        file: The image's path.
+        spec: `ImageSpec` that it was fitted to.
+        drawn: Path of its picture.
+
+    Returns:
+        Dict of `image`, `picture`: paths; `class`, `probability`; `patch_size`
+        `[height, width]` of the branch that chose, or `None`; `branches`: for each
+        `patch_size` and its own `class`, `probability` and `logit`; `patches`: for
+        each, in order,
+
+        - `box`: `[y0, x0, y1, x1]` in pixels of the model's image, `image_size`,
+        - `box_in_file`: in pixels of the file, `file_size`, rounded, and cut off where
+          the box reaches beyond the file,
+        - `score`: its evidence, the part of its branch's `logit` that it contributes,
+        - `class`, `probability` and `probabilities` by class where patches are
+          classified.
+    """
+    with Image.open(file) as header:
+        width, height = header.size
+    names = localized.class_names
+    in_file = boxes_in_file(localized.boxes, spec, (height, width))
+    patches = [
+        {"box": box.tolist(), "box_in_file": original.tolist(), "score": float(score)}
+        for box, original, score in zip(
+            localized.boxes, in_file, localized.scores, strict=True
+        )
+    ]
+    if localized.patch_probabilities is not None:
+        for patch, row in zip(patches, localized.patch_probabilities, strict=True):
+            patch.update(_answer(row, names))
+            patch["probabilities"] = dict(zip(names, row.tolist(), strict=True))
+    branches = [
+        {
+            "patch_size": list(each.patch_size),
+            **_answer(each.probabilities, names),
+            "logit": float(each.logits.max()),
+        }
+        for each in localized.branches
+    ]
+    chosen = localized.chosen
+    return {
+        "image": str(file),
+        "picture": str(drawn),
+        **_answer(localized.probabilities, names),
+        "patch_size": None if chosen is None else list(chosen.patch_size),
+        "image_size": list(localized.image.shape[:2]),
+        "file_size": [height, width],
+        "patches": patches,
+        "branches": branches,
+    }
+
+
+def _answer(probabilities, names):
+    label = int(probabilities.argmax())
+    return {"class": names[label], "probability": float(probabilities[label])}
+
+
+def boxes_in_file(boxes, spec, size):
+    """Boxes in the pixels of the file that an image was made from.
+
+    Undoes `ImagePreprocessing.fit_size`: the central crop, the resize, and the crop to
+    the aspect ratio before it.
+
+    Args:
+        boxes: `(..., 4)` in pixels of the fitted image.
+        spec: `ImageSpec` that it was fitted to.
+        size: `(height, width)` of the file.
+
+    Returns:
+        Integers `(..., 4)`, rounded to the nearest pixel and cut off at the border.
+    """
+    corners = []
+    start, scale = frame_windows(size, spec)
+    for axis in (0, 1):
+        ends = start[axis] + scale[axis] * np.asarray(boxes, "float64")[..., axis::2]
+        corners.append(np.clip(np.floor(ends + 0.5), 0, size[axis]).astype(int))
+    return np.stack(corners, axis=-1).reshape(np.shape(boxes))

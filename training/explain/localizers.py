@@ -1,0 +1,104 @@
+"""Localisers among trained models: which are, and how their patches are chosen."""
+
+import keras
+import numpy as np
+
+from keras_attn.graph.keras_graph import layers_of
+from keras_attn.models.localizer import with_patches
+from keras_attn.training.recipes.schema import Recipe
+
+# In place of the recipes' defaults where those are for another number of branches.
+ANY_BRANCHES = {"max_patches": 5, "coverage": 1.0}
+
+
+def has_evidence(model):
+    """Whether a model gives the evidence of every cell for every class."""
+    return any(name.startswith("evidence_") for name in model.output)
+
+
+def check_evidence(model):
+    """Raises ValueError for a model without evidence."""
+    if not has_evidence(model):
+        raise ValueError(
+            "Expected a localiser, a model with outputs 'evidence_...', as method "
+            f"anchornet trains. Received: {model.name!r} with outputs "
+            f"{list(model.output)}"
+        )
+
+
+def localizer_of(model):
+    """The localiser that a model is or contains.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if has_evidence(model):
+        return model
+    for layer in layers_of(model):
+        if isinstance(layer, keras.Model) and isinstance(layer.output, dict):
+            if has_evidence(layer):
+                return layer
+    return check_evidence(model)
+
+
+def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None):
+    """How many patches are chosen and how, as arguments of `with_patches`.
+
+    Args:
+        trained: `Trained` localiser.
+        max_patches, iou_threshold, coverage: As in `with_patches`, or `None`: those
+            of the run's recipe. The defaults of recipes are for three branches; for
+            another number, up to 5 patches among all cells.
+
+    Returns:
+        Dict of the three.
+    """
+    branches = sum(name.startswith("evidence_") for name in trained.model.output)
+    defaults = Recipe(name="defaults").patch_settings()
+    settings = trained.run.recipe.patch_settings() if trained.run else dict(defaults)
+    for name, value in ANY_BRANCHES.items():
+        if settings[name] == defaults[name] and len(defaults[name]) != branches:
+            settings[name] = value
+    given = {
+        "max_patches": max_patches,
+        "iou_threshold": iou_threshold,
+        "coverage": coverage,
+    }
+    settings.update({name: value for name, value in given.items() if value is not None})
+    # One value for all branches is a number.
+    return {
+        name: value[0] if np.size(value) == 1 and np.ndim(value) else value
+        for name, value in settings.items()
+    }
+
+
+def chooses_patches(model):
+    """Whether a model has the patches among its outputs."""
+    return {"boxes", "scores", "valid", "branch"} <= set(model.output)
+
+
+def localizing(trained, **settings):
+    """The trained model with its patches among the outputs.
+
+    Args:
+        trained: `Trained` localiser, or model that contains one and chooses patches
+            itself.
+        settings: As in `patch_settings`, for localisers only.
+
+    Returns:
+        `(model, settings)`; the settings are `None` where the model has its own.
+
+    Raises:
+        ValueError: If the model has no evidence, or settings are given that are fixed.
+    """
+    if chooses_patches(trained.model):
+        fixed = {name: value for name, value in settings.items() if value is not None}
+        if fixed:
+            raise ValueError(
+                "Expected a localiser, to choose patches of. Received: "
+                f"{trained.path}, whose own settings are built in, and {fixed}"
+            )
+        return trained.model, None
+    check_evidence(trained.model)
+    settings = patch_settings(trained, **settings)
+    return with_patches(trained.model, **settings), settings

@@ -1,0 +1,1 @@
+"""Training: recipe and data in, run folder out; tuning and summaries."""

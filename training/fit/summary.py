@@ -1,0 +1,94 @@
+"""What a recipe's network is and costs, without training it."""
+
+import dataclasses
+import re
+
+from keras_attn.graph.costs import multiply_adds, trainable_params
+from keras_attn.models.anchornet import without_auxiliary
+from keras_attn.pipelines.sources import load_source
+from keras_attn.pipelines.sources.catalogue import KNOWN
+from keras_attn.preprocessing import ImageSpec
+from keras_attn.training.fit.train import make_model
+
+# Data sets whose number of classes is known though their names are not.
+CLASS_COUNTS = {
+    "generated": 10,
+    "miniimagenet": 100,
+    **{name: known.num_classes for name, known in KNOWN.items() if known.num_classes},
+}
+
+
+def summarize(recipe, data=None):
+    """Builds a recipe's network and counts.
+
+    Args:
+        recipe: `Recipe`.
+        data: Path of the data, needed only where it decides the number of classes.
+
+    Returns:
+        Dict of `recipe`, `backbone`, `row`, `classes`, `trainable_params`,
+        `multiply_adds` (one image, convolution and dense layers), `outputs` (name to
+        shape, the batch is `None`) and `maps` (the same for the stages' features).
+    """
+    names = class_names(recipe, data)
+    size = recipe.image_size
+    spec = ImageSpec(size, size, class_names=names)
+    # The published weights, which a recipe may start from, change no count.
+    model = make_model(dataclasses.replace(recipe, initial=""), spec)
+    model = without_auxiliary(model)
+    stages = [layer for layer in model.layers if re.fullmatch(r"stage\d+", layer.name)]
+    return {
+        "recipe": recipe.name,
+        "backbone": recipe.backbone,
+        "row": recipe.row,
+        "classes": len(names),
+        "trainable_params": trainable_params(model),
+        "multiply_adds": multiply_adds(model, (size, size, 3)),
+        "outputs": {name: list(value.shape) for name, value in model.output.items()},
+        "maps": {layer.name: list(layer.output.shape) for layer in stages},
+    }
+
+
+def class_names(recipe, data=None):
+    """The data set's class names, or numbers; its files are read only if they decide.
+
+    Raises:
+        ValueError: If the number of classes is in the files and no path is given.
+    """
+    if recipe.dataset not in KNOWN:
+        raise ValueError(
+            f"Expected a data set among {', '.join(KNOWN)}. "
+            f"Received: dataset={recipe.dataset!r}"
+        )
+    known = KNOWN[recipe.dataset].class_names
+    if known:
+        return known
+    if data is not None:
+        return load_source(recipe.dataset, path=data, on_corrupt="skip").class_names
+    if recipe.dataset not in CLASS_COUNTS:
+        raise ValueError(
+            f"Expected the path of the data (--data PATH), which decides the number of "
+            f"classes of {recipe.dataset!r}. Received: none"
+        )
+    return tuple(str(label) for label in range(CLASS_COUNTS[recipe.dataset]))
+
+
+def format_summary(summary):
+    """`summarize`'s dict as lines for people."""
+    lines = [
+        f"recipe                {summary['recipe']}",
+        f"backbone, row         {summary['backbone']}, {summary['row']}",
+        f"classes               {summary['classes']}",
+        f"trainable parameters  {summary['trainable_params']:,}",
+        f"multiply-adds         {summary['multiply_adds']:,} (one image)",
+    ]
+    for title, shapes in (
+        ("outputs", summary["outputs"]),
+        ("maps (height x width x channels)", summary["maps"]),
+    ):
+        lines += ["", title]
+        width = max(map(len, shapes), default=0)
+        for name, shape in shapes.items():
+            sizes = " x ".join(str(size) for size in shape[1:])
+            lines.append(f"  {name:<{width}}  {sizes}")
+    return "\n".join(lines)

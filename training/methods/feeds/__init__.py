@@ -1,0 +1,1 @@
+"""Batches for training and evaluation, one module per kind of input."""

@@ -1,0 +1,213 @@
+"""What a network that masks with attention maps is fed with: images and their maps."""
+
+import shutil
+import sys
+
+import numpy as np
+
+from keras_attn.pipelines.attention_maps.batches import (
+    masked_batches,
+    masked_evaluation_batches,
+    online_masked_batches,
+)
+from keras_attn.pipelines.attention_maps.cache import MapCache
+from keras_attn.pipelines.attention_maps.compute import compute_maps
+from keras_attn.pipelines.attention_maps.digests import (
+    digest_of_keys,
+    image_keys,
+    model_digest,
+)
+from keras_attn.pipelines.batches import build
+from keras_attn.training.methods.feeds.images import VALIDATION_BATCH, ImageFeed
+from keras_attn.training.methods.feeds.known_objects import (
+    MODES,
+    check_true_maps,
+    true_maps,
+)
+from keras_attn.training.runs import devices
+from keras_attn.training.runs.map_model import load_map_model
+from keras_attn.training.runs.outputs import model_file
+
+# Name of the map model in a run's `checkpoints`.
+MAP_MODEL = "map_model.keras"
+
+
+def network_size(recipe):
+    """Height and width that the network sees."""
+    return recipe.network_size or recipe.image_size
+
+
+def reads_maps(recipe):
+    """Whether the logits depend on the maps that the recipe's model is given."""
+    return (
+        recipe.mask_target != "none"
+        and recipe.mask_strength > 0
+        and recipe.mask_control != "constant"
+    )
+
+
+def reads_true_maps(recipe):
+    """Whether the logits depend on what is known of the images, so on no model."""
+    return recipe.map_mode in MODES and reads_maps(recipe)
+
+
+def check_map_model(recipe):
+    """Raises what is wrong with the `map_model` of a recipe that needs one.
+
+    Raises:
+        ValueError: If the recipe names none, or wants the true maps of objects that
+            are not known.
+        FileNotFoundError: If there is no such file.
+    """
+    if not reads_maps(recipe):
+        return
+    if reads_true_maps(recipe):
+        check_true_maps(recipe)
+        return
+    if not recipe.map_model:
+        raise ValueError(
+            f"Expected map_model of recipe {recipe.name!r}, the run or file of the "
+            "model that makes the maps: --set map_model=RUN. Received: none"
+        )
+    model_file(recipe.map_model)
+
+
+class MapFeed(ImageFeed):
+    """Whole images, augmented, and their maps, moved alike.
+
+    Maps are computed once for all images and kept beside the model that makes them,
+    where all runs find them; with `map_mode` "online" they are computed for every
+    augmented image, and with `true_mask` and `true_box` there is no map model, see
+    `keras_attn.training.methods.feeds.known_objects`. Where the logits do not depend on
+    maps there is none either, and the maps are zeros.
+
+    Args:
+        recipe: `Recipe` of the method `attention_masked_residual`.
+        splits: As in `ImageFeed`.
+        spec: `ImageSpec` of the recipe's data, whose mean and standard deviation the
+            network normalises with.
+
+    Raises:
+        ValueError: If the recipe needs a map model and names none, or the cached maps
+            are not those of its model and images.
+    """
+
+    def __init__(self, recipe, splits, spec):
+        super().__init__(recipe, splits)
+        check_map_model(recipe)
+        self.normalization = (spec.mean, spec.std)
+        self.images_only = (
+            recipe.mask_target == "none" or recipe.map_mode == "end_to_end"
+        )
+        self.size = (network_size(recipe),) * 2
+        self.map_model = None
+        if not reads_maps(recipe) or recipe.map_mode == "end_to_end":
+            self.maps = self._no_maps()
+            return
+        if reads_true_maps(recipe):
+            self.maps = {
+                name: true_maps(recipe, self.splits[name][0]) for name in self._names()
+            }
+            return
+        self.map_model = load_map_model(recipe.map_model)
+        if recipe.map_mode == "online":
+            self.maps = dict.fromkeys(self._names(), self.map_model)
+        else:
+            self.maps = {name: self._cached(name) for name in self._names()}
+
+    def _names(self):
+        return [name for name in ("train", "validation") if len(self.splits[name][1])]
+
+    def _no_maps(self):
+        return {
+            name: np.zeros((len(self.splits[name][1]), 1, 1, 1), "uint8")
+            for name in self._names()
+        }
+
+    def _cached(self, name):
+        """The maps of a split, as stored."""
+        images, _ = self.splits[name]
+        model = model_digest(self.map_model)
+        if self.recipe.map_cache:
+            cache = MapCache.open(self.recipe.map_cache)
+            made = (cache.maker.model, tuple(cache.maker.image_size))
+            if made != (model, self.size):
+                raise ValueError(
+                    f"Expected the cached maps in {cache.path} to be made by "
+                    f"{self.recipe.map_model} from images of size {self.size}. "
+                    "Received: maps of "
+                    + ("another model" if made[0] != model else f"size {made[1]}")
+                )
+            return cache.maps_of(images)
+        folder = model_file(self.recipe.map_model).parent
+        if folder.name == "checkpoints":
+            folder = folder.parent
+        digests = (model, digest_of_keys(image_keys(images)))
+        label = "_".join(digest[:12] for digest in digests)
+        path = folder / "maps" / f"{label}_{self.size[0]}"
+        path.parent.mkdir(exist_ok=True)
+        cache = compute_maps(
+            self.map_model, images, path, image_size=self.size, progress=_show
+        )
+        return cache.read()[0]
+
+    def training(self, start):
+        """`({"images", "attention_map"}, labels)` of the epochs from `start` on.
+
+        The images alone where the model takes no map.
+        """
+        recipe, maps = self.recipe, self.maps["train"]
+        images, labels = self.splits["train"]
+        online = maps is self.map_model
+        batches = online_masked_batches if online else masked_batches
+        dataset = batches(
+            images,
+            maps,
+            labels,
+            recipe.batch_size,
+            recipe.seed,
+            recipe.epochs,
+            start,
+            recipe.augmentation,
+            image_size=self.size,
+            normalization=self.normalization,
+        )
+        return self._taken(dataset)
+
+    def validation(self):
+        """The same of all validation images, clean, or `None` if there are none."""
+        if "validation" not in self.maps:
+            return None
+        images, labels = self.splits["validation"]
+        maps = self.maps["validation"]
+        if self.recipe.mask_control == "shuffled":
+            # The maps of neighbours are not to be those of the same class.
+            order = np.random.default_rng(self.recipe.split_seed).permutation(
+                len(labels)
+            )
+            images, labels = images[order], labels[order]
+            maps = maps if maps is self.map_model else maps[order]
+        count = devices.device_count()
+        largest = max(self.recipe.batch_size, VALIDATION_BATCH * count)
+        size = build.evaluation_batch_size(len(labels), largest, count)
+        return self._taken(
+            masked_evaluation_batches(images, maps, labels, size, self.size)
+        )
+
+    def _taken(self, dataset):
+        if not self.images_only:
+            return dataset
+        return dataset.map(lambda pair, labels: (pair["images"], labels))
+
+    def save(self, run):
+        """Copies the map model into the run's folder, which needs it to predict."""
+        target = run.checkpoints / MAP_MODEL
+        if self.map_model is not None and not target.exists():
+            partial = target.with_name(f".{MAP_MODEL}.partial")
+            shutil.copyfile(model_file(self.recipe.map_model), partial)
+            partial.replace(target)
+
+
+def _show(done, total):
+    end = "\n" if done == total or not sys.stdout.isatty() else "\r"
+    print(f"Attention maps: {done} of {total} images", end=end, flush=True)

@@ -1,0 +1,74 @@
+"""Where the objects truly are, in place of attention maps: what maps could be worth.
+
+With a `map_mode` of `MODES` a network gets, instead of what a transformer makes of an
+image, what is known of the image: the mask of its object, or the object's box, filled.
+That tells bad maps from masks that do not help. No image but those of the data set has
+such a map.
+"""
+
+import functools
+
+import numpy as np
+
+from keras_attn.pipelines.attention_maps.digests import image_keys
+from keras_attn.pipelines.sources import load_source
+
+# Of `Recipe.map_mode` -> annotation of the data set.
+MODES = {"true_mask": "mask", "true_box": "box"}
+# Data sets that can be made again with all that is known of them.
+DATASETS = ("generated",)
+
+
+def check_true_maps(recipe):
+    """Raises ValueError if nothing is known of where the recipe's objects are."""
+    if recipe.dataset not in DATASETS:
+        raise ValueError(
+            f"Expected a data set with known objects for map_mode={recipe.map_mode}: "
+            f"{', '.join(DATASETS)}. Received: dataset={recipe.dataset!r}"
+        )
+
+
+def true_maps(recipe, images):
+    """The maps of images of the recipe's data set, in any order.
+
+    Args:
+        recipe: `Recipe` with a `map_mode` of `MODES`.
+        images: `(examples, height, width, 3)`, 8-bit, some of the data set's.
+
+    Returns:
+        `(examples, height, width, 1)`, uint8: 255 on the object and 0 elsewhere.
+
+    Raises:
+        ValueError: If nothing is known of the data set's objects, or an image is not
+            one of the data set's at the recipe's size.
+    """
+    check_true_maps(recipe)
+    source, places = _known(recipe.examples, recipe.image_size, recipe.difficulty)
+    found = [places.get(key.tobytes()) for key in image_keys(images)]
+    if None in found:
+        raise ValueError(
+            f"Expected images of the data set {recipe.dataset} of recipe "
+            f"{recipe.name!r}, whose objects are known. Received: others, the first is "
+            f"image {found.index(None)}"
+        )
+    values = source.annotations[MODES[recipe.map_mode]][found]
+    if recipe.map_mode == "true_box":
+        values = _filled(values, images.shape[1:3])
+    return np.where(values, 255, 0).astype("uint8")[..., None]
+
+
+@functools.lru_cache(maxsize=1)
+def _known(examples, image_size, difficulty):
+    """The generated source, and the place of every image by its key."""
+    source = load_source(
+        "generated", examples=examples, image_size=image_size, difficulty=difficulty
+    )
+    keys = image_keys(source.images)
+    return source, {key.tobytes(): place for place, key in enumerate(keys)}
+
+
+def _filled(boxes, size):
+    """Booleans `(boxes, *size)`; a box of an object that is not visible is empty."""
+    top, left, bottom, right = np.moveaxis(boxes[:, :, None, None], 1, 0)
+    y, x = np.arange(size[0])[:, None], np.arange(size[1])
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)

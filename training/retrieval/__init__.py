@@ -1,0 +1,1 @@
+"""Descriptors, index, search and the revisited protocol."""

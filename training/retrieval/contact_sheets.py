@@ -1,0 +1,102 @@
+"""Contact sheets of searches: each query image and the images found for it."""
+
+import pathlib
+
+from PIL import Image, ImageDraw, ImageFont
+
+from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
+from keras_attn.training.drawing import SHEET_ROWS
+
+CELL, GAP = 150, 8
+FONT_SIZE, LINE, NAME_LINES = 12, 15, 3
+# Hits in a line; further ones of the same query go on below.
+COLUMNS = 10
+_QUERY_COLOUR, _MISSING_COLOUR = (200, 30, 30), (220, 220, 220)
+
+
+def draw_sheets(results, folder, output):
+    """Writes the contact sheets of a search: `hits.png`, `hits_2.png`, ...
+
+    Args:
+        results: As `keras_attn.training.retrieval.search.search` returns them.
+        folder: Of the images of the index; their names are told relative to it.
+        output: Folder of the sheets; made if it does not exist.
+
+    Returns:
+        Paths of the sheets.
+    """
+    output = pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for page, start in enumerate(range(0, len(results), SHEET_ROWS), 1):
+        target = output / ("hits.png" if page == 1 else f"hits_{page}.png")
+        hit_sheet(results[start : start + SHEET_ROWS], folder).save(target)
+        written.append(target)
+    return written
+
+
+def hit_sheet(results, folder):
+    """A picture with a row for each query: itself, framed, then its hits.
+
+    Below every hit are its similarity and its file; the place of a file that cannot be
+    read any more is grey.
+
+    Returns:
+        `PIL.Image.Image`.
+    """
+    most = max(len(result["hits"]) for result in results)
+    columns = min(COLUMNS, max(1, most))
+    lines = [max(1, -(-len(result["hits"]) // columns)) for result in results]
+    step = CELL + GAP
+    line_height = CELL + (1 + NAME_LINES) * LINE + GAP
+    size = ((columns + 1) * step + 2 * GAP, sum(lines) * line_height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for result, count in zip(results, lines, strict=True):
+        query = pathlib.Path(result["image"])
+        _draw_cell(sheet, draw, (GAP, top), query, "query", query.name)
+        box = (GAP - 3, top - 3, GAP + CELL + 2, top + CELL + 2)
+        draw.rectangle(box, outline=_QUERY_COLOUR, width=3)
+        for number, hit in enumerate(result["hits"]):
+            line, column = divmod(number, columns)
+            place = ((column + 1) * step + 2 * GAP, top + line * line_height)
+            file = pathlib.Path(hit["image"])
+            name = file.relative_to(folder).as_posix()
+            _draw_cell(sheet, draw, place, file, f"{hit['similarity']:.3f}", name)
+        top += count * line_height
+    return sheet
+
+
+def _draw_cell(sheet, draw, place, file, heading, name):
+    left, top = place
+    font = ImageFont.load_default(FONT_SIZE)
+    try:
+        picture = Image.fromarray(decode_image(file.read_bytes(), str(file)))
+        picture.thumbnail((CELL, CELL))
+        # Small images are enlarged by a whole factor, so that pixels stay pixels.
+        factor = CELL // max(picture.size)
+        if factor > 1:
+            picture = picture.resize(
+                (factor * picture.width, factor * picture.height),
+                Image.Resampling.NEAREST,
+            )
+    except (OSError, CorruptImageError):
+        picture = Image.new("RGB", (CELL, CELL), _MISSING_COLOUR)
+    indent = (CELL - picture.width) // 2, (CELL - picture.height) // 2
+    sheet.paste(picture, (left + indent[0], top + indent[1]))
+    for number, text in enumerate([heading, *_lines(name, font)]):
+        draw.text((left, top + CELL + 3 + number * LINE), text, "black", font)
+
+
+def _lines(name, font):
+    """A name on as many lines as it needs, without its beginning if it is long."""
+    lines = [""]
+    for letter in name:
+        if font.getlength(lines[-1] + letter) > CELL:
+            lines.append("")
+        lines[-1] += letter
+    if len(lines) > NAME_LINES:
+        lines = lines[-NAME_LINES:]
+        lines[0] = "…" + lines[0][1:]
+    return lines

@@ -1,0 +1,1 @@
+"""A run's folder and its machine: state, card, devices, environment, model files."""

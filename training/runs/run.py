@@ -1,0 +1,120 @@
+"""The folder of a training run: create, check, open."""
+
+import dataclasses
+import json
+import pathlib
+
+import keras
+
+from keras_attn.pipelines.files import partial_path, write_then_rename
+from keras_attn.preprocessing import spec_of
+from keras_attn.training.recipes.dino_schema import DinoRecipe
+from keras_attn.training.recipes.schema import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run's folder.
+
+    `recipe.json` names what was trained, `history.csv` holds one line an epoch,
+    `checkpoints/` the training state (`last.npz`) and the models `last.keras` and
+    `best.keras`, `tensorboard/` the event files.
+    """
+
+    workdir: pathlib.Path
+    recipe: Recipe | DinoRecipe
+
+    @classmethod
+    def create(cls, workdir, recipe):
+        """Makes the folder, or continues in it if it belongs to the same recipe.
+
+        Raises:
+            ValueError: If the folder belongs to another recipe, or holds other files.
+        """
+        run = cls.check(workdir, recipe)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = run.workdir / "recipe.json"
+        if not path.exists():
+            with write_then_rename(path) as file:
+                file.write(recipe.to_json().encode())
+        return run
+
+    @classmethod
+    def check(cls, workdir, recipe):
+        """The run that `create` would give; touches nothing, raises the same."""
+        workdir = pathlib.Path(workdir)
+        if (workdir / "recipe.json").exists():
+            _check_same(cls.open(workdir).recipe, recipe, workdir)
+        elif not _is_unused(workdir):
+            raise ValueError(
+                f"Expected a new folder or the folder of a run. Received: {workdir}, "
+                "which holds something else. Choose another --workdir."
+            )
+        return cls(workdir, recipe)
+
+    @classmethod
+    def open(cls, workdir):
+        """The run of an existing folder."""
+        workdir = pathlib.Path(workdir)
+        path = workdir / "recipe.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected the folder of a training run. Received: {workdir}, "
+                "without a recipe.json. `keras-attn train` makes one."
+            )
+        try:
+            return cls(workdir, _read_recipe(path.read_text()))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
+
+    @property
+    def checkpoints(self):
+        return self.workdir / "checkpoints"
+
+    def model_path(self, which="best"):
+        path = self.checkpoints / f"{which}.keras"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"No {which} model in {self.workdir} yet: no epoch has ended. "
+                "`keras-attn train` with the same --workdir goes on."
+            )
+        return path
+
+    def load_model(self, which="best"):
+        """The model of the `best` (validation accuracy) or the `last` epoch."""
+        return keras.saving.load_model(self.model_path(which), compile=False)
+
+    def spec(self, which="best"):
+        return spec_of(self.load_model(which))
+
+
+def _read_recipe(text):
+    values = json.loads(text)
+    dino = isinstance(values, dict) and values.get("method") == "dino"
+    return (DinoRecipe if dino else Recipe).from_json(text)
+
+
+def _is_unused(workdir):
+    """Whether nothing is there, but for what a run killed at its start leaves."""
+    if not workdir.exists():
+        return True
+    own = {"checkpoints", partial_path(workdir / "recipe.json").name}
+    return (
+        workdir.is_dir()
+        and {path.name for path in workdir.iterdir()} <= own
+        and not any((workdir / "checkpoints").glob("*"))
+    )
+
+
+def _check_same(found, wanted, workdir):
+    found, wanted = dataclasses.asdict(found), dataclasses.asdict(wanted)
+    differences = [
+        f"{name}={found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in wanted
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"The folder {workdir} belongs to another recipe: "
+            f"{'; '.join(differences)}. Choose another --workdir."
+        )

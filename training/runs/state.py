@@ -1,0 +1,99 @@
+"""The complete state of a training run in one file, replaced atomically."""
+
+import dataclasses
+import json
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+
+from keras_attn.pipelines.files import write_then_rename
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run has done so far.
+
+    Args:
+        history: One dict of logs for every epoch that ended.
+        best: The best value of the watched metric.
+        best_epoch: Its epoch, 0-based.
+        seconds: Time spent in training, over all starts.
+        data: Checksum of the data that it was trained on.
+    """
+
+    history: list = dataclasses.field(default_factory=list)
+    best: float = float("-inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+    data: str = ""
+
+    @property
+    def epochs(self):
+        return len(self.history)
+
+
+def _variables(model):
+    """Every variable that training changes: weights, seeds, optimizer.
+
+    `model.variables` holds the states of seed generators, which neither
+    `save_weights` nor a saved model keep. Numbers, not paths, are the keys: the
+    paths of seed generators count the layers made earlier in the process.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    return {
+        f"variable_{number:04d}": variable
+        for number, variable in enumerate([*own, *model.optimizer.variables])
+    }
+
+
+def save_state(path, model, progress):
+    """Writes the state of a compiled model and its progress to one file."""
+    arrays = {
+        key: keras.ops.convert_to_numpy(variable.value)
+        for key, variable in _variables(model).items()
+    }
+    text = json.dumps(dataclasses.asdict(progress))
+    with write_then_rename(path) as file:
+        np.savez(file, progress=np.array(text), **arrays)
+
+
+def load_progress(path):
+    """The progress stored at `path`; a new one if there is no such file."""
+    if not path.exists():
+        return Progress()
+    text = str(_read(path, lambda name: name == "progress")["progress"])
+    return Progress(**json.loads(text))
+
+
+def restore_state(path, model):
+    """Puts the state stored at `path` into a compiled model of the same recipe."""
+    variables = _variables(model)
+    stored = _read(path, lambda name: name != "progress")
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if {name: array.shape for name, array in stored.items()} != wanted:
+        raise ValueError(
+            f"The training state {path} belongs to another model: it holds "
+            f"{len(stored)} variables, the model {len(variables)}, or their shapes "
+            "differ. Train with another --workdir."
+        )
+    for name, variable in variables.items():
+        variable.assign(stored[name])
+
+
+def _read(path, chosen):
+    """The arrays of a state file whose names are chosen."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if "progress" not in names:
+            raise ValueError("it is no training state")
+        with np.load(path, allow_pickle=False) as state:
+            return {name: state[name] for name in names if chosen(name)}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"Cannot read the training state {path}, which is damaged ({error}). "
+            "Train with another --workdir; models saved beside it may still be good."
+        ) from error

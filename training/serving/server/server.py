@@ -1,0 +1,138 @@
+"""Starting and stopping the server."""
+
+import asyncio
+import signal
+import sys
+import threading
+
+from keras_attn.training.serving.configs import read_models_config
+from keras_attn.training.serving.server import grpc_api
+from keras_attn.training.serving.server.batching import Batcher
+from keras_attn.training.serving.server.metrics import Metrics
+from keras_attn.training.serving.server.repository import Repository
+from keras_attn.training.serving.server.rest_api import RestApi, watch_connections
+from keras_attn.training.serving.server.service import Service
+
+# Python's default lets a thread that computes keep one that has just come back from
+# TensorFlow waiting for 5 ms, the time of a small batch.
+SWITCH_INTERVAL = 0.0005
+
+
+class Server:
+    """A server in this process; `start` and `stop` it in one event loop.
+
+    Args:
+        settings: `Settings`.
+        report: Called with a line of text when something happens.
+
+    Attributes:
+        port, rest_port: Where it listens.
+    """
+
+    def __init__(self, settings, report=print):
+        self.settings = settings
+        self.port = self.rest_port = None
+        self._report = report
+
+    async def start(self):
+        """Loads the models, then listens.
+
+        Raises:
+            OSError: If there is no such folder, or a port is taken.
+        """
+        settings = self.settings
+        settings.check_folder()
+        metrics = Metrics()
+        self.repository = Repository(
+            settings.folder, settings.versions, self._report, read_labels=read_labels
+        )
+        await asyncio.to_thread(self.repository.poll, settled=True)
+        batcher = Batcher(
+            settings.max_batch,
+            settings.batch_timeout_ms / 1000,
+            settings.max_pixels,
+            metrics.batches.observe,
+        )
+        self._service = Service(settings, self.repository, batcher, metrics)
+        rest = RestApi(self._service)
+        try:
+            self._runner, self.rest_port = await rest.start()
+            try:
+                self._grpc, self.port = await grpc_api.start(self._service)
+            except OSError:
+                await self._runner.cleanup()
+                raise
+        except OSError:
+            batcher.close()
+            raise
+        self._connections = asyncio.create_task(
+            watch_connections(self._runner, rest.busy, settings.patience_seconds)
+        )
+        self._stop_watching = threading.Event()
+        self._watcher = threading.Thread(
+            target=self.repository.watch,
+            args=(settings.poll_seconds, self._stop_watching),
+            name="models",
+            daemon=True,
+        )
+        self._watcher.start()
+
+    async def stop(self):
+        """Stops to listen, finishes the requests that are there, and ends."""
+        self._service.stopping = True
+        self._connections.cancel()
+        self._stop_watching.set()
+        await asyncio.gather(
+            self._grpc.stop(self.settings.grace_seconds), self._runner.cleanup()
+        )
+        await asyncio.to_thread(self._service.batcher.close)
+        await asyncio.to_thread(self._watcher.join)
+        self.repository.close()
+
+
+def read_labels(folder):
+    """Labels of versions, from the configuration of TensorFlow Serving."""
+    models = read_models_config(folder).model_config_list.config
+    return {model.name: dict(model.version_labels) for model in models}
+
+
+def serve(settings):
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        settings: `Settings`.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings):
+    def report(line):
+        print(line, flush=True)
+
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def ask():
+        # A second signal ends the process at once.
+        for number in signals:
+            loop.remove_signal_handler(number)
+        asked.set()
+
+    for number in signals:
+        loop.add_signal_handler(number, ask)
+    report(
+        "This server is for development. In production use TensorFlow Serving, which "
+        "reads the same folder."
+    )
+    server = Server(settings, report)
+    await server.start()
+    if not server.repository.available():
+        report(f"No models yet; waiting for NAME/VERSION/ in {settings.folder}")
+    report(f"gRPC at {settings.host}:{server.port}")
+    report(f"REST at http://{settings.host}:{server.rest_port}/v1/models/NAME")
+    report("Ctrl+C stops it.")
+    await asked.wait()
+    report("Stopping: finishing the requests that are there.")
+    await server.stop()

@@ -1,4 +1,4 @@
-"""What is known of each data set before any of it is read."""
+"""Facts about each data set that need none of its files."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,10 @@ class Known:
         examples: Images in all; 0 when the files decide.
         archive: File name of the official archive that can be read, or "".
         num_classes: Number of classes where their names are not listed here; 0 when
-            the files decide.
+            the files decide. See `class_count`.
+        has_objects: Whether the place of each image's object is known, as its box at
+            least.
+        synthetic: Whether images are computed at the requested size, from no files.
         parts: Parts of the data set in TensorFlow Datasets, of those whose images stay
             in its files.
         manual: Files that TensorFlow Datasets cannot download by itself.
@@ -55,6 +58,8 @@ class Known:
     examples: int = 0
     archive: str = ""
     num_classes: int = 0
+    has_objects: bool = False
+    synthetic: bool = False
     parts: tuple[str, ...] = ()
     manual: tuple[str, ...] = ()
     builder: str = ""
@@ -62,8 +67,13 @@ class Known:
     first_pixel: int = 0
     banner: int = 0
 
+    @property
+    def class_count(self):
+        """Number of classes; 0 when the files decide."""
+        return len(self.class_names) or self.num_classes
+
     def other_way(self):
-        """How to get the data without TensorFlow Datasets."""
+        """Advice on how to get the data without TensorFlow Datasets."""
         if self.archive:
             return f"get {self.archive} from {self.url} and pass it as path"
         if self.unpacked:
@@ -75,7 +85,7 @@ class Known:
 
 
 KNOWN = {
-    "generated": Known(),
+    "generated": Known(num_classes=10, has_objects=True, synthetic=True),
     "cifar10": Known(
         class_names=CIFAR10_CLASSES,
         mean=(0.4914, 0.4822, 0.4465),
@@ -98,6 +108,7 @@ KNOWN = {
         licence="ImageNet terms of access, non-commercial research",
         url="https://github.com/twitter-research/meta-learning-lstm",
         examples=60_000,
+        num_classes=100,
     ),
     "tf_flowers": Known(
         class_names=FLOWERS_CLASSES,
@@ -124,6 +135,7 @@ KNOWN = {
         examples=11_788,
         archive="CUB_200_2011.tgz",
         num_classes=200,
+        has_objects=True,
         parts=("train", "test"),
         builder="caltech_birds2011",
     ),
@@ -132,6 +144,7 @@ KNOWN = {
         url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
         examples=16_185,
         num_classes=196,
+        has_objects=True,
         parts=("train", "test"),
         builder="cars196",
         unpacked=(
@@ -147,6 +160,7 @@ KNOWN = {
         url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
         examples=10_000,
         num_classes=100,
+        has_objects=True,
         unpacked=("fgvc-aircraft-2013b.tar.gz",),
         first_pixel=1,
         banner=20,
@@ -156,6 +170,7 @@ KNOWN = {
         url="https://github.com/visipedia/inat_comp/tree/master/2017",
         examples=675_170,
         num_classes=5089,
+        has_objects=True,
         parts=("train", "validation"),
         builder="i_naturalist2017",
         unpacked=("train_val_images.tar.gz", "train_val2017.zip"),

@@ -12,6 +12,7 @@ from keras_attn.pipelines.images.contact_sheet import (
     counts_table,
     reduced,
 )
+from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.load import CorruptImageError, load_source
 from keras_attn.pipelines.sources.splits import split_indices
 
@@ -114,7 +115,7 @@ def first_images(source, count):
 
 def generated_options(name, assignments):
     """`key=value` texts as arguments of `generated_source`."""
-    if assignments and name != "generated":
+    if assignments and not (name in KNOWN and KNOWN[name].synthetic):
         raise ValueError(
             f"Expected no --set options for {name}, only for generated. "
             f"Received: {' '.join(assignments)}"

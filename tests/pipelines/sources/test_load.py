@@ -602,3 +602,12 @@ def test_a_format_without_random_access_is_named(tmp_path, monkeypatch):
         load_source("tf_flowers")
     with pytest.raises(ValueError, match="tf_flowers among data_dir. Received: 'seed'"):
         load_source("tf_flowers", seed=1)
+
+
+def test_known_facts_hold_of_what_is_loaded():
+    assert KNOWN["cifar100"].class_count == 100 and KNOWN["folder"].class_count == 0
+    synthetic = [name for name, known in KNOWN.items() if known.synthetic]
+    assert synthetic == ["generated"]
+    source = load_source("generated", examples=2)
+    assert len(source.class_names) == KNOWN["generated"].class_count
+    assert KNOWN["generated"].has_objects and "box" in source.annotations

@@ -74,6 +74,8 @@ def test_every_command_has_help(capsys):
         (["explain", "x", "y"], "required: --output"),
         (["explain", "x", "y", "--output", "z", "--top", "1", "--classes", "a"], "not"),
         (["train", "--work", "x"], "unrecognized arguments: --work"),
+        (["exit-policy", "ftt"], "Received: 'ftt'. The nearest is 'fit'."),
+        (["masks", "x", "y", "--out"], "--output: expected one argument"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, message):
@@ -81,6 +83,12 @@ def test_wrong_arguments(capsys, arguments, message):
     errors = capsys.readouterr().err
     assert message in errors.splitlines()[-1]
     assert errors.splitlines()[-1].startswith("error: ")
+
+
+def test_out_is_a_silent_alias_of_output(capsys):
+    for arguments in (["--out", "a=b"], ["--out=a=b"], ["--output", "a=b"]):
+        assert cli.parser().parse_args(["masks", "x", "y", *arguments]).output == "a=b"
+    assert "--out " not in running(capsys, "masks", "--help")
 
 
 @pytest.mark.parametrize("command", ["summary", "train"])

@@ -1,4 +1,4 @@
-"""What the commands share: the parser, and arguments and answers of several."""
+"""Parser of the command line, and arguments that several commands share."""
 
 import argparse
 import difflib
@@ -11,20 +11,49 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+        self.commands = None
+        self.aliases = {}
+
+    def add_argument(self, *names, choices=None, **options):
+        """Adds an argument; a value outside of `choices` names the nearest choice."""
+        if choices is not None:
+            options.setdefault("metavar", f"{{{','.join(choices)}}}")
+            options["type"] = one_of(choices)
+        return super().add_argument(*names, **options)
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        args = [self._without_alias(each) for each in args]
+        command = next((each for each in args if not each.startswith("-")), None)
+        if self.commands is not None and command is not None:
+            try:
+                one_of(self.commands.choices)(command)
+            except argparse.ArgumentTypeError as error:
+                self.error(f"argument {self.commands.metavar}: {error}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         self.print_usage(sys.stderr)
         self.exit(2, f"error: {message}\n")
 
-    def _check_value(self, action, value):
-        if action.choices is None or value in action.choices:
-            return
-        nearest = difflib.get_close_matches(str(value), action.choices, 1)
+    def _without_alias(self, argument):
+        name, equals, value = argument.partition("=")
+        return self.aliases.get(name, name) + equals + value
+
+
+def one_of(choices):
+    """The `type` of an argument with these values."""
+
+    def check(value):
+        if value in choices:
+            return value
+        nearest = difflib.get_close_matches(value, choices, 1)
         hint = f" The nearest is {nearest[0]!r}." if nearest else ""
-        raise argparse.ArgumentError(
-            action,
-            f"expected one of {', '.join(action.choices)}. Received: {value!r}.{hint}",
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(choices)}. Received: {value!r}.{hint}"
         )
+
+    return check
 
 
 class Commands:
@@ -32,16 +61,17 @@ class Commands:
 
     Args:
         parser: `Parser`.
-        metavar: What a command is called in the usage.
+        metavar: Name of a command in the usage.
     """
 
     def __init__(self, parser, metavar="COMMAND"):
         self.parsers = parser.add_subparsers(
             metavar=metavar, dest=metavar.lower(), required=True
         )
+        parser.commands = self.parsers
 
     def __call__(self, function, text, name=None):
-        """The parser of a command, to add its arguments to."""
+        """Adds a command that calls `function`; returns its parser."""
         added = self.parsers.add_parser(
             name or function.__name__, help=text, description=text
         )
@@ -57,6 +87,12 @@ class Commands:
         return Commands(added, "ACTION")
 
 
+def add_output(added, help, metavar="PATH", **options):
+    """Adds `--output`; `--out`, its name in earlier versions, still works."""
+    added.add_argument("--output", metavar=metavar, help=help, **options)
+    added.aliases["--out"] = "--output"
+
+
 def add_data(added, on_corrupt=False):
     added.add_argument("--data", metavar="PATH", help="folder or archive of the images")
     if on_corrupt:
@@ -68,7 +104,7 @@ def add_on_corrupt(added):
         "--on-corrupt",
         choices=("error", "skip"),
         default="error",
-        help="what an image does that cannot be decoded (error)",
+        help="whether an image that cannot be decoded is an error or skipped (error)",
     )
 
 

@@ -4,6 +4,7 @@ from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_model,
+    add_output,
     print_result,
 )
 
@@ -15,7 +16,7 @@ def add(command):
 
     added = action(fit, "fit the best policy of each budget")
     added.add_argument("table", metavar="TABLE.npz")
-    added.add_argument("--out", required=True, metavar="POLICY.json")
+    add_output(added, "the policies", metavar="POLICY.json", required=True)
     added.add_argument("--points", type=int, default=40, help="number of budgets (40)")
     add_json(added)
 
@@ -32,7 +33,7 @@ def add(command):
 
     added = action(table, "run all exits on a data set")
     _add_early_exit(added)
-    added.add_argument("--out", required=True, metavar="TABLE.npz")
+    add_output(added, "the table", metavar="TABLE.npz", required=True)
     add_data(added, on_corrupt=True)
     added.add_argument(
         "--split", choices=("train", "validation", "test"), default="validation"
@@ -42,7 +43,7 @@ def add(command):
     _add_early_exit(added)
     added.add_argument("--policy", required=True, metavar="POLICY.json")
     added.add_argument("--budget", required=True, type=float, help="mean cost")
-    added.add_argument("--out", required=True, metavar="MODEL.keras")
+    add_output(added, "the model", metavar="MODEL.keras", required=True)
 
 
 def _add_early_exit(added):
@@ -58,7 +59,7 @@ def _add_early_exit(added):
 def fit(arguments):
     from keras_attn.training.early_exit import policy
 
-    summary = policy.fit(arguments.table, arguments.out, arguments.points)
+    summary = policy.fit(arguments.table, arguments.output, arguments.points)
     print_result(arguments, summary, policy.format_fit)
 
 
@@ -82,14 +83,14 @@ def table(arguments):
     table = write_table(
         arguments.model,
         arguments.resized,
-        arguments.out,
+        arguments.output,
         arguments.data,
         arguments.split,
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
     )
     images, exits = table["confidence"].shape
-    print(f"{arguments.out}: {images} images, {exits} exits")
+    print(f"{arguments.output}: {images} images, {exits} exits")
 
 
 def model(arguments):
@@ -100,7 +101,7 @@ def model(arguments):
         arguments.resized,
         arguments.policy,
         arguments.budget,
-        arguments.out,
+        arguments.output,
         arguments.checkpoint,
     )
-    print(f"{arguments.out}: mean cost {rule.cost:.6g} on the table of the policy")
+    print(f"{arguments.output}: mean cost {rule.cost:.6g} on the table of the policy")

@@ -7,6 +7,7 @@ from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
     add_model,
+    add_output,
     report_skipped,
 )
 
@@ -15,7 +16,7 @@ def add(command):
     added = command(explain, "maps of classes drawn over images, as PNG")
     add_model(added)
     add_images(added)
-    added.add_argument("--output", required=True, help="folder of the pictures")
+    add_output(added, "folder of the pictures", metavar="FOLDER", required=True)
     which = added.add_mutually_exclusive_group()
     which.add_argument("--classes", nargs="+", help="names of the classes to draw")
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
@@ -53,7 +54,7 @@ def add(command):
     added = command(localize, "the patches that decide a class, as PNG and JSON")
     add_model(added)
     add_images(added)
-    added.add_argument("--output", required=True, help="folder of pictures and JSON")
+    add_output(added, "folder of pictures and JSON", metavar="FOLDER", required=True)
     added.add_argument(
         "--max-patches",
         type=int,

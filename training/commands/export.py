@@ -1,6 +1,12 @@
 """Models for TensorFlow Serving, ONNX and LiteRT."""
 
-from keras_attn.training.commands.arguments import add_model
+from keras_attn.training.commands.arguments import add_model, add_output
+
+SAVED = {
+    "help": "folder of all served models (saved_models)",
+    "metavar": "FOLDER",
+    "default": "saved_models",
+}
 
 
 def add(command):
@@ -8,7 +14,7 @@ def add(command):
     add_model(added)
     added.add_argument("--name", help="name of the served model")
     added.add_argument("--version", type=int, help="version number (the next one)")
-    _add_output(added)
+    add_output(added, **SAVED)
     added.add_argument(
         "--format",
         nargs="+",
@@ -19,16 +25,7 @@ def add(command):
 
     added = command(promote, "call the newest version of a served model the stable one")
     added.add_argument("names", metavar="NAME", nargs="+")
-    _add_output(added)
-
-
-def _add_output(added):
-    added.add_argument(
-        "--output",
-        default="saved_models",
-        metavar="FOLDER",
-        help="of all models (saved_models)",
-    )
+    add_output(added, **SAVED)
 
 
 def export(arguments):

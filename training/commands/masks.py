@@ -5,6 +5,7 @@ import sys
 from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
+    add_output,
     add_set,
     print_result,
     report_skipped,
@@ -22,7 +23,7 @@ def add(command):
     added.add_argument(
         "dataset", metavar="DATA", help="name of a data set, or a folder of images"
     )
-    added.add_argument("--out", required=True, metavar="FOLDER", help="of the maps")
+    add_output(added, "folder of the maps", metavar="FOLDER", required=True)
     add_data(added, on_corrupt=True)
     added.add_argument(
         "--size",
@@ -57,7 +58,7 @@ def masks(arguments):
         summary, problems = masks(
             arguments.model,
             arguments.dataset,
-            arguments.out,
+            arguments.output,
             arguments.data,
             arguments.size,
             arguments.network_size,

@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_attn.training.commands.arguments import add_data, add_model
+from keras_attn.training.commands.arguments import add_data, add_model, add_output
 
 
 def add(command):
@@ -11,10 +11,10 @@ def add(command):
     add_data(added, on_corrupt=True)
     added.add_argument("--dataset", help="name of the data set, if not the run's own")
     added.add_argument("--split", choices=("test", "validation", "train", "all"))
-    added.add_argument(
-        "--out",
+    add_output(
+        added,
+        "the page (report.html in the run's folder, or beside the model file)",
         metavar="FILE.html",
-        help="the page (report.html in the run's folder, or beside the model file)",
     )
     added.add_argument(
         "--mistakes", type=int, default=12, help="worst mistakes to show, at most (12)"
@@ -27,7 +27,7 @@ def report(arguments):
     print(
         write_report(
             arguments.model,
-            arguments.out,
+            arguments.output,
             arguments.split,
             arguments.data,
             arguments.dataset,

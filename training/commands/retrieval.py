@@ -8,6 +8,7 @@ from keras_attn.training.commands.arguments import (
     add_json,
     add_model,
     add_on_corrupt,
+    add_output,
     print_result,
     report_skipped,
     show_described,
@@ -20,7 +21,7 @@ def add(command):
     )
     add_model(added)
     added.add_argument("folder", metavar="FOLDER", help="of the images")
-    added.add_argument("--out", required=True, metavar="INDEX", help="its folder")
+    add_output(added, "folder of the index", metavar="INDEX", required=True)
     added.add_argument(
         "--index-type",
         choices=("flat", "float16", "ivf"),
@@ -33,7 +34,7 @@ def add(command):
     added.add_argument("index", metavar="INDEX", help="what `index` has made")
     add_images(added)
     added.add_argument("--top", type=int, default=10, help="hits an image (10)")
-    added.add_argument("--out", metavar="FOLDER", help="write contact sheets as PNG")
+    add_output(added, "write contact sheets as PNG", metavar="FOLDER")
     added.add_argument(
         "--model",
         metavar="WORKDIR|MODEL.keras",
@@ -81,7 +82,7 @@ def index(arguments):
         summary, problems = index_folder(
             arguments.model,
             arguments.folder,
-            arguments.out,
+            arguments.output,
             arguments.index_type,
             arguments.checkpoint,
             arguments.on_corrupt,
@@ -94,7 +95,7 @@ def index(arguments):
     if arguments.json:
         print(json.dumps(summary, indent=2))
     else:
-        print(f"{arguments.out}: {format_summary(summary)}")
+        print(f"{arguments.output}: {format_summary(summary)}")
 
 
 def search(arguments):
@@ -104,7 +105,7 @@ def search(arguments):
         arguments.index,
         arguments.images,
         arguments.top,
-        arguments.out,
+        arguments.output,
         arguments.model,
         arguments.on_corrupt,
     )

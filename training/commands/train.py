@@ -107,7 +107,7 @@ def _train_dino(arguments, recipe):
     print(
         f"\nModel: {run.model_path('last')}\n"
         "Next:\n"
-        f"  keras-attn masks {run.workdir} IMAGES --out maps"
+        f"  keras-attn masks {run.workdir} IMAGES --output maps"
     )
 
 

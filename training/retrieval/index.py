@@ -155,10 +155,10 @@ def _check_same(store, maker, folder):
     if not maker.is_same(store.maker):
         raise ValueError(
             f"Expected the model that made the index {store.path}, {store.maker}. "
-            f"Received: {maker}. Use another --out for another model."
+            f"Received: {maker}. Use another --output for another model."
         )
     if store.images != str(folder) and pathlib.Path(store.images).exists():
         raise ValueError(
             f"Expected the folder that the index {store.path} is of, {store.images}. "
-            f"Received: {folder}. Use another --out for another folder."
+            f"Received: {folder}. Use another --output for another folder."
         )

@@ -1,12 +1,16 @@
-"""What is done to an image before a network sees it: one implementation for all."""
+"""Preprocessing of images for a network: one implementation for all uses."""
 
 import dataclasses
 
 import keras
 from keras import ops
 
+from keras_attn._checks import number_in, one_of
 from keras_attn.graph.keras_graph import layers_of
 
+# The usual normalisation of ImageNet, on the scale 0..1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 
 
@@ -16,12 +20,13 @@ class ImageSpec:
 
     Args:
         height, width: Size in pixels.
-        mean, std: Per channel, on the scale 0..1.
+        mean, std: Statistics per channel, on the scale 0..1.
         interpolation: Filter of the resize, applied with antialiasing.
         crop_fraction: Side of the central crop relative to the resized image; 0.875
             is the usual "resize to 256, crop 224".
         class_names: Names of the classes, in the order of the logits.
-        licence, source: Of the data that the weights were learned from.
+        licence, source: Licence and origin of the data that the weights were learned
+            from.
     """
 
     height: int
@@ -47,16 +52,8 @@ class ImageSpec:
                 "Expected three means and three positive standard deviations. "
                 f"Received: mean={self.mean}, std={self.std}"
             )
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"Expected `interpolation` to be one of {INTERPOLATIONS}. "
-                f"Received: interpolation={self.interpolation!r}"
-            )
-        if not 0.0 < self.crop_fraction <= 1.0:
-            raise ValueError(
-                "Expected `crop_fraction` in (0, 1]. "
-                f"Received: crop_fraction={self.crop_fraction}"
-            )
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        number_in("crop_fraction", self.crop_fraction, "(0, 1]")
 
     def to_dict(self):
         return {
@@ -124,12 +121,12 @@ class ImagePreprocessing(keras.layers.Layer):
     def fit_size(self, images):
         """Resizes to cover the size and crops the centre: 8-bit in, 8-bit out.
 
-        What is kept as pixels for training and what is served thus agree to the last
-        bit. Takes one image or a batch; works inside `tf.data` on every backend.
+        Pixels kept for training and pixels that are served thus agree to the last bit.
+        Takes one image or a batch; works inside `tf.data` on every backend.
         """
         if tuple(images.shape[-3:-1]) == (self.spec.height, self.spec.width):
             return images
-        # Keras's default, `True`, would go on to the layers behind this one.
+        # Keras's default, `True`, would be passed on to the layers behind this one.
         return self.crop(self.resizing(images, training=False))
 
     def normalize(self, images):
@@ -147,7 +144,7 @@ class ImagePreprocessing(keras.layers.Layer):
         return self.normalize(images)
 
     def window_steps(self):
-        # Windows are told in pixels of the fitted image, which the network sees.
+        # Windows are in pixels of the fitted image, which the network sees.
         return []
 
     def compute_output_shape(self, input_shape):
@@ -177,10 +174,3 @@ def spec_of(model):
         f"Expected a model that carries its image spec. Received: {model.name!r}, "
         "without an ImagePreprocessing layer"
     )
-
-
-# Channel statistics of ImageNet, used where a data set has none of its own.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
-IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,14 +14,14 @@ from keras_attn.convert.assign import (
 from keras_attn.convert.checkpoint import CheckpointError
 from keras_attn.convert.state_dict import read_state_dict, strip_prefix
 from keras_attn.models.anchornet95 import BLOCKS, FEATURES, anchornet95
-from keras_attn.preprocessing import ImageSpec
+from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD, ImageSpec
 
 # The images that the authors evaluate on.
 ANCHORNET95_IMAGES = ImageSpec(
     height=224,
     width=224,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
     interpolation="bilinear",
     crop_fraction=0.875,
 )

@@ -16,10 +16,7 @@ from keras_attn.models.published import (
 )
 from keras_attn.models.resnext import resnext50
 from keras_attn.models.small_resnet import small_resnet
-
-# The usual normalisation of ImageNet on the scale 0..1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 # ResNet-50 of keras.applications was trained on pixels less this mean, in RGB order.
 RESNET50_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
@@ -40,8 +37,8 @@ class Application:
 
     builder: object
     file: str
-    mean: tuple = MEAN
-    std: tuple = STD
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
     stem: str = "conv1_conv"
     blue_first: bool = False
 
@@ -158,7 +155,7 @@ def downstream_normalization(name):
     if name in APPLICATIONS:
         application = APPLICATIONS[name]
         return {"mean": application.mean, "std": application.std}
-    return {"mean": MEAN, "std": STD}
+    return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 
 def _check(name, weights):

@@ -10,6 +10,8 @@ compute with `y1 - y0 + 1` and `x1 - x0 + 1`.
 import keras
 from keras import ops
 
+from keras_attn._checks import number_in
+
 
 def iou(boxes, others):
     """Intersection over union of every box with every other one.
@@ -57,11 +59,7 @@ def heat_map_box(maps, threshold=0.15):
     >>> heat_map_box(np.array([[0.0, 0.1, 0.8, 0.0], [0.3, 0.0, 1.0, 0.9]]), 0.2)
     [0, 2, 2, 4]
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(
-            "Expected `threshold` to be a number in [0, 1). "
-            f"Received: threshold={threshold}"
-        )
+    number_in("threshold", threshold, "[0, 1)")
     maps = ops.cast(maps, "float32")
     if len(maps.shape) < 2:
         raise ValueError(

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_attn._checks import is_integer, is_number, pair
+from keras_attn._checks import check_shape, is_number, number_in, pair, positive_integer
 
 # Coverages are taken as the nearest fraction with at most this denominator: 0.05 is
 # one twentieth, and 0.29 of 100 cells are 29 although 0.29 * 100 < 29 in floats.
@@ -49,11 +49,7 @@ def branch_decision(logits):
     >>> branch_decision(agree)
     ([1], [2])
     """
-    if len(logits.shape) != 3:
-        raise ValueError(
-            "Expected logits of shape (batch, branches, classes). "
-            f"Received: logits.shape={tuple(logits.shape)}"
-        )
+    check_shape("logits", logits, "(batch, branches, classes)")
     logits = ops.cast(logits, "float32")
     highest = ops.max(logits, axis=-1, keepdims=True)
     labels = _first(ops.equal(logits, highest))
@@ -151,11 +147,7 @@ def localize_patches(
     strides = pair("stride", stride, minimum=1)
     top, left = pair("offset", offset)
     thresholds = check_selection(max_patches, iou_threshold, coverage, compat)
-    if len(evidence.shape) != 3:
-        raise ValueError(
-            "Expected evidence of shape (batch, height, width). "
-            f"Received: evidence.shape={tuple(evidence.shape)}"
-        )
+    check_shape("evidence", evidence, "(batch, height, width)")
     evidence = ops.cast(evidence, "float32")
     _refuse_nan(evidence)
 
@@ -235,12 +227,8 @@ def crop_patches(images, boxes, size):
     [[6., 7.], [10., 11.]]
     """
     rows, columns = pair("size", size, minimum=1)
-    if len(images.shape) != 4 or len(boxes.shape) != 3 or boxes.shape[-1] != 4:
-        raise ValueError(
-            "Expected images of shape (batch, height, width, channels) and boxes of "
-            f"shape (batch, K, 4). Received: images.shape={tuple(images.shape)}, "
-            f"boxes.shape={tuple(boxes.shape)}"
-        )
+    check_shape("images", images, "(batch, height, width, channels)")
+    check_shape("boxes", boxes, "(batch, K, 4)")
     boxes = ops.cast(boxes, "int32")
     batch, height, width, channels = ops.shape(images)
     row, row_inside = _window(boxes[..., 0:1], boxes[..., 2:3], rows, height)
@@ -264,15 +252,8 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
     Raises:
         ValueError: If an argument of `localize_patches` is out of its range.
     """
-    if not is_integer(max_patches, minimum=1):
-        raise ValueError(
-            "Expected `max_patches` to be a positive integer. "
-            f"Received: max_patches={max_patches!r}"
-        )
-    if not is_number(coverage) or not 0 < coverage <= 1:
-        raise ValueError(
-            f"Expected `coverage` to be in (0, 1]. Received: coverage={coverage!r}"
-        )
+    positive_integer("max_patches", max_patches)
+    number_in("coverage", coverage, "(0, 1]")
     thresholds = iou_threshold
     if not isinstance(thresholds, (tuple, list)):
         thresholds = [thresholds] * max_patches
@@ -282,7 +263,7 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
             f"of the {max_patches} patches. Received: iou_threshold={iou_threshold!r}, "
             f"compat={compat}"
         )
-    if not all(is_number(number) and 0 <= number <= 1 for number in thresholds):
+    if not all(is_number(each) and 0 <= each <= 1 for each in thresholds):
         raise ValueError(
             "Expected `iou_threshold` to be in [0, 1]. "
             f"Received: iou_threshold={iou_threshold!r}"

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_attn._checks import check_shape, is_integer
+
 
 def window_average(inputs, window=None):
     """Stride-1 average over a window centred at each cell, valid cells only.
@@ -32,11 +34,7 @@ def window_average(inputs, window=None):
     >>> keras.ops.reshape(window_average(x, (1, 3)), (-1,))
     array([0.5, 1. , 2. , 2.5], dtype=float32)
     """
-    if len(inputs.shape) != 4:
-        raise ValueError(
-            "Expected inputs of shape (batch, height, width, channels). "
-            f"Received: inputs.shape={tuple(inputs.shape)}"
-        )
+    check_shape("inputs", inputs, "(batch, height, width, channels)")
     rows, columns = standardize_window(window)
     height, width = ops.shape(inputs)[1:3]
     row_means = _averaging_matrix(height, rows, inputs.dtype)
@@ -48,15 +46,13 @@ def window_average(inputs, window=None):
 def standardize_window(window):
     """`window` as a pair `(rows, columns)`; each may be `None` (half of the map)."""
     single = not isinstance(window, (tuple, list))
-    pair = (window, window) if single else tuple(window)
-    if len(pair) != 2 or any(
-        size is not None and (not isinstance(size, int) or size < 1) for size in pair
-    ):
+    both = (window, window) if single else tuple(window)
+    if len(both) != 2 or not all(size is None or is_integer(size, 1) for size in both):
         raise ValueError(
             "Expected `window` to be None, a positive integer or a pair of them. "
             f"Received: window={window}"
         )
-    return pair
+    return both
 
 
 def _averaging_matrix(size, window, dtype):

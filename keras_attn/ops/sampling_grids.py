@@ -13,11 +13,10 @@ Convention: that of `keras_attn.ops.warp`. Fields are displacements `(dy, dx)` i
 """
 
 import math
-import numbers
 
 from keras import ops
 
-from keras_attn._checks import pair
+from keras_attn._checks import check_shape, is_number, pair
 from keras_attn.ops.warp import limit_to_map
 
 # SSN's published grid of 31 cells has a Gaussian of 13 cells at half maximum.
@@ -52,11 +51,7 @@ def affine_field(parameters, height, width):
     >>> affine_field(np.array([[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]), 1, 5)[0, 0, :, 0, 1]
     [2., 2., 2., 2., 2.]
     """
-    if len(parameters.shape) != 2 or parameters.shape[-1] != 6:
-        raise ValueError(
-            "Expected affine parameters of shape (batch, 6). "
-            f"Received: parameters.shape={tuple(parameters.shape)}"
-        )
+    check_shape("parameters", parameters, "(batch, 6)")
     identity = ops.convert_to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     change = ops.cast(parameters, "float32") - identity
     change = ops.expand_dims(ops.expand_dims(change, 1), 1)
@@ -105,7 +100,7 @@ def saliency_field(saliency, fwhm=None, padding=None):
     [0., 0.02, 0.32, 0.66, 0.]
     """
     fwhm, padding = check_gaussian(fwhm, padding)
-    _check_map("saliency", saliency)
+    check_shape("saliency", saliency, "(batch, height, width)")
     saliency = ops.cast(saliency, "float32")
     _, height, width = ops.shape(saliency)
     row_sums, row_moments = _gaussian_matrices(height, fwhm[0], padding[0])
@@ -152,7 +147,7 @@ def attention_field(attention):
     >>> attention_field(np.ones((1, 1, 4)))[0, 0, :, 0, 1]
     [0., -0.25, -0.5, -0.75]
     """
-    _check_map("attention", attention)
+    check_shape("attention", attention, "(batch, height, width)")
     attention = ops.maximum(ops.cast(attention, "float32"), 0.0)
     rows = _density(ops.max(attention, axis=2))
     columns = _density(ops.max(attention, axis=1))
@@ -233,16 +228,7 @@ def check_gaussian(fwhm, padding):
 
 
 def _is_width(width):
-    number = isinstance(width, numbers.Real) and not isinstance(width, bool)
-    return width is None or (number and 0 < width < math.inf)
-
-
-def _check_map(name, values):
-    if len(values.shape) != 3:
-        raise ValueError(
-            f"Expected {name} of shape (batch, height, width). "
-            f"Received: {name}.shape={tuple(values.shape)}"
-        )
+    return width is None or (is_number(width) and 0 < width < math.inf)
 
 
 def _field(dy, dx):
@@ -312,11 +298,7 @@ def _inverse_of_cumulative(density):
 
 def _relations(features, scale):
     """Features with flat cells, and how much each channel draws on every other."""
-    if len(features.shape) != 4:
-        raise ValueError(
-            "Expected features of shape (batch, height, width, channels). "
-            f"Received: features.shape={tuple(features.shape)}"
-        )
+    check_shape("features", features, "(batch, height, width, channels)")
     features = ops.cast(features, "float32")
     _, height, width, channels = ops.shape(features)
     flat = ops.reshape(features, (-1, height * width, channels))

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn._checks import one_of, positive_integer
+
 # Elements of one chunk of noise. Small enough for a CPU's cache, large enough to
 # keep a GPU busy.
 CHUNK_ELEMENTS = 2**20
@@ -115,17 +117,9 @@ def perturbed_argmax(
     >>> perturbed_argmax(np.array([2.0, 9.0, 1.0]), margin=0.0, samples=10, seed=1)
     [0.0, 1.0, 0.0]
     """
-    if samples < 1:
-        raise ValueError(f"Expected at least one sample. Received: samples={samples}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(
-            "Expected `chunk_size` to be None or a positive number of samples. "
-            f"Received: chunk_size={chunk_size}"
-        )
-    if noise not in _NOISES:
-        raise ValueError(
-            f"Expected `noise` to be one of {sorted(_NOISES)}. Received: noise={noise}"
-        )
+    positive_integer("samples", samples)
+    positive_integer("chunk_size", chunk_size, optional=True)
+    one_of("noise", noise, sorted(_NOISES))
     activations, dtype = _float32_at_least(activations)
     logits = ops.moveaxis(activations, axis, -1) * inverse_temperature
     threshold = margin * inverse_temperature

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_attn._checks import check_shape
+
 
 def triplets(labels):
     """For every image of a batch, one of its class and one of another class.
@@ -30,11 +32,7 @@ def triplets(labels):
     ([2, 1, 0, 3], [1, 2, 3, 0], [True, False, True, False])
     """
     labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) != 1:
-        raise ValueError(
-            "Expected labels of shape (batch,). "
-            f"Received: labels.shape={tuple(labels.shape)}"
-        )
+    check_shape("labels", labels, "(batch,)")
     count = ops.shape(labels)[0]
     steps = ops.arange(count, dtype="int32")
     # Row i lists the images from i on, itself first.

@@ -13,6 +13,8 @@ Convention: a map is `(batch, height, width, channels)`. Coordinates are `(y, x)
 
 from keras import ops
 
+from keras_attn._checks import check_shape, one_of
+
 PADDINGS = ("border", "zeros")
 
 
@@ -181,20 +183,9 @@ def _floor(positions):
 
 
 def _check(features, coordinates, padding):
-    if padding not in PADDINGS:
-        raise ValueError(
-            f"Expected `padding` to be one of {PADDINGS}. Received: padding={padding!r}"
-        )
-    if len(features.shape) != 4:
-        raise ValueError(
-            "Expected features of shape (batch, height, width, channels). "
-            f"Received: features.shape={tuple(features.shape)}"
-        )
-    if len(coordinates.shape) != 5 or coordinates.shape[-1] != 2:
-        raise ValueError(
-            "Expected coordinates or fields of shape (batch, rows, columns, groups, "
-            f"2). Received: shape={tuple(coordinates.shape)}"
-        )
+    one_of("padding", padding, PADDINGS)
+    check_shape("features", features, "(batch, height, width, channels)")
+    check_shape("coordinates", coordinates, "(batch, rows, columns, groups, 2)")
     channels, groups = features.shape[-1], coordinates.shape[-2]
     if channels % groups:
         raise ValueError(

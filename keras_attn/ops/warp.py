@@ -62,6 +62,8 @@ def warp(features, fields, padding="border"):
     >>> warp(features, fields)[0, 0, :, 0]
     [0.5, 1.5, 2.]
     """
+    check_shape("features", features, "(batch, height, width, channels)")
+    check_shape("fields", fields, "(batch, height, width, groups, 2)")
     _, height, width, _ = ops.shape(features)
     grid = ops.expand_dims(cell_grid(height, width), 2)
     return bilinear_sample(features, ops.cast(fields, "float32") + grid, padding)

@@ -93,7 +93,7 @@ def test_decisions_by_hand(logits, wanted):
 
 
 def test_decision_refuses_other_shapes():
-    with pytest.raises(ValueError, match="Expected logits of shape"):
+    with pytest.raises(ValueError, match="Expected `logits` of shape"):
         branch_decision(np.zeros((2, 3)))
 
 
@@ -331,7 +331,7 @@ def test_half_precision_evidence_gives_float32_scores():
         ({"patch_size": (3, 4, 5)}, "patch_size"),
         ({"stride": 0}, "stride"),
         ({"offset": 0.5}, "offset"),
-        ({"evidence": np.zeros((2, 3, 3, 1))}, "evidence of shape"),
+        ({"evidence": np.zeros((2, 3, 3, 1))}, "`evidence` of shape"),
     ],
 )
 def test_refuses_wrong_arguments(options, message):
@@ -393,9 +393,9 @@ def test_gradient_of_a_crop_reaches_the_pixels_that_it_shows():
 @pytest.mark.parametrize(
     "shapes, size, message",
     [
-        (((2, 9, 9), (2, 1, 4)), 3, "Expected images of shape"),
-        (((2, 9, 9, 1), (2, 4)), 3, "boxes of shape"),
-        (((2, 9, 9, 1), (2, 1, 5)), 3, "boxes of shape"),
+        (((2, 9, 9), (2, 1, 4)), 3, "Expected `images` of shape"),
+        (((2, 9, 9, 1), (2, 4)), 3, "`boxes` of shape"),
+        (((2, 9, 9, 1), (2, 1, 5)), 3, "`boxes` of shape"),
         (((2, 9, 9, 1), (2, 1, 4)), 0, "`size` to be a positive integer"),
     ],
 )

@@ -324,9 +324,9 @@ def test_memory_does_not_grow_with_the_samples():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "Expected at least one sample.*samples=0"),
+        ({"samples": 0}, "`samples` to be a positive integer.*samples=0"),
         ({"chunk_size": 0}, "Expected `chunk_size`.*chunk_size=0"),
-        ({"noise": "cauchy"}, "Expected `noise` to be one of .*noise=cauchy"),
+        ({"noise": "cauchy"}, "Expected `noise` to be one of .*noise='cauchy'"),
     ],
 )
 def test_bad_arguments(options, message):

@@ -224,9 +224,9 @@ def test_limited_fields_pass_gradients_on_the_map():
 @pytest.mark.parametrize(
     "features_shape, coordinates_shape, padding, message",
     [
-        ((1, 2, 3), (1, 2, 3, 1, 2), "border", "Expected features of shape"),
-        ((1, 2, 3, 4), (1, 2, 3, 2), "border", "Expected coordinates or fields"),
-        ((1, 2, 3, 4), (1, 2, 3, 1, 3), "border", "Expected coordinates or fields"),
+        ((1, 2, 3), (1, 2, 3, 1, 2), "border", "Expected `features` of shape"),
+        ((1, 2, 3, 4), (1, 2, 3, 2), "border", "Expected `coordinates` of shape"),
+        ((1, 2, 3, 4), (1, 2, 3, 1, 3), "border", "Expected `coordinates` of shape"),
         ((1, 2, 3, 4), (1, 2, 3, 3, 2), "border", "groups=3, channels=4"),
         ((1, 2, 3, 4), (1, 2, 3, 2, 2), "mirror", "padding='mirror'"),
     ],

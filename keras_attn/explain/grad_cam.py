@@ -39,7 +39,7 @@ def grad_cam(
         layer: Name of a layer with the output `(batch, rows, columns, channels)`; of
             a layer of a model inside the model `"backbone/conv5_block3_out"`, of that
             model's own output `"backbone"`. Of a layer that is called several times
-            the last call counts. `None`: the last layer with such an output. Maps of
+            the last call counts. `None`: the one that `last_map` names. Maps of
             features that were moved, such as those behind a spatial transformer, do
             not lie over the image: take the layer before.
         labels: Integers `(batch,)`, or `(batch, classes)` for maps of several classes

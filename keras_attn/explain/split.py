@@ -5,8 +5,12 @@ import difflib
 
 import keras
 
+from keras_attn.explain.maps import checked_format
 from keras_attn.graph.flat import FlatGraph, run
 
+# By this output a model returns how it moved its features; maps of features that were
+# moved do not lie over the image.
+FIELDS = "fields"
 # What turns logits into probabilities; explanations are of the logits.
 TO_PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")
 
@@ -73,6 +77,39 @@ def split(model, inputs, layer, output, image_input, data_format):
         getattr(step.operation, "compute_dtype", None) == "float16" for step in head
     )
     return Split(found[features], found[score], logits_of, images, path, is_half)
+
+
+def last_map(model, output=None, data_format=None):
+    """The layer whose features `grad_cam` takes where none is named.
+
+    It is the last layer with the output `(batch, rows, columns, channels)` that the
+    scores are computed from, of a model inside the model too. In a model with an output
+    `fields`, which is how it moved its features, it is the last one that these fields
+    are computed from as well: behind the warp, maps do not lie over the image.
+
+    Args:
+        model, output, data_format: As for `grad_cam`.
+
+    Returns:
+        The layer's name; of a layer of a model inside the model, its path, such as
+        `"backbone/conv5_block3_out"`.
+
+    Raises:
+        ValueError: If the model is neither functional nor `Sequential`, or has no such
+            layer.
+
+    Example:
+
+    >>> model = keras.applications.MobileNetV2(
+    ...     input_shape=(64, 96, 3), weights=None, classes=10
+    ... )
+    >>> last_map(model)
+    'out_relu'
+    """
+    graph = FlatGraph(model)
+    score, _ = without_probabilities(graph, output_key(graph, output))
+    steps = graph.steps_to([score], graph.inputs)
+    return _last_map(graph, steps, checked_format(data_format))[0]
 
 
 # ---- outputs and inputs --------------------------------------------------------------
@@ -223,8 +260,12 @@ def _path(graph, name):
 
 
 def _last_map(graph, steps, data_format):
-    """The last of the maps that the score is computed from."""
-    for step in reversed(steps):
+    """Path and key of the last map that the score and any fields are computed from."""
+    unmoved = steps
+    if FIELDS in graph.returned:
+        of_fields = set(graph.steps_to(graph.returned[FIELDS], graph.inputs))
+        unmoved = [step for step in steps if step in of_fields]
+    for step in reversed(unmoved):
         shape = tuple(graph.tensors[step.results[0]].shape)
         if step.operation is None or len(step.results) != 1 or len(shape) != 4:
             continue

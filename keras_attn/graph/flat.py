@@ -57,6 +57,8 @@ class FlatGraph:
         named: Dict from a path, such as `"backbone/conv5_block3_out"`, to the keys of
             what that layer returns; of a layer that is called several times, the last
             call's.
+        returned: Dict from the name of an output, of the model or of one inside, to
+            the keys of its tensors.
 
     Raises:
         ValueError: If the model has no graph.
@@ -71,7 +73,7 @@ class FlatGraph:
                 "`occlusion` works on any model, and `attention_rollout` on any with "
                 "attention layers."
             )
-        self.steps, self.tensors, self.named = [], {}, {}
+        self.steps, self.tensors, self.named, self.returned = [], {}, {}, {}
         self._count = itertools.count()
         self.inputs = self._keys(self.function.inputs)
         self.outputs = self._inline(self.function, self.inputs, "")
@@ -99,7 +101,11 @@ class FlatGraph:
                 results = self._inline(inner, entered, f"{path}/")
             self.named[path] = results
             known.update(zip(map(id, node.outputs), results, strict=True))
-        return tuple(known[id(tensor)] for tensor in function.outputs)
+        outputs = tuple(known[id(tensor)] for tensor in function.outputs)
+        if isinstance(function.output, dict):
+            for name, key in zip(sorted(function.output), outputs, strict=True):
+                self.returned.setdefault(name, []).append(key)
+        return outputs
 
     def _call(self, path, node, function, outputs, known):
         results = self._keys(outputs)

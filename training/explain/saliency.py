@@ -75,7 +75,8 @@ class MethodExplainer:
     Args:
         subject: `ExplainedModel`.
         method: One of `METHODS`.
-        layer: Name of a layer, for Grad-CAM and Grad-CAM++; `None`: the last map.
+        layer: Name of a layer, for Grad-CAM and Grad-CAM++; `None`: that of
+            `keras_attn.explain.last_map`.
         labels: Classes to draw; `None`: the most probable.
         count: How many of those.
     """
@@ -130,18 +131,10 @@ class MethodExplainer:
         return np.concatenate(parts)
 
     def _grad_cam(self, model, inputs, labels):
-        return explain.grad_cam(model, inputs, self._layer(), labels)
+        return explain.grad_cam(model, inputs, self.layer, labels)
 
     def _grad_cam_plus_plus(self, model, inputs, labels):
-        return explain.grad_cam_plus_plus(model, inputs, self._layer(), labels)
-
-    def _layer(self):
-        """Before a warp, since behind it maps do not lie over the image."""
-        if self.layer is None and self.subject.is_ours:
-            names = [layer.name for layer in self.subject.model.layers]
-            if "fields" in self.subject.model.output and "features" in names:
-                return "features"
-        return self.layer
+        return explain.grad_cam_plus_plus(model, inputs, self.layer, labels)
 
     def _class_maps(self, model, inputs, labels):
         cells = softmax(model.predict_on_batch(inputs)["patch_logits"])

@@ -10,6 +10,7 @@ import dataclasses
 import keras
 
 from keras_attn.explain import grad_cam as grad_cam_map
+from keras_attn.explain import last_map
 from keras_attn.training.drawing import draw_grey, draw_image
 from keras_attn.training.explain import class_maps, masks, warps
 from keras_attn.training.explain.evidence import (
@@ -21,7 +22,6 @@ from keras_attn.training.explain.evidence import (
 from keras_attn.training.explain.localize import localize_images
 from keras_attn.training.explain.patches import draw_boxes
 from keras_attn.training.runs.outputs import outputs_of
-from keras_attn.training.viewer.feature_maps import last_feature_map
 from keras_attn.training.viewer.panels import (
     draw_map,
     panel,
@@ -310,8 +310,8 @@ def attention_masks(viewed, images, labels):
 
 
 def grad_cam(viewed, images, labels):
-    """Where the last feature map speaks for the most probable class."""
-    layer = last_feature_map(viewed.model)
+    """Grad-CAM of the most probable class, on the last feature map."""
+    layer = last_map(viewed.model)
     label = labels[0]
     name = viewed.class_names[label]
     maps = grad_cam_map(viewed.model, images, layer, [label])
@@ -325,8 +325,8 @@ def grad_cam(viewed, images, labels):
         bar="from 0 to the highest of this map",
     )
     note = (
-        f"Where the features of {f'layer {layer}' if layer else 'the last layer'} "
-        "speak for the class, weighted by its gradient: of any model."
+        f"The features of layer {layer} that speak for the class, weighted by its "
+        "gradient: for any model."
     )
     return Section("Grad-CAM", note, [picture])
 

@@ -1,18 +1,25 @@
 """`explain` by any method, on models of this project and of others."""
 
 import json
+import sys
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from keras_attn.explain import grad_cam, last_map
+from keras_attn.layers.volumetric_transformer import VolumetricTransformer
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.cli import main
 from keras_attn.training.explain.faithfulness import measure
 from keras_attn.training.explain.files import explain
 from keras_attn.training.explain.saliency import MethodExplainer
 from keras_attn.training.explain.subject import load_explained
+from keras_attn.training.viewer import sections
 from tests.training import tiny_models as tiny
+from tests.training.explain.test_warps import model_with
+from tests.training.viewer.tiny import viewed
 
 SIZE = (16, 24)
 
@@ -80,6 +87,57 @@ def test_auto_of_models_that_tell_nothing(others, file, tmp_path, monkeypatch):
     explain(path, [file], tmp_path / "out", ["red"], say=said.append)
     # The patch logits' layer is there, though it is no output.
     assert found[1].maps[0][:4, :4].min() == pytest.approx(1)
+
+
+def nested():
+    """Outer preprocessing, an inner backbone: plain pooling and a convolution."""
+    spec = ImageSpec(*SIZE, class_names=tiny.COLOURS)
+    inputs = keras.Input((*SIZE, 3))
+    x = layers.AveragePooling2D(8)(inputs)
+    x = layers.Conv2D(4, 1, name="last")(x)
+    backbone = keras.Model(inputs, x, name="backbone")
+    images = keras.Input((*SIZE, 3), name="images")
+    x = backbone(ImagePreprocessing(spec, name="preprocessing")(images))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, {"logits": layers.Dense(3)(x)})
+
+
+def warped():
+    return model_with(VolumetricTransformer(4, 3, 1.0, (2, 2), name="deformation"))
+
+
+@pytest.mark.parametrize(
+    "make, layer",
+    [
+        (lambda: tiny.colour_model(patch_logits=False), "patch_logits"),
+        (nested, "backbone/last"),
+        (warped, "features"),
+    ],
+)
+def test_library_command_and_viewer_take_one_layer(
+    tmp_path, monkeypatch, make, layer, file
+):
+    taken = []
+    module = sys.modules["keras_attn.explain.grad_cam"]
+    split = module.split
+
+    def recording(*given):
+        taken.append(split(*given))
+        return taken[-1]
+
+    monkeypatch.setattr(module, "split", recording)
+    model = make()
+    model.save(tmp_path / "model.keras")
+    images = np.zeros((1, *model.input.shape[1:]), "uint8")
+    assert last_map(model) == layer
+    grad_cam(model, images)
+    drawn(monkeypatch)
+    explain(
+        tmp_path / "model.keras", [file], tmp_path / "out", method="grad_cam", top=1
+    )
+    section = sections.grad_cam(viewed(model), images, [0])
+    assert [each.path for each in taken] == [layer] * 3
+    assert f"layer {layer} " in section.note
 
 
 def test_command_draws_and_measures(others, file, tmp_path, capsys):

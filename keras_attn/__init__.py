@@ -1,16 +1,10 @@
 """keras-attn: attention and localisation for image classifiers, in Keras 3."""
 
-from keras_attn import convert, explain, layers, losses, metrics, models, ops
-from keras_attn.early_exit.policy import ExitPolicy, ExitRule, fit_exit_policy
-from keras_attn.graph.calibration import estimate_margin_and_scale
-from keras_attn.graph.costs import (
-    PatchCost,
-    multiply_adds,
-    patch_cost,
-    trainable_params,
-)
-from keras_attn.graph.insert import insert
-from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
+# ruff: noqa: F403, F405
+
+import os
+import sys
+
 from keras_attn.version import __version__
 
 __all__ = [
@@ -35,3 +29,23 @@ __all__ = [
     "spec_of",
     "trainable_params",
 ]
+
+
+def _is_command_line():
+    """Whether this process is `keras-attn`, which answers `--help` without Keras."""
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    is_module = program == "-m" and "keras_attn.training.cli" in sys.orig_argv
+    return is_module or program in ("keras-attn", "keras-attn.exe")
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from keras_attn import _api
+
+    return getattr(_api, name)
+
+
+# `load_model` finds a class only once it is registered, so everything is imported here.
+if not _is_command_line():
+    from keras_attn._api import *

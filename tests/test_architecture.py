@@ -44,6 +44,7 @@ ROOMS = {
         "models",
         "explain",
         "convert",
+        "_api",
     ),
     "keras_attn.pipelines": (
         "files",

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -33,19 +34,36 @@ def running(capsys, *arguments):
 # ---- arguments -----------------------------------------------------------------------
 
 
-def test_help_and_recipes_import_nothing_heavy():
-    code = (
-        "import sys; from training import cli; "
-        "assert cli.main(['--help']) == 0; assert cli.main(['recipes']) == 0; "
-        "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib'} & set(sys.modules); "
-        "assert not heavy, heavy"
+def command(*arguments):
+    """Runs a command in a process of its own, as a shell would."""
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "keras_attn.training.cli"]
+        + [str(each) for each in arguments],
+        capture_output=True,
+        text=True,
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    for name in RECIPES:
-        assert f"\n{name} " in done.stdout
-    assert "\nclass_embedding_table1_cifar10\n" in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["--help", "recipes"])
+def test_help_and_recipes_import_nothing_heavy(argument):
+    done = command(argument)
+    assert done.returncode == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "keras_attn.training.commands" in imported
+    assert not imported & {"tensorflow", "keras", "numpy", "matplotlib"}
+    if argument == "recipes":
+        for name in RECIPES:
+            assert f"\n{name} " in done.stdout
+        assert "\nclass_embedding_table1_cifar10\n" in done.stdout
+
+
+def test_a_command_in_its_own_process_loads_every_registered_class(tmp_path):
+    """There `import keras_attn` alone registers nothing."""
+    path = tiny.save_colour_model(tmp_path)
+    file = tiny.save_image(tmp_path / "x.png", tiny.plain_image(green=99))
+    done = command("predict", path, file)
+    assert "green" in done.stdout, done.stderr
+    assert "keras_attn.losses.patch_crossentropy\n" in done.stderr
 
 
 def test_module_is_the_command():

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_attn.pipelines.augment.operations import augment, check_augmentation
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
 
@@ -36,11 +37,26 @@ def check_arrays(images, labels, num_classes):
 
 
 def checksum(splits):
-    """A short text that differs between different data.
+    """A text that differs between different data.
 
     Args:
         splits: Dict from names to `(images, labels)`.
     """
+    contents = []
+    for name in sorted(splits):
+        for array in splits[name]:
+            streamed = isinstance(array, StreamedImages)
+            contents += [name, array.digest() if streamed else array]
+    return digest_of(*contents)
+
+
+def is_checksum_of(known, splits):
+    """Whether data has a checksum, which may be one of an earlier version."""
+    return known == (_crc32(splits) if len(known) == 8 else checksum(splits))
+
+
+def _crc32(splits):
+    """The checksum as earlier versions recorded it."""
     value = 0
     for name in sorted(splits):
         for array in splits[name]:

@@ -6,7 +6,6 @@ the same images in memory, but for one thing: an augmentation that begins with a
 """
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import re
@@ -19,6 +18,7 @@ from keras_attn.pipelines.augment.operations import (
     operation_seed,
     resized_crop,
 )
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.decoding import (
     CorruptImageError,
     decode_image,
@@ -182,12 +182,12 @@ class StreamedImages:
                 machine with the same data; `True`: also what shows that a file has
                 changed, for files in a folder the time of their last change.
         """
-        digest = hashlib.sha256(repr(self.spec_of_pixels()).encode())
+        described = [repr(self.spec_of_pixels())]
         for index in self.indices:
             name = _class_and_name(self.source, index)
             size, version = self.source.stamp(index)
-            digest.update(f"{name}\n{size}\n{version if content else ''}\n".encode())
-        return digest.hexdigest()
+            described.append(f"{name}\n{size}\n{version if content else ''}\n")
+        return digest_of(*described)
 
     def spec_of_pixels(self):
         """What of the spec, and of the source, decides the pixels."""

@@ -8,11 +8,11 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_attn.pipelines.files import DAMAGE
 from keras_attn.pipelines.images.boxes import pixel_boxes
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.layouts import EMPTY, Listing
@@ -158,7 +158,7 @@ def read_json(tree, name, path):
         if path.endswith(".zip"):
             data = _unzipped(data, name)
         return json.loads(data)
-    except (ValueError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"Expected a complete JSON file {name}. Received: {tree.where(path)} "
             f"({error})."

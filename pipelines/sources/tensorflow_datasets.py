@@ -1,11 +1,12 @@
 """Data sets by name, through TensorFlow Datasets (an optional dependency)."""
 
+import contextlib
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
+from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.boxes import pixel_boxes
 from keras_attn.pipelines.images.decoding import image_size
 from keras_attn.pipelines.sources.catalogue import KNOWN
@@ -160,19 +161,15 @@ def _kept(path, count):
         numbers = np.load(path, allow_pickle=False)
         if numbers.shape == (count,) and numbers.dtype == np.int32:
             return numbers
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except DAMAGE:
         pass
     return None
 
 
 def _keep(path, numbers):
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.npy")
-    try:
-        np.save(temporary, numbers)
-        os.replace(temporary, path)
-    except OSError:
-        # A folder that cannot be written to costs the pass again, no more.
-        temporary.unlink(missing_ok=True)
+    # A folder that cannot be written to costs the pass again, no more.
+    with contextlib.suppress(OSError), write_then_rename(path, os.getpid()) as file:
+        np.save(file, numbers)
 
 
 def _boxes(readers, first_pixel):

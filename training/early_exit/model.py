@@ -4,7 +4,6 @@ A run that was trained on patches brings the localiser and the network of patche
 another run, trained on small images, the network of the resized image.
 """
 
-import os
 import pathlib
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from keras_attn.early_exit.policy import ExitPolicy
 from keras_attn.models.early_exit import early_exit_classifier, exit_table
 from keras_attn.pipelines.batches.build import evaluation_batches
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.files import save_then_rename, write_then_rename
 from keras_attn.training.data.load import load_data
 from keras_attn.training.methods.feeds.patches import LOCALIZER
 from keras_attn.training.trained import load_trained
@@ -105,10 +104,6 @@ def write_model(path, resized, policy, budget, output, checkpoint="best"):
     rule = ExitPolicy.load(policy).at(budget)
     model = early_exit_model(path, resized, rule, checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}.partial-{os.getpid()}.keras")
-    try:
+    with save_then_rename(output) as partial:
         model.save(partial)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     return rule

@@ -5,15 +5,13 @@ A table is a `.npz` file with the arrays `confidence`, `correct` and `cost`; see
 """
 
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from keras_attn.early_exit.policy import ExitPolicy, check_exit_table, fit_exit_policy
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.files import DAMAGE, write_then_rename
 
 ARRAYS = ("confidence", "correct", "cost")
 # Thresholds of the rule that all pictures compare with.
@@ -45,7 +43,7 @@ def read_table(path):
         raise ValueError(
             f"{path} is not an exit table: expected a .npz file of several arrays"
         ) from None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is not an exit table: {error}") from error
 
 

@@ -6,8 +6,8 @@ import json
 import numpy as np
 
 from keras_attn.pipelines.attention_maps.batches import other_images
-from keras_attn.pipelines.batches.build import check_arrays, checksum
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.batches.build import check_arrays, is_checksum_of
+from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources import load_source
 from keras_attn.training.data.load import load_source_split
@@ -257,7 +257,7 @@ def evaluation_data(
 def trained_on(run, splits):
     """Whether a run was trained on exactly these splits; `None` if it is unknown."""
     known = load_progress(run.checkpoints / "last.npz").data
-    return known == checksum(splits) if known else None
+    return is_checksum_of(known, splits) if known else None
 
 
 def record(run, result):
@@ -266,7 +266,7 @@ def record(run, result):
     try:
         evaluations = json.loads(path.read_text()) if path.exists() else {}
         evaluations.setdefault(result["split"], {})[result["checkpoint"]] = result
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+    except (AttributeError, *DAMAGE) as error:
         raise ValueError(
             f"Cannot read {path}: {error}. Delete it and evaluate again."
         ) from error

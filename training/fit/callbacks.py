@@ -9,7 +9,7 @@ import time
 import keras
 import numpy as np
 
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.files import save_then_rename, write_then_rename
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.state import save_state
 
@@ -68,16 +68,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save_model(self, which):
         target = self.run.checkpoints / f"{which}.keras"
-        # Keras insists on the suffix, so the complete file is renamed, not written
-        # through.
-        temporary = target.with_name(f".{which}.partial.keras")
         model = self.model if self.saved is None else self.saved
-        try:
-            with devices.portable(model):
-                model.save(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with save_then_rename(target) as temporary, devices.portable(model):
+            model.save(temporary)
 
 
 def save_error(error, run, epoch):

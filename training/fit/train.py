@@ -63,7 +63,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     devices.check_recipe(recipe)
     methods.check(recipe)
     spec, splits = load_data(recipe, data, source, on_corrupt)
-    check_same_data(run, progress, build.checksum(splits))
+    check_same_data(run, progress, splits)
     feed = method_of(recipe).make_feed(recipe, splits, spec)
     model = trainable_model(recipe, spec, feed.steps)
     start = progress.epochs
@@ -165,13 +165,14 @@ def _watched(model, validation):
     return "val_logits_accuracy" if len(model.output) > 1 else "val_accuracy"
 
 
-def check_same_data(run, progress, checksum):
-    if progress.epochs and progress.data not in ("", checksum):
+def check_same_data(run, progress, splits):
+    known = progress.data
+    if progress.epochs and known and not build.is_checksum_of(known, splits):
         raise ValueError(
             f"Expected the data that {run.workdir} was trained on so far. Received: "
             "other images, labels or order. Choose another --workdir."
         )
-    progress.data = checksum
+    progress.data = build.checksum(splits)
 
 
 class dtype_policy:

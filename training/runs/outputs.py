@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 import keras_attn.models  # noqa: F401
+from keras_attn.pipelines.files import DAMAGE
 from keras_attn.training.runs.run import Run
 
 
@@ -31,7 +32,7 @@ def read_model(path):
         )
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
 

@@ -6,7 +6,7 @@ import pathlib
 
 import keras
 
-from keras_attn.pipelines.files import partial_path, write_then_rename
+from keras_attn.pipelines.files import DAMAGE, partial_path, write_then_rename
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.dino_schema import DinoRecipe
 from keras_attn.training.recipes.schema import Recipe
@@ -64,7 +64,7 @@ class Run:
             )
         try:
             return cls(workdir, _read_recipe(path.read_text()))
-        except (ValueError, TypeError, KeyError) as error:
+        except DAMAGE as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
     @property

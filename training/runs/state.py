@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import zipfile
-import zlib
 
 import keras
 import numpy as np
 
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.files import DAMAGE, write_then_rename
 
 
 @dataclasses.dataclass
@@ -92,7 +91,7 @@ def _read(path, chosen):
             raise ValueError("it is no training state")
         with np.load(path, allow_pickle=False) as state:
             return {name: state[name] for name in names if chosen(name)}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"Cannot read the training state {path}, which is damaged ({error}). "
             "Train with another --workdir; models saved beside it may still be good."

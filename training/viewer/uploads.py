@@ -3,13 +3,13 @@
 import base64
 import collections
 import dataclasses
-import hashlib
 import io
 import threading
 
 import numpy as np
 from PIL import Image
 
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.decoding import (
     FORMATS,
     CorruptImageError,
@@ -50,7 +50,7 @@ class Upload:
     def token(self):
         """A name that only this content has."""
         content = self.name.encode() + b"\0" + self.data
-        return hashlib.sha256(content).hexdigest()[:32]
+        return digest_of(content)[:32]
 
     def pixels(self, spec):
         """`(1, height, width, 3)` 8-bit, fitted to a model as `predict` fits files.

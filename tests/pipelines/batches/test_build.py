@@ -176,3 +176,14 @@ def test_the_checksum_sees_every_change():
     assert value != build.checksum({**splits, "train": (images[:20], swapped)})
     names = {"validation": splits["train"], "test": splits["test"]}
     assert value != build.checksum(names)
+    assert build.is_checksum_of(value, splits)
+    assert not build.is_checksum_of(value, names)
+
+
+def test_a_checksum_of_an_earlier_version_is_still_one():
+    images = np.arange(2 * 4 * 5 * 3, dtype="uint8").reshape(2, 4, 5, 3)
+    labels = np.array([1, 0], "int32")
+    splits = {"train": (images, labels), "test": (images[:1], labels[:1])}
+    # As commit a8c9ace recorded it in runs.
+    assert build.is_checksum_of("3ca4997f", splits)
+    assert not build.is_checksum_of("3ca4997f", {**splits, "test": (images, labels)})

@@ -1,12 +1,9 @@
-"""The run folder, and files that are complete or not there."""
+"""The run folder."""
 
 import dataclasses
-import errno
-import os
 
 import pytest
 
-from keras_attn.pipelines.files import partial_path, write_then_rename
 from keras_attn.training.runs.run import Run
 from tests.training.tiny import tiny_recipe
 
@@ -86,45 +83,3 @@ def test_every_field_decides_whether_a_folder_is_the_same(tmp_path):
     Run.create(tmp_path, recipe)
     with pytest.raises(ValueError, match="jit_compile=False there, True now"):
         Run.create(tmp_path, dataclasses.replace(recipe, jit_compile=True))
-
-
-def test_write_then_rename_replaces_a_file_and_a_stale_partial_one(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    partial_path(path).write_bytes(b"much longer than what comes now")
-    with write_then_rename(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(KeyboardInterrupt), write_then_rename(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["file"]
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        with write_then_rename(path) as file:
-            file.write(b"half")
-    assert os.listdir(tmp_path) == ["file"]
-    assert path.read_bytes() == b"old"
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_disk_that_is_full_when_buffers_are_written(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    partial_path(path).symlink_to("/dev/full")
-    with pytest.raises(OSError) as caught, write_then_rename(path) as file:
-        file.write(b"half")
-    assert caught.value.errno == errno.ENOSPC
-    assert os.listdir(tmp_path) == ["file"]
-    assert path.read_bytes() == b"old"

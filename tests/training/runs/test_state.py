@@ -18,7 +18,7 @@ import pytest
 
 from keras_attn.training.runs import state
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 RECIPE = {"deterministic": True, "epochs": 4}
 
 

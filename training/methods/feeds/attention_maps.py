@@ -1,6 +1,5 @@
 """What a network that masks with attention maps is fed with: images and their maps."""
 
-import shutil
 import sys
 
 import numpy as np
@@ -18,6 +17,7 @@ from keras_attn.pipelines.attention_maps.digests import (
     model_digest,
 )
 from keras_attn.pipelines.batches import build
+from keras_attn.pipelines.files import copy_file
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH, ImageFeed
 from keras_attn.training.methods.feeds.known_objects import (
     MODES,
@@ -203,9 +203,7 @@ class MapFeed(ImageFeed):
         """Copies the map model into the run's folder, which needs it to predict."""
         target = run.checkpoints / MAP_MODEL
         if self.map_model is not None and not target.exists():
-            partial = target.with_name(f".{MAP_MODEL}.partial")
-            shutil.copyfile(model_file(self.recipe.map_model), partial)
-            partial.replace(target)
+            copy_file(model_file(self.recipe.map_model), target)
 
 
 def _show(done, total):

@@ -1,7 +1,6 @@
 """What a downstream network is fed with: localised patches of the images."""
 
 import pathlib
-import shutil
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ from keras_attn.layers.localize_patches import SLACK, LocalizePatches
 from keras_attn.models.anchornet import BRANCHES, without_auxiliary
 from keras_attn.models.localizer import branches_of
 from keras_attn.pipelines.batches import patches
+from keras_attn.pipelines.files import copy_file
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH
 from keras_attn.training.runs.outputs import model_file, read_model
 
@@ -96,9 +96,7 @@ class PatchFeed:
         """Copies the localiser into the run's folder, which needs it to predict."""
         target = run.checkpoints / LOCALIZER
         if not target.exists():
-            partial = target.with_name(f".{LOCALIZER}.partial")
-            shutil.copyfile(self.path, partial)
-            partial.replace(target)
+            copy_file(self.path, target)
 
 
 def slack_settings(branches):

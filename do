@@ -40,7 +40,7 @@ environment() {
 }
 
 for_tests() {
-  environment installed-test '.[test,dev,jax,datasets,figures,augment,serving,onnx,view,tune,docs]'
+  environment installed-test '.[train,test,dev,jax,datasets,figures,augment,serving,onnx,view,tune,docs]'
 }
 
 pytest() {
@@ -61,7 +61,7 @@ test_torch() {
 
 case "${1:-help}" in
 demo)
-  environment installed '.[view,serving]'
+  environment installed '.[train,view,serving]'
   echo "== Running the demo (under 5 minutes on 2 cores)"
   "$BIN/keras-attn" demo
   ;;

@@ -1,4 +1,4 @@
-"""The command line: its commands, and what happens to errors."""
+"""The command line: its commands, and how it reports errors."""
 
 import os
 import sys
@@ -6,9 +6,23 @@ import sys
 from keras_attn.training.commands import add_all
 from keras_attn.training.commands.arguments import Commands, Parser
 
-# What a command may fail with through its input or its surroundings; all else is a
-# defect and shows its traceback.
+# Errors of the input or the surroundings; all others are defects, with a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
+# Packages that are imported where they are used, and the extra that has them.
+EXTRAS = {
+    "train": ("tensorflow", "PIL", "matplotlib", "tensorboard", "jinja2"),
+    "serving": (
+        "tensorflow_serving",
+        "grpc",
+        "aiohttp",
+        "orjson",
+        "prometheus_client",
+        "requests",
+    ),
+    "view": ("flask",),
+    "jax": ("jax",),
+    "torch": ("torch",),
+}
 
 
 def main(argv=None):
@@ -38,18 +52,26 @@ def main(argv=None):
     except Exception as error:
         if arguments.debug or not _is_expected(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
 
 
 def parser():
-    """The parser of all commands."""
+    """Makes the parser of all commands."""
     root = Parser(
         prog="keras-attn",
         description="Attention and localisation for image classifiers.",
     )
     add_all(Commands(root))
     return root
+
+
+def _message(error):
+    missing = (getattr(error, "name", None) or "").split(".")[0]
+    for extra, modules in EXTRAS.items():
+        if isinstance(error, ModuleNotFoundError) and missing in modules:
+            return f'{missing} is not installed: pip install "keras-attn[{extra}]"'
+    return error
 
 
 def _is_expected(error):

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,13 +35,14 @@ def running(capsys, *arguments):
 # ---- arguments -----------------------------------------------------------------------
 
 
-def command(*arguments):
+def command(*arguments, options=("-X", "importtime"), **environment):
     """Runs a command in a process of its own, as a shell would."""
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "keras_attn.training.cli"]
+        [sys.executable, *options, "-m", "keras_attn.training.cli"]
         + [str(each) for each in arguments],
         capture_output=True,
         text=True,
+        env={**os.environ, **environment},
     )
 
 
@@ -136,13 +138,37 @@ def test_defects_keep_their_traceback(monkeypatch):
         cli.main(["summary", "generated_rn26_baseline"])
 
 
-def test_missing_extra_is_an_error(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "module, arguments",
+    [
+        ("tensorflow", ["train"]),
+        ("PIL", ["data", "generated"]),
+        ("matplotlib", ["report", "run"]),
+    ],
+)
+def test_a_missing_package_is_one_line_with_its_extra(tmp_path, module, arguments):
+    missing = f"raise ModuleNotFoundError('missing', name={module!r})"
+    (tmp_path / f"{module}.py").write_text(missing)
+    done = command(*arguments, options=(), PYTHONPATH=str(tmp_path))
+    expected = f'error: {module} is not installed: pip install "keras-attn[train]"\n'
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ModuleNotFoundError("gone", name="aiohttp.web"), '"keras-attn[serving]"'),
+        (ModuleNotFoundError("gone", name="flask"), '"keras-attn[view]"'),
+        (ModuleNotFoundError("gone", name="other"), "error: gone"),
+        (ImportError("pip install 'keras-attn[datasets]'"), "keras-attn[datasets]"),
+    ],
+)
+def test_missing_extra_is_an_error(capsys, monkeypatch, error, message):
     def missing(*arguments):
-        raise ImportError("pip install 'keras-attn[datasets]'")
+        raise error
 
     monkeypatch.setattr("keras_attn.training.fit.summary.summarize", missing)
-    message = failing(capsys, "summary", "generated_rn26_baseline")
-    assert "keras-attn[datasets]" in message
+    assert message in failing(capsys, "summary", "generated_rn26_baseline")
 
 
 # ---- train ---------------------------------------------------------------------------

@@ -5,8 +5,6 @@ import sys
 
 from keras_attn.training.commands.arguments import add_json
 
-EXTRA = "pip install keras-attn[serving]"
-
 
 def add(command):
     added = command(
@@ -75,11 +73,9 @@ def add(command):
 
 
 def serve(arguments):
-    try:
-        from keras_attn.training.serving.server.server import serve
-        from keras_attn.training.serving.server.settings import Settings
-    except ImportError as error:
-        raise ImportError(f"Serving needs more packages ({error}): {EXTRA}") from error
+    from keras_attn.training.serving.server.server import serve
+    from keras_attn.training.serving.server.settings import Settings
+
     serve(
         Settings(
             arguments.folder,

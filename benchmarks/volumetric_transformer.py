@@ -102,7 +102,7 @@ class LoopOverGroups(VolumetricTransformer):
                 maps[index] = ops.relu(each)
             mixed = ops.tensordot(mixing.kernel, ops.stack(maps), [[0], [0]])
             maps = [mixed[index] for index in range(mixed.shape[0])]
-            if level < len(self.features):
+            if level < len(self.estimator_filters):
                 sizes.append(maps[0].shape[1:3])
                 maps = [ops.max_pool(each, (2, 2), (2, 2), "same") for each in maps]
             else:

@@ -78,7 +78,9 @@ network = insert(
     at=["stage2", "stage3"],
     block=[
         ClassEmbedding(classes, name="class_embedding"),
-        VolumetricTransformer(groups=4, window=3, features=(16, 32), name="warp"),
+        VolumetricTransformer(
+            groups=4, window=3, estimator_filters=(16, 32), name="warp"
+        ),
     ],
 )
 for name, tensor in network.output.items():

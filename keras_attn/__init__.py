@@ -10,6 +10,7 @@ from keras_attn.version import __version__
 __all__ = [
     "ExitPolicy",
     "ExitRule",
+    "ExitThresholds",
     "ImagePreprocessing",
     "ImageSpec",
     "PatchCost",

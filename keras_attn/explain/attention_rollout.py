@@ -123,9 +123,12 @@ def _recorded(model):
 
 
 def _of_self_attention(call, attentions):
-    def recording(inputs, output="tokens"):
-        attentions.append(call(inputs, output="attention"))
-        return call(inputs, output=output)
+    def recording(inputs, return_attention_scores=False, output="tokens"):
+        result, scores = call(inputs, return_attention_scores=True)
+        attentions.append(scores)
+        if output != "tokens":
+            return call(inputs, output=output)
+        return (result, scores) if return_attention_scores else result
 
     return recording
 

@@ -106,7 +106,7 @@ class WarpEstimator(keras.layers.Layer):
 
     Args:
         outputs: Number of outputs for every channel and cell.
-        features: Widths of the convolutions of the encoder. Those of the decoder are
+        filters: Widths of the convolutions of the encoder. Those of the decoder are
             the same in reverse, without the last and with the first twice.
         channels: Numbers of channels after each squeeze, or `None`: no mixing.
         kernel_regularizer: Regularizer of all kernels and mixing matrices.
@@ -117,15 +117,15 @@ class WarpEstimator(keras.layers.Layer):
         image one after the other; in float32.
     """
 
-    def __init__(self, outputs, features, channels, kernel_regularizer=None, **kwargs):
+    def __init__(self, outputs, filters, channels, kernel_regularizer=None, **kwargs):
         super().__init__(**kwargs)
         self.outputs = outputs
-        self.features = features
+        self.filters = filters
         self.channels = channels
         self.kernel_regularizer = kernel_regularizer
 
     def build(self, input_shape):
-        widths = [*self.features, *self.features[-2::-1], self.features[0]]
+        widths = [*self.filters, *self.filters[-2::-1], self.filters[0]]
         squeezed = self.channels or ()
         mixed = [*squeezed, *squeezed[-2::-1], input_shape[1]]
         options = {
@@ -154,7 +154,7 @@ class WarpEstimator(keras.layers.Layer):
         self.head.build((None, widths[-1]))
 
     def call(self, inputs, training=None):
-        depth = len(self.features)
+        depth = len(self.filters)
         maps, sizes = inputs, []
         for level in range(2 * depth):
             maps = self.convolutions[level](maps, training=training)
@@ -180,7 +180,7 @@ class WarpEstimator(keras.layers.Layer):
         """Of convolutions, channel mixing and the last layer."""
         height, width = input_shape[2:4]
         sizes = [(height, width)]
-        for _ in self.features:
+        for _ in self.filters:
             height, width = -(-height // 2), -(-width // 2)
             sizes.append((height, width))
         sizes = [*sizes[:-1], *sizes[:0:-1]]

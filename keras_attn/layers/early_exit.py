@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import sides
+from keras_attn.early_exit.thresholds import policy_of
 from keras_attn.graph.costs import multiply_adds, patch_cost
 from keras_attn.layers._classifiers import (
     build_classifier,
@@ -23,7 +24,7 @@ class EarlyExit(keras.layers.Layer):
     The early-exit inference of the code that followed the AnchorNet paper:
 
     - stage 0: `resized_classifier` on the resized image;
-    - then the localiser finds patches in the images that go on;
+    - then the localiser finds patches in the images that continue;
     - stage `i`: `patch_classifier` on the `i`-th patch; its logits are added to the sum
       of all before.
 
@@ -31,9 +32,9 @@ class EarlyExit(keras.layers.Layer):
     sum, exceeds that stage's threshold, at the last stage, or at its last valid
     patch. What it gets does not depend on the other images of the batch.
 
-    Images that have exited cost nothing: the networks run on those that go on, or not
-    at all. JAX compiles static shapes only: there a network runs on the whole batch
-    as long as one image goes on, with the same results.
+    Images that have exited cost nothing: the networks run on those that continue, or
+    not at all. JAX compiles static shapes only: there a network runs on the whole batch
+    as long as one image continues, with the same results.
 
     All networks run in inference mode.
 
@@ -41,23 +42,21 @@ class EarlyExit(keras.layers.Layer):
         localizer: Localiser, a Keras model with outputs `logits_NAME` and
             `evidence_NAME` for every branch, see `LocalizePatches`.
         resized_classifier, patch_classifier: Keras models to logits or probabilities,
-            or to a dict with the entry `"logits"`, of the same classes; perhaps one and
-            the same.
-        branches, max_patches, iou_threshold, coverage: Of `LocalizePatches`.
+            or to a dict with the entry `"logits"`, of the same classes; they may be
+            one model.
+        branches, max_patches, iou_threshold, coverage: Arguments of `LocalizePatches`.
             There are `1 + max(max_patches)` stages.
         resized_size: Size of the resized image, `height` or `(height, width)`; see
             `keras_attn.ops.resize.resize_bicubic`. With the images' own size,
             `resized_classifier` gets the images as they are, to fit them to its size
             by its own `ImagePreprocessing`.
-        thresholds: One number for every stage but the last, or one for all;
-            `None`: no image exits before the last stage.
-        policy: Instead of thresholds, a serialisable object whose method
-            `stop(stage, confidences)` takes all confidences so far, `(batch,
-            stage + 1)`, and returns which images exit, `(batch,)`, such as
-            `keras_attn.early_exit.policy.ExitRule`.
+        policy: `keras_attn.ExitThresholds`, an `ExitRule`, or another serialisable
+            object whose method `stop(stage, confidences)` takes all confidences so far,
+            `(batch, stage + 1)`, and returns which images exit, `(batch,)`. `None`: no
+            image exits before the last stage.
         from_logits: Whether the classifiers return logits; else probabilities.
         costs: Dict of the multiply-adds of one use of each network, `"resized"`,
-            `"localizer"` and `"patch"`, a list with one number a branch. `None`:
+            `"localizer"` and `"patch"`, a list with one number per branch. `None`:
             counted, which needs functional models.
         gather: Whether to leave finished images out, or `None`: where the backend can.
 
@@ -67,8 +66,8 @@ class EarlyExit(keras.layers.Layer):
     Output shape: a dict; the last stage of an image is that at which it exits.
         - `"logits"` `(batch, classes)`: sum of the logits until the last stage,
         - `"exit"` `(batch,)`, int32: last stage, which is the number of patches used,
-        - `"confidence"` `(batch, stages)`: of each stage; after the last, the last one,
-        - `"predictions"` `(batch, stages)`, int32: classes, likewise,
+        - `"confidence"` `(batch, stages)` and `"predictions"` `(batch, stages)`, int32:
+          those of each stage; after the last stage, its own,
         - `"cost"` `(batch,)`: multiply-adds spent, those of the localiser included,
         - `"branch"` `(batch,)`, int32, and `"boxes"` `(batch, stages - 1, 4)`, int32,
           `"scores"`, `"valid"` `(batch, stages - 1)`: what the localiser found, the
@@ -88,7 +87,6 @@ class EarlyExit(keras.layers.Layer):
         resized_size,
         iou_threshold=0.3,
         coverage=1.0,
-        thresholds=None,
         policy=None,
         from_logits=True,
         costs=None,
@@ -97,39 +95,43 @@ class EarlyExit(keras.layers.Layer):
     ):
         # Raw pixels and box corners do not survive a cast to half precision.
         kwargs.setdefault("autocast", False)
-        super().__init__(**kwargs)
-        self.localizer = localizer
-        self.resized_classifier = resized_classifier
-        self.patch_classifier = patch_classifier
-        self.localize = LocalizePatches(
+        # The name of `ExitThresholds` in earlier versions.
+        policy = policy_of(kwargs.pop("thresholds", None), policy)
+        localize = LocalizePatches(
             branches, max_patches, iou_threshold, coverage, name="localize"
         )
-        limits = self.localize.max_patches
-        self.patches = ClassifyPatches(
+        patches = ClassifyPatches(
             patch_classifier,
-            [branch["patch_size"] for branch in self.localize.branches],
-            limits,
+            [branch["patch_size"] for branch in localize.branches],
+            localize.max_patches,
             from_logits,
             gather,
             name="patches",
         )
-        self.branches = self.localize.branches
-        self.max_patches = self.localize.max_patches
-        self.iou_threshold = self.localize.iou_threshold
-        self.coverage = self.localize.coverage
+        stages = 1 + max(localize.max_patches)
+        exits = getattr(policy, "exits", None)
+        if exits not in (None, stages):
+            raise ValueError(
+                f"Expected a policy of {stages} exits, one more than the largest of "
+                f"`max_patches`. Received: one of {exits}"
+            )
+        super().__init__(**kwargs)
+        self.localizer = localizer
+        self.resized_classifier = resized_classifier
+        self.patch_classifier = patch_classifier
+        self.localize = localize
+        self.patches = patches
+        self.branches = localize.branches
+        self.max_patches = localize.max_patches
+        self.iou_threshold = localize.iou_threshold
+        self.coverage = localize.coverage
         self.resized_size = sides(resized_size)
         self.policy = policy
         self.from_logits = from_logits
         self.costs = costs
         self.gather = gather
-        self.supports_jit = self.patches.supports_jit
-        self.stages = 1 + max(limits)
-        self.thresholds = _check_thresholds(thresholds, policy, self.stages)
-        if getattr(policy, "exits", self.stages) != self.stages:
-            raise ValueError(
-                f"Expected a policy of {self.stages} exits, one more than the largest "
-                f"of `max_patches`. Received: one of {policy.exits}"
-            )
+        self.supports_jit = patches.supports_jit
+        self.stages = stages
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -146,11 +148,12 @@ class EarlyExit(keras.layers.Layer):
                 f"resized_classifier with {found} and patch_classifier with "
                 f"{self.patches.num_classes} classes"
             )
+        self.network_costs = self.costs
         if self.costs is None:
             sizes = self.patches.patch_sizes
             image = tuple(input_shape[1:])
             of = patch_cost(self.localizer, self.patch_classifier, sizes, image)
-            self.costs = {
+            self.network_costs = {
                 "resized": multiply_adds(self.resized_classifier, resized),
                 "localizer": of.localizer,
                 "patch": list(of.patch),
@@ -162,12 +165,12 @@ class EarlyExit(keras.layers.Layer):
         )
         confidences, predictions = [], []
         running = ops.ones_like(logits[:, 0], dtype="bool")
-        cost = ops.full_like(logits[:, 0], self.costs["resized"])
+        cost = ops.full_like(logits[:, 0], self.network_costs["resized"])
         exits = ops.zeros_like(logits[:, 0], dtype="int32")
         for stage in range(self.stages):
             if stage == 1:
                 found = self._localize(images, running)
-                cost += self.costs["localizer"] * ops.cast(running, "float32")
+                cost += self.network_costs["localizer"] * ops.cast(running, "float32")
                 patch_costs = self._patch_costs(found["branch"])
             if stage > 0:
                 slot = slice(stage - 1, stage)
@@ -200,7 +203,7 @@ class EarlyExit(keras.layers.Layer):
         return resize_bicubic(images, self.resized_size)
 
     def _localize(self, images, running):
-        """Patches of the images that go on; nothing for the others."""
+        """Patches of the images that continue; nothing for the others."""
         names = [
             f"{kind}_{branch['name']}"
             for branch in self.branches
@@ -232,20 +235,18 @@ class EarlyExit(keras.layers.Layer):
 
     def _patch_costs(self, branch):
         """Multiply-adds of one patch of each image's branch."""
-        costs = ops.convert_to_tensor(self.costs["patch"], "float32")
+        costs = ops.convert_to_tensor(self.network_costs["patch"], "float32")
         return ops.take(costs, ops.maximum(branch, 0), axis=0)
 
     def _stops(self, stage, confidences):
-        if self.policy is not None:
-            return ops.cast(self.policy.stop(stage, confidences), "bool")
-        if self.thresholds is None:
+        if self.policy is None:
             return ops.zeros_like(confidences[:, -1], dtype="bool")
-        return confidences[:, -1] > self.thresholds[stage]
+        return ops.cast(self.policy.stop(stage, confidences), "bool")
 
     def multiply_adds(self, input_shape):
         """Of one image that exits at the last stage, where that costs most."""
         patches = self.patches.multiply_adds(input_shape)
-        return self.costs["resized"] + self.costs["localizer"] + patches
+        return self.network_costs["resized"] + self.network_costs["localizer"] + patches
 
     def compute_output_shape(self, input_shape):
         return {
@@ -281,7 +282,6 @@ class EarlyExit(keras.layers.Layer):
             "resized_size": self.resized_size,
             "iou_threshold": self.iou_threshold,
             "coverage": self.coverage,
-            "thresholds": self.thresholds,
             "policy": None if self.policy is None else serialize(self.policy),
             "from_logits": self.from_logits,
             "costs": self.costs,
@@ -294,23 +294,3 @@ class EarlyExit(keras.layers.Layer):
         for name in (*NETWORKS, "policy"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
-
-
-def _check_thresholds(thresholds, policy, stages):
-    """One threshold for every stage but the last, or `None`."""
-    if thresholds is None:
-        return None
-    if policy is not None:
-        raise ValueError(
-            "Expected either `thresholds` or `policy`. Received: "
-            f"thresholds={thresholds}, policy={policy}"
-        )
-    if isinstance(thresholds, (int, float)):
-        thresholds = [thresholds] * (stages - 1)
-    thresholds = [float(threshold) for threshold in thresholds]
-    if len(thresholds) != stages - 1 or not all(0 <= t <= 1 for t in thresholds):
-        raise ValueError(
-            f"Expected {stages - 1} thresholds in 0..1, one for every stage but the "
-            f"last. Received: thresholds={thresholds}"
-        )
-    return thresholds

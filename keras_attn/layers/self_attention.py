@@ -1,6 +1,11 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import one_of, positive_integer
+from keras_attn.layers._configs import renamed
+
+# A functional model cannot ask for more outputs of a layer than its first call gave
+# (Keras 3.15), so scores alone are an output of their own.
 OUTPUTS = ("tokens", "attention", "class_attention")
 
 
@@ -14,26 +19,25 @@ class SelfAttention(keras.layers.Layer):
     side go through a last dense layer.
 
     Args:
-        heads: Number of heads, which divides the width of the tokens.
+        num_heads: Number of heads, which divides the width of the tokens.
 
     Call arguments:
         inputs: Tokens.
-        output: What to compute, and nothing beyond it: `"tokens"`, `"attention"` or
-            `"class_attention"`.
+        return_attention_scores: Whether to return `(tokens, scores)`.
+        output: `"tokens"`, or a part of the attention in place of them, and nothing
+            beyond it: `"attention"` for `A` alone, `"class_attention"` for its first
+            row, the attention of the class token. That row costs next to nothing: the
+            one query goes through the keys' matrix, instead of all tokens.
 
     Input shape: `(batch, tokens, width)`.
 
-    Output shape: by `output`, in the layer's compute dtype,
-
-        - `"tokens"`: as the input,
-        - `"attention"`: `A`, `(batch, heads, tokens, tokens)`; every row sums to 1,
-        - `"class_attention"`: the first row of `A` alone, `(batch, heads, tokens)`,
-          always float32. It costs next to nothing: the one query goes through the
-          keys' matrix, instead of all tokens.
+    Output shape: as the input, in the layer's compute dtype; the scores `A` are
+        `(batch, num_heads, tokens, tokens)`, every row of which sums to 1, the class
+        attention is `(batch, num_heads, tokens)`, always float32.
 
     Raises:
-        ValueError: If `heads` is not a positive integer that divides the width, or for
-            an unknown `output`.
+        ValueError: If `num_heads` is not a positive integer that divides the width, or
+            for an unknown `output`.
 
     Example:
 
@@ -41,23 +45,23 @@ class SelfAttention(keras.layers.Layer):
     >>> tokens = keras.random.normal((2, 197, 192))
     >>> layer(tokens).shape, layer(tokens, output="class_attention").shape
     ((2, 197, 192), (2, 3, 197))
+    >>> _, scores = layer(tokens, return_attention_scores=True)
+    >>> scores.shape
+    (2, 3, 197, 197)
     """
 
-    def __init__(self, heads, **kwargs):
-        if not isinstance(heads, int) or heads < 1:
-            raise ValueError(
-                f"Expected `heads` to be a positive integer. Received: heads={heads}"
-            )
+    def __init__(self, num_heads, **kwargs):
+        num_heads = positive_integer("num_heads", num_heads)
         super().__init__(**kwargs)
-        self.heads = heads
+        self.num_heads = num_heads
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
         width = input_shape[-1]
-        if width % self.heads:
+        if width % self.num_heads:
             raise ValueError(
-                "Expected `heads` to divide the width of the tokens. "
-                f"Received: heads={self.heads} and tokens of shape {tuple(input_shape)}"
+                "Expected `num_heads` to divide the width of the tokens. Received: "
+                f"num_heads={self.num_heads} and tokens of shape {tuple(input_shape)}"
             )
         self.queries_keys_values = self._dense(3 * width, "queries_keys_values")
         self.queries_keys_values.build((None, None, width))
@@ -73,15 +77,16 @@ class SelfAttention(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs, output="tokens"):
-        _check_output(output)
+    def call(self, inputs, return_attention_scores=False, output="tokens"):
+        one_of("output", output, OUTPUTS)
         if output == "class_attention":
             return self._class_attention(inputs)
         _, tokens, width = ops.shape(inputs)
-        depth = width // self.heads
+        depth = width // self.num_heads
         parts = self.queries_keys_values(inputs)
-        parts = ops.reshape(parts, (-1, tokens, 3, self.heads, depth))
-        if output == "tokens" and keras.backend.backend() == "torch":
+        parts = ops.reshape(parts, (-1, tokens, 3, self.num_heads, depth))
+        fused = keras.backend.backend() == "torch" and not return_attention_scores
+        if fused and output == "tokens":
             # Its fused kernel needs neither the memory nor the time for `A` itself.
             queries, keys, values = ops.unstack(parts, 3, axis=2)
             results = ops.dot_product_attention(queries, keys, values)
@@ -93,45 +98,53 @@ class SelfAttention(keras.layers.Layer):
         if output == "attention":
             return attention
         results = ops.transpose(ops.matmul(attention, values), (0, 2, 1, 3))
-        return self.projection(ops.reshape(results, (-1, tokens, width)))
+        results = self.projection(ops.reshape(results, (-1, tokens, width)))
+        return (results, attention) if return_attention_scores else results
 
     def _class_attention(self, inputs):
         """Softmax of `q (W x + b)`; `q b` is the same for all tokens and cancels."""
         width = inputs.shape[-1]
-        depth = width // self.heads
+        depth = width // self.num_heads
         kernel = ops.cast(self.queries_keys_values.kernel, self.compute_dtype)
         bias = ops.cast(self.queries_keys_values.bias, self.compute_dtype)
         query = ops.matmul(inputs[:, 0], kernel[:, :width]) + bias[:width]
-        query = ops.reshape(query * depth**-0.5, (-1, self.heads, depth))
-        keys = ops.reshape(kernel[:, width : 2 * width], (width, self.heads, depth))
+        query = ops.reshape(query * depth**-0.5, (-1, self.num_heads, depth))
+        keys = ops.reshape(kernel[:, width : 2 * width], (width, self.num_heads, depth))
         query = ops.einsum("bhd,whd->bhw", query, keys)
         scores = ops.einsum("bhw,btw->bht", query, inputs)
         return ops.softmax(ops.cast(scores, "float32"))
 
     def multiply_adds(self, input_shape):
-        """Of the output `"tokens"`."""
+        """Multiply-adds without those of the class attention."""
         _, tokens, width = input_shape
         return 4 * tokens * width**2 + 2 * tokens**2 * width
 
-    def compute_output_shape(self, input_shape, output="tokens"):
-        _check_output(output)
+    def compute_output_shape(
+        self, input_shape, return_attention_scores=False, output="tokens"
+    ):
+        one_of("output", output, OUTPUTS)
         batch, tokens, _ = input_shape
-        return {
+        shapes = {
             "tokens": tuple(input_shape),
-            "attention": (batch, self.heads, tokens, tokens),
-            "class_attention": (batch, self.heads, tokens),
-        }[output]
+            "attention": (batch, self.num_heads, tokens, tokens),
+            "class_attention": (batch, self.num_heads, tokens),
+        }
+        if return_attention_scores and output == "tokens":
+            return shapes["tokens"], shapes["attention"]
+        return shapes[output]
 
-    def compute_output_spec(self, inputs, output="tokens"):
+    def compute_output_spec(
+        self, inputs, return_attention_scores=False, output="tokens"
+    ):
         dtype = "float32" if output == "class_attention" else self.compute_dtype
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape, output), dtype)
+        shape = self.compute_output_shape(inputs.shape, return_attention_scores, output)
+        if return_attention_scores and output == "tokens":
+            return tuple(keras.KerasTensor(each, dtype) for each in shape)
+        return keras.KerasTensor(shape, dtype)
 
     def get_config(self):
-        return {**super().get_config(), "heads": self.heads}
+        return {**super().get_config(), "num_heads": self.num_heads}
 
-
-def _check_output(output):
-    if output not in OUTPUTS:
-        raise ValueError(
-            f"Expected `output` to be one of {OUTPUTS}. Received: output={output!r}"
-        )
+    @classmethod
+    def from_config(cls, config):
+        return cls(**renamed(config, {"heads": "num_heads"}))

@@ -1,6 +1,8 @@
 import keras
 from keras import layers, ops
 
+from keras_attn._checks import number_in, positive_integer, positive_number
+from keras_attn.layers._configs import renamed
 from keras_attn.layers.self_attention import SelfAttention
 
 EPSILON = 1e-6
@@ -15,7 +17,7 @@ class TransformerBlock(keras.layers.Layer):
     the two dense layers. LayerNorm's epsilon is 1e-6.
 
     Args:
-        heads: Number of heads of the attention.
+        num_heads: Number of heads of the attention.
         mlp_ratio: Width of the hidden layer in widths of the tokens.
         drop_path: Share of examples for which a branch is left out in training, drawn
             for each branch (Huang et al., "Deep Networks with Stochastic Depth"); the
@@ -23,13 +25,16 @@ class TransformerBlock(keras.layers.Layer):
 
     Call arguments:
         inputs: Tokens.
-        output: `"tokens"`, or a part of the attention in place of them, as for
-            `SelfAttention`; only what that takes is computed.
+        return_attention_scores: Whether to return `(tokens, scores)`.
+        output: `"tokens"`, or `"attention"` or `"class_attention"` in place of them, as
+            for `SelfAttention`; only what that takes is computed.
         training: Whether branches are left out.
 
     Input shape: `(batch, tokens, width)`.
 
-    Output shape: as for `SelfAttention`.
+    Output shape: as the input, in the layer's compute dtype; scores are `(batch,
+        num_heads, tokens, tokens)`, the class attention is `(batch, num_heads,
+        tokens)`, always float32.
 
     Raises:
         ValueError: For arguments out of range, or those of `SelfAttention`.
@@ -38,22 +43,16 @@ class TransformerBlock(keras.layers.Layer):
 
     >>> block = TransformerBlock(3)
     >>> tokens = keras.random.normal((2, 197, 192))
-    >>> block(tokens).shape, block(tokens, output="attention").shape
-    ((2, 197, 192), (2, 3, 197, 197))
+    >>> block(tokens).shape, block(tokens, output="class_attention").shape
+    ((2, 197, 192), (2, 3, 197))
     """
 
-    def __init__(self, heads, mlp_ratio=4, drop_path=0.0, **kwargs):
-        if not mlp_ratio > 0:
-            raise ValueError(
-                f"Expected `mlp_ratio` to be positive. Received: mlp_ratio={mlp_ratio}"
-            )
-        if not 0 <= drop_path < 1:
-            raise ValueError(
-                "Expected `drop_path` to be at least 0 and less than 1. "
-                f"Received: drop_path={drop_path}"
-            )
+    def __init__(self, num_heads, mlp_ratio=4, drop_path=0.0, **kwargs):
+        num_heads = positive_integer("num_heads", num_heads)
+        positive_number("mlp_ratio", mlp_ratio)
+        number_in("drop_path", drop_path, "[0, 1)")
         super().__init__(**kwargs)
-        self.heads = heads
+        self.num_heads = num_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
         self.input_spec = layers.InputSpec(ndim=3)
@@ -61,7 +60,7 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_normalization = layers.LayerNormalization(
             epsilon=EPSILON, dtype=policy, name="attention_normalization"
         )
-        self.attention = SelfAttention(heads, dtype=policy, name="attention")
+        self.attention = SelfAttention(num_heads, dtype=policy, name="attention")
         self.mlp_normalization = layers.LayerNormalization(
             epsilon=EPSILON, dtype=policy, name="mlp_normalization"
         )
@@ -90,31 +89,49 @@ class TransformerBlock(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs, output="tokens", training=None):
+    def call(
+        self, inputs, return_attention_scores=False, output="tokens", training=None
+    ):
         normalized = self.attention_normalization(inputs)
-        branch = self.attention(normalized, output=output)
+        branch = self.attention(
+            normalized, return_attention_scores=return_attention_scores, output=output
+        )
         if output != "tokens":
             return branch
+        branch, scores = branch if return_attention_scores else (branch, None)
         tokens = ops.add(inputs, self.dropped(branch, training=training))
         branch = self.reduce(self.expand(self.mlp_normalization(tokens)))
-        return ops.add(tokens, self.dropped(branch, training=training))
+        tokens = ops.add(tokens, self.dropped(branch, training=training))
+        return (tokens, scores) if return_attention_scores else tokens
 
     def multiply_adds(self, input_shape):
-        """Of the output `"tokens"`."""
+        """Multiply-adds without those of the class attention."""
         _, tokens, width = input_shape
         hidden = int(width * self.mlp_ratio)
         return self.attention.multiply_adds(input_shape) + 2 * tokens * width * hidden
 
-    def compute_output_shape(self, input_shape, output="tokens"):
-        return self.attention.compute_output_shape(input_shape, output)
+    def compute_output_shape(
+        self, input_shape, return_attention_scores=False, output="tokens"
+    ):
+        return self.attention.compute_output_shape(
+            input_shape, return_attention_scores, output
+        )
 
-    def compute_output_spec(self, inputs, output="tokens", training=None):
-        return self.attention.compute_output_spec(inputs, output)
+    def compute_output_spec(
+        self, inputs, return_attention_scores=False, output="tokens", training=None
+    ):
+        return self.attention.compute_output_spec(
+            inputs, return_attention_scores, output
+        )
 
     def get_config(self):
         return {
             **super().get_config(),
-            "heads": self.heads,
+            "num_heads": self.num_heads,
             "mlp_ratio": self.mlp_ratio,
             "drop_path": self.drop_path,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**renamed(config, {"heads": "num_heads"}))

@@ -1,11 +1,14 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import positive_integer, positive_number
+from keras_attn.layers._configs import renamed
 from keras_attn.layers._warp_estimator import WarpEstimator
 from keras_attn.ops.warp import limit_to_map, warp
 from keras_attn.ops.warp_candidates import expected_displacement
 
 EPSILON = 1e-5
+FORMER_NAMES = {"features": "estimator_filters", "channels": "squeezed_channels"}
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -38,10 +41,10 @@ class VolumetricTransformer(keras.layers.Layer):
             estimator as it is, not normalised. That takes much time and memory.
         window: Odd number of rows and columns of the window of candidates.
         temperature: Positive number `beta`.
-        features: Widths of the estimator's encoder, one a level; the decoder has the
-            same in reverse order.
-        channels: Numbers of channels that the groups are squeezed to, one a level;
-            `None`: half as many at each level. Only if `mix_channels`.
+        estimator_filters: Widths of the estimator's encoder, one per level; the decoder
+            has the same in reverse order.
+        squeezed_channels: Numbers of channels that the groups are squeezed to, one per
+            level; `None`: half as many at each level. Only if `mix_channels`.
         mix_channels: `False`, an ablation: no squeeze and no expansion, the estimator
             sees every group by itself.
         probabilistic: `False`, an ablation: the estimator's last layer returns the
@@ -63,7 +66,7 @@ class VolumetricTransformer(keras.layers.Layer):
 
     Example:
 
-    >>> layer = VolumetricTransformer(groups=8, window=5, features=(16, 32))
+    >>> layer = VolumetricTransformer(groups=8, window=5, estimator_filters=(16, 32))
     >>> outputs = layer(keras.random.normal((2, 14, 12, 64)))
     >>> outputs["features"].shape, outputs["fields"].shape
     ((2, 14, 12, 64), (2, 14, 12, 8, 2))
@@ -74,32 +77,27 @@ class VolumetricTransformer(keras.layers.Layer):
         groups=32,
         window=11,
         temperature=10.0,
-        features=(32, 64, 128, 256),
-        channels=None,
+        estimator_filters=(32, 64, 128, 256),
+        squeezed_channels=None,
         mix_channels=True,
         probabilistic=True,
         kernel_regularizer=None,
         **kwargs,
     ):
-        if groups is not None:
-            _check_positive("groups", groups)
+        groups = positive_integer("groups", groups, optional=True)
         if not isinstance(window, int) or window < 3 or window % 2 == 0:
             raise ValueError(
                 "Expected `window` to be an odd integer of at least 3. "
                 f"Received: window={window}"
             )
-        if not temperature > 0:
-            raise ValueError(
-                "Expected `temperature` to be positive. "
-                f"Received: temperature={temperature}"
-            )
-        _check_widths(features, channels, mix_channels)
+        positive_number("temperature", temperature)
+        _check_widths(estimator_filters, squeezed_channels, mix_channels)
         super().__init__(**kwargs)
         self.groups = groups
         self.window = window
         self.temperature = temperature
-        self.features = tuple(features)
-        self.channels = None if channels is None else tuple(channels)
+        self.estimator_filters = tuple(estimator_filters)
+        self.squeezed_channels = squeezed_channels and tuple(squeezed_channels)
         self.mix_channels = mix_channels
         self.probabilistic = probabilistic
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -111,7 +109,7 @@ class VolumetricTransformer(keras.layers.Layer):
         self._check_window(height, width)
         self.estimator = WarpEstimator(
             outputs=self.window**2 if self.probabilistic else 2,
-            features=self.features,
+            filters=self.estimator_filters,
             channels=self._squeezed(groups),
             kernel_regularizer=self.kernel_regularizer,
             dtype=self.dtype_policy,
@@ -144,8 +142,9 @@ class VolumetricTransformer(keras.layers.Layer):
         """Numbers of channels after each squeeze."""
         if not self.mix_channels:
             return None
-        halves = [max(1, groups >> level + 1) for level in range(len(self.features))]
-        return self.channels or tuple(halves)
+        levels = range(len(self.estimator_filters))
+        halves = [max(1, groups >> level + 1) for level in levels]
+        return self.squeezed_channels or tuple(halves)
 
     def call(self, inputs, training=None):
         self._check_window(*inputs.shape[1:3])
@@ -164,7 +163,7 @@ class VolumetricTransformer(keras.layers.Layer):
         return {"features": warp(inputs, fields), "fields": fields}
 
     def _group_maps(self, inputs):
-        """What the candidates and what the estimator are told about each group.
+        """Pooled maps of each group: inputs of the candidates and of the estimator.
 
         Returns:
             `U_max + U_avg`, `(batch, groups, height, width)`, and `X`, `(batch, groups,
@@ -220,40 +219,37 @@ class VolumetricTransformer(keras.layers.Layer):
             "groups": self.groups,
             "window": self.window,
             "temperature": self.temperature,
-            "features": self.features,
-            "channels": self.channels,
+            "estimator_filters": self.estimator_filters,
+            "squeezed_channels": self.squeezed_channels,
             "mix_channels": self.mix_channels,
             "probabilistic": self.probabilistic,
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
 
+    @classmethod
+    def from_config(cls, config):
+        return cls(**renamed(config, FORMER_NAMES))
 
-def _check_positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+
+def _check_widths(filters, channels, mix_channels):
+    if not isinstance(filters, (tuple, list)) or not filters:
         raise ValueError(
-            f"Expected `{name}` to be a positive integer. Received: {name}={value}"
+            "Expected `estimator_filters` to be at least one width. "
+            f"Received: estimator_filters={filters}"
         )
-
-
-def _check_widths(features, channels, mix_channels):
-    if not isinstance(features, (tuple, list)) or not features:
-        raise ValueError(
-            "Expected `features` to be at least one width. "
-            f"Received: features={features}"
-        )
-    for width in features:
-        _check_positive("features", width)
+    for width in filters:
+        positive_integer("estimator_filters", width)
     if channels is None:
         return
     if not mix_channels:
         raise ValueError(
-            "Expected no `channels` without `mix_channels`. "
-            f"Received: channels={channels}"
+            "Expected no `squeezed_channels` without `mix_channels`. "
+            f"Received: squeezed_channels={channels}"
         )
-    if not isinstance(channels, (tuple, list)) or len(channels) != len(features):
+    if not isinstance(channels, (tuple, list)) or len(channels) != len(filters):
         raise ValueError(
-            f"Expected as many `channels` as `features`. Received: "
-            f"channels={channels}, features={features}"
+            "Expected as many `squeezed_channels` as `estimator_filters`. Received: "
+            f"squeezed_channels={channels}, estimator_filters={filters}"
         )
     for number in channels:
-        _check_positive("channels", number)
+        positive_integer("squeezed_channels", number)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_attn._checks import check_images, sides
+from keras_attn.early_exit.thresholds import policy_of
 from keras_attn.layers.early_exit import NETWORKS, EarlyExit
 from keras_attn.models.localizer import branches_of
 from keras_attn.models.patch_classifier import fitted_size, image_shape
@@ -68,8 +69,7 @@ def early_exit_classifier(
         _resized_size(resized_classifier, resized_size, shape),
         iou_threshold=iou_threshold,
         coverage=coverage,
-        thresholds=thresholds,
-        policy=policy,
+        policy=policy_of(thresholds, policy),
         from_logits=from_logits,
         gather=gather,
         name="early_exit",
@@ -85,7 +85,7 @@ def with_exits(model, thresholds=None, policy=None):
     """
     layer = _early_exit(model)
     arguments = layer.get_config()
-    changed = {"thresholds": thresholds, "policy": policy}
+    changed = {"policy": policy_of(thresholds, policy)}
     networks = {name: getattr(layer, name) for name in NETWORKS}
     other = EarlyExit(**{**arguments, **networks, **changed})
     images = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
@@ -112,7 +112,7 @@ def exit_table(model, batches):
     >>> np.savez("table.npz", **exit_table(model, dataset.as_numpy_iterator()))
     """
     model = with_exits(model)
-    costs = _early_exit(model).costs
+    costs = _early_exit(model).network_costs
     confidence, correct, cost = [], [], []
     for images, labels in batches:
         outputs = model.predict_on_batch(images)

@@ -47,7 +47,7 @@ def vit(
     21,670,272 and ViT-Ti/8 5,526,720.
 
     Args:
-        size: `"mini"`, `"tiny"`, `"small"`, `"base"`, or `(width, blocks, heads)`.
+        size: `"mini"`, `"tiny"`, `"small"`, `"base"`, or `(width, blocks, num_heads)`.
         patch_size: Side of the patches, an integer or `(rows, columns)`.
         input_shape: `(height, width, channels)`, the sizes divisible by the patch's.
             They may be `None`: then the model takes images of any size, one size a
@@ -78,7 +78,7 @@ def vit(
     >>> {name: tensor.shape for name, tensor in model.output.items()}
     {'embedding': (None, 192), 'tokens': (None, 85, 192), 'logits': (None, 10)}
     """
-    width, depth, heads = _sizes(size)
+    width, depth, num_heads = _sizes(size)
     inputs = building.image_input(input_shape, input_tensor)
     patches = PatchEmbedding(width, patch_size, name="patches")
     if position_size is None:
@@ -88,7 +88,7 @@ def vit(
     tokens = PositionEmbedding(grid, position_offset, name="positions")(tokens)
     for index, rate in enumerate(np.linspace(0.0, drop_path, depth)):
         tokens = TransformerBlock(
-            heads, mlp_ratio, drop_path=float(rate), name=f"block_{index + 1}"
+            num_heads, mlp_ratio, drop_path=float(rate), name=f"block_{index + 1}"
         )(tokens)
     tokens = layers.LayerNormalization(epsilon=EPSILON, name="normalization")(tokens)
     embedding = layers.Identity(dtype="float32", name="embedding")(tokens[:, 0])
@@ -222,7 +222,7 @@ def _sizes(size):
     hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(
         f"Expected `size` to be one of {tuple(VIT_SIZES)}, or three positive integers "
-        f"(width, blocks, heads). Received: size={size!r}{hint}"
+        f"(width, blocks, num_heads). Received: size={size!r}{hint}"
     )
 
 

@@ -210,7 +210,7 @@ def test_reads_size_and_patches_from_the_tensors(tmp_path):
     images = ImagePreprocessing(DINO_IMAGES)(keras.Input((300, 260, 3)))
     model = load_vit(path, input_tensor=images)
     assert model.output["tokens"].shape == (None, 1 + 56 * 56, 128)
-    assert model.get_layer("block_1").heads == 2
+    assert model.get_layer("block_1").num_heads == 2
     assert model.get_layer("positions").grid == (2, 2)
     assert DINO_IMAGES.crop_fraction == 224 / 256
 

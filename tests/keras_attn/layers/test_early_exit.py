@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_attn.early_exit.thresholds import ExitThresholds
 from keras_attn.graph.costs import multiply_adds
 from keras_attn.layers.early_exit import EarlyExit
 from keras_attn.layers.localize_patches import LocalizePatches
@@ -251,23 +252,32 @@ def test_harness():
             "resized_size": (7, 5),
             "iou_threshold": 0.2,
             "coverage": 0.5,
-            "thresholds": [0.5],
+            "policy": ExitThresholds([0.5]),
             "from_logits": False,
             "costs": {"resized": 1, "localizer": 2, "patch": [3]},
             "gather": False,
         },
         (2, 13, 11, 3),
-        keeps_default=("policy",),
         differentiable=False,  # an exit is a choice
         float32_outputs=("logits", "confidence", "cost", "scores"),
         integer_outputs=("exit", "predictions", "branch", "boxes", "valid"),
     )
 
 
+def test_reads_the_config_of_earlier_versions(setting):
+    layer = setting.layer()
+    layer.build((None, 29, 31, 3))
+    assert layer.costs is None and layer.get_config()["costs"] is None
+    config = {**layer.get_config(), "policy": None, "thresholds": THRESHOLDS}
+    revived = EarlyExit.from_config({**config, "costs": layer.network_costs})
+    assert revived.policy.thresholds == THRESHOLDS
+    assert revived.costs == layer.network_costs
+
+
 def test_refusals(setting):
-    with pytest.raises(ValueError, match="3 thresholds in 0..1.*Received"):
+    with pytest.raises(ValueError, match="policy of 4 exits.*Received: one of 3"):
         setting.layer([0.5, 0.5])
-    with pytest.raises(ValueError, match="3 thresholds in 0..1.*Received"):
+    with pytest.raises(ValueError, match="number in 0..1 or a list.*1.5"):
         setting.layer([0.5, 0.5, 1.5])
     with pytest.raises(ValueError, match="either `thresholds` or `policy`"):
         setting.layer(0.5, policy=Agreement(0.5))

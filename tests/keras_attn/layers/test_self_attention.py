@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ def tokens():
 def test_keeps_the_promises_of_a_layer():
     check_layer(
         SelfAttention,
-        {"heads": 3},
+        {"num_heads": 3},
         SHAPE,
         expected_num_trainable_weights=4,
     )
@@ -41,12 +42,12 @@ def test_equals_torch(layer, tokens):
     wanted = wanted.transpose(1, 2).reshape(SHAPE) @ last_kernel + last_bias
     np.testing.assert_allclose(run(layer, tokens), wanted.numpy(), atol=1e-5)
     attention = (q @ k.transpose(2, 3) / 2).softmax(dim=-1).numpy()
-    found = to_numpy(layer(tokens, output="attention"))
+    found = to_numpy(layer(tokens, return_attention_scores=True)[1])
     np.testing.assert_allclose(found, attention, atol=1e-6)
 
 
 def test_rows_of_the_attention_sum_to_one(layer, tokens):
-    attention = to_numpy(layer(tokens, output="attention"))
+    attention = to_numpy(layer(tokens, return_attention_scores=True)[1])
     assert attention.shape == (2, 3, 7, 7)
     np.testing.assert_allclose(attention.sum(axis=-1), 1.0, atol=1e-6)
     assert attention.std(axis=-1).min() > 1e-2
@@ -55,9 +56,9 @@ def test_rows_of_the_attention_sum_to_one(layer, tokens):
 def test_attention_of_the_class_token_is_the_first_row(layer, tokens):
     """Without keys of their own, and with biases that cancel."""
     row = to_numpy(layer(tokens, output="class_attention"))
-    wanted = to_numpy(layer(tokens, output="attention"))[:, :, 0]
+    wanted = to_numpy(layer(tokens, return_attention_scores=True)[1])[:, :, 0]
     np.testing.assert_allclose(row, wanted, atol=1e-6)
-    assert layer.compute_output_shape(SHAPE, "class_attention") == row.shape
+    assert layer.compute_output_shape(SHAPE, output="class_attention") == row.shape
 
 
 def test_attention_in_half_precision(tokens):
@@ -65,10 +66,32 @@ def test_attention_in_half_precision(tokens):
     layer(tokens)
     row = layer(tokens, output="class_attention")
     assert "float32" in str(row.dtype)
-    whole = layer(tokens, output="attention")
+    whole = layer(tokens, return_attention_scores=True)[1]
     assert "bfloat16" in str(whole.dtype)
     np.testing.assert_allclose(to_numpy(whole).sum(axis=-1), 1.0, atol=2e-2)
     np.testing.assert_allclose(to_numpy(row).sum(axis=-1), 1.0, atol=1e-5)
+
+
+def test_scores_come_beside_the_tokens(layer, tokens):
+    found, scores = layer(tokens, return_attention_scores=True)
+    np.testing.assert_allclose(to_numpy(found), run(layer, tokens), atol=1e-6)
+    shapes = layer.compute_output_shape(SHAPE, return_attention_scores=True)
+    assert shapes == (tuple(found.shape), tuple(scores.shape))
+
+
+def test_reads_the_config_of_earlier_versions(layer):
+    config = layer.get_config()
+    config["heads"] = config.pop("num_heads")
+    assert SelfAttention.from_config(config).num_heads == 3
+
+
+def test_scores_alone(layer, tokens):
+    scores = to_numpy(layer(tokens, output="attention"))
+    wanted = to_numpy(layer(tokens, return_attention_scores=True)[1])
+    np.testing.assert_array_equal(scores, wanted)
+    symbolic = keras.KerasTensor((None, 7, 12))
+    shape = layer.compute_output_spec(symbolic, output="attention").shape
+    assert shape == (None, 3, 7, 7)
 
 
 def test_counts_its_products():
@@ -78,9 +101,9 @@ def test_counts_its_products():
 
 def test_refuses_bad_arguments(layer, tokens):
     for heads in (0, 1.5):
-        with pytest.raises(ValueError, match="Expected `heads`"):
+        with pytest.raises(ValueError, match="Expected `num_heads`"):
             SelfAttention(heads)
-    with pytest.raises(ValueError, match="divide the width.*heads=5"):
+    with pytest.raises(ValueError, match="divide the width.*num_heads=5"):
         SelfAttention(5)(tokens)
     with pytest.raises(ValueError, match="Expected `output`.*'values'"):
         layer(tokens, output="values")

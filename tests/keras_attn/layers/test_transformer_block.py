@@ -16,7 +16,7 @@ SHAPE = (2, 3, 4)
 def test_keeps_the_promises_of_a_layer():
     check_layer(
         TransformerBlock,
-        {"heads": 2, "mlp_ratio": 2, "drop_path": 0.3},
+        {"num_heads": 2, "mlp_ratio": 2, "drop_path": 0.3},
         SHAPE,
         expected_num_trainable_weights=12,
         expected_num_seed_generators=1,
@@ -46,8 +46,22 @@ def test_equals_the_numpy_version():
     for found, one in zip(run(layer, tokens), to_numpy(tokens), strict=True):
         wanted, attention = block(tensors, "blocks.0", one.astype("float64"), 2)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
-    found = to_numpy(layer(tokens, output="attention"))[-1]
+    found = to_numpy(layer(tokens, return_attention_scores=True)[1])[-1]
     np.testing.assert_allclose(found, attention, atol=1e-6)
+
+
+def test_passes_on_what_is_asked_of_the_attention():
+    layer, tokens = TransformerBlock(2), example(SHAPE)
+    found, scores = layer(tokens, return_attention_scores=True)
+    np.testing.assert_allclose(to_numpy(found), run(layer, tokens), atol=1e-6)
+    row = to_numpy(layer(tokens, output="class_attention"))
+    np.testing.assert_allclose(row, to_numpy(scores)[:, :, 0], atol=1e-6)
+
+
+def test_reads_the_config_of_earlier_versions():
+    config = TransformerBlock(2).get_config()
+    config["heads"] = config.pop("num_heads")
+    assert TransformerBlock.from_config(config).num_heads == 2
 
 
 def test_leaves_out_branches_of_whole_examples_in_training():

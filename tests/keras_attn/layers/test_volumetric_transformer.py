@@ -24,14 +24,14 @@ ARGUMENTS = {
     "window": 3,
     "temperature": 2.5,
     # JAX compiles every operation for every shape, so there it is one level.
-    "features": (4,) if JAX else (4, 5),
-    "channels": (2,) if JAX else (2, 1),
+    "estimator_filters": (4,) if JAX else (4, 5),
+    "squeezed_channels": (2,) if JAX else (2, 1),
     "kernel_regularizer": "l2",
 }
 ABLATIONS = {
     "complete": {},
-    "no mixing": {"channels": None, "mix_channels": False},
-    "no groups": {"groups": None, "channels": (4, 3)},
+    "no mixing": {"squeezed_channels": None, "mix_channels": False},
+    "no groups": {"groups": None, "squeezed_channels": (4, 3)},
     "no probabilities": {"probabilistic": False},
 }
 SHAPE = (2, 5, 7, 6)
@@ -100,6 +100,15 @@ def test_keeps_the_arguments_of_the_ablations():
         {"groups": None, "mix_channels": False, "probabilistic": False},
         keeps_default=(*ARGUMENTS,),
     )
+
+
+def test_reads_the_config_of_earlier_versions():
+    config = VolumetricTransformer(**ARGUMENTS).get_config()
+    config["features"] = config.pop("estimator_filters")
+    config["channels"] = config.pop("squeezed_channels")
+    layer = VolumetricTransformer.from_config(config)
+    assert layer.estimator_filters == ARGUMENTS["estimator_filters"]
+    assert layer.squeezed_channels == ARGUMENTS["squeezed_channels"]
 
 
 def test_has_the_parameters_of_its_default_widths():
@@ -267,9 +276,9 @@ def test_permuted_groups_have_permuted_fields():
 
 @pytest.mark.parametrize("mixing", ["identity", "none", "full"])
 def test_only_mixing_lets_groups_see_each_other(mixing):
-    options = {"channels": None, "mix_channels": False}
+    options = {"squeezed_channels": None, "mix_channels": False}
     if mixing != "none":
-        options = {"channels": (3,) * len(ARGUMENTS["features"])}
+        options = {"squeezed_channels": (3,) * len(ARGUMENTS["estimator_filters"])}
     layer = layer_with_random_weights(**options)
     if mixing == "identity":
         for matrix in layer.estimator.mixings:
@@ -344,16 +353,28 @@ def test_gradients_equal_finite_differences_of_the_slow_version(probabilistic):
         ({"groups": 0}, "Expected `groups`"),
         ({"window": 4}, "Expected `window` to be an odd integer"),
         ({"window": 1}, "Expected `window` to be an odd integer"),
-        ({"temperature": 0.0}, "Expected `temperature` to be positive"),
-        ({"features": ()}, "Expected `features` to be at least one width"),
-        ({"features": (8, 0)}, "Expected `features` to be a positive integer"),
-        ({"channels": (2,)}, "Expected as many `channels` as `features`"),
-        ({"channels": (2, 1), "mix_channels": False}, "without `mix_channels`"),
+        ({"temperature": 0.0}, "Expected `temperature` to be a positive"),
+        (
+            {"estimator_filters": ()},
+            "Expected `estimator_filters` to be at least one width",
+        ),
+        (
+            {"estimator_filters": (8, 0)},
+            "Expected `estimator_filters` to be a positive integer",
+        ),
+        (
+            {"squeezed_channels": (2,)},
+            "Expected as many `squeezed_channels` as `estimator_filters`",
+        ),
+        (
+            {"squeezed_channels": (2, 1), "mix_channels": False},
+            "without `mix_channels`",
+        ),
     ],
 )
 def test_refuses_arguments_that_make_no_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
-        VolumetricTransformer(**{"features": (4, 5), **arguments})
+        VolumetricTransformer(**{"estimator_filters": (4, 5), **arguments})
 
 
 def test_refuses_channels_that_cannot_be_grouped():
@@ -364,9 +385,9 @@ def test_refuses_channels_that_cannot_be_grouped():
 def test_refuses_a_window_larger_than_the_map():
     with pytest.raises(ValueError, match="window=7 and a map of 5 x 7 cells"):
         VolumetricTransformer(groups=3, window=7)(features_of())
-    layer = VolumetricTransformer(groups=3, window=3, features=(4,))
+    layer = VolumetricTransformer(groups=3, window=3, estimator_filters=(4,))
     layer.build((None, None, None, 6))
     with pytest.raises(ValueError, match="window=3 and a map of 2 x 7 cells"):
         layer(ops.ones((1, 2, 7, 6)))
     # It plays no part without probabilities.
-    VolumetricTransformer(3, features=(4,), probabilistic=False)(features_of())
+    VolumetricTransformer(3, estimator_filters=(4,), probabilistic=False)(features_of())

@@ -97,9 +97,9 @@ def test_table_of_all_exits(model, images):
     assert table["correct"].dtype == bool and table["correct"].any()
     for stage in range(3):
         patches = [min(stage, valid.sum()) for valid in never["valid"]]
-        each = [layer.costs["patch"][branch] for branch in never["branch"]]
-        cost = layer.costs["resized"] + np.dot(patches, each) / len(images)
-        cost += layer.costs["localizer"] if stage else 0
+        each = [layer.network_costs["patch"][branch] for branch in never["branch"]]
+        cost = layer.network_costs["resized"] + np.dot(patches, each) / len(images)
+        cost += layer.network_costs["localizer"] if stage else 0
         assert table["cost"][stage] == pytest.approx(cost)
     # Images that exit at once cost what the table says of the first exit.
     first = with_exits(model, thresholds=0.0).predict(images, verbose=0)
@@ -113,7 +113,8 @@ def test_with_exits_shares_the_networks(model):
     other = with_exits(model, policy=Agreement(0.7))
     layers = model.get_layer("early_exit"), other.layers[-1]
     assert layers[0].patch_classifier is layers[1].patch_classifier
-    assert layers[1].thresholds is None and layers[0].thresholds == THRESHOLDS
+    assert isinstance(layers[1].policy, Agreement)
+    assert layers[0].policy.thresholds == THRESHOLDS
     with pytest.raises(ValueError, match="from `early_exit_classifier`"):
         with_exits(small_classifier())
 

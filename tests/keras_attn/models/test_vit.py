@@ -47,7 +47,7 @@ def test_parameters_of_the_authors(size, parameters):
 def test_sizes_by_name():
     tiny = vit("tiny", 16, (16, 32, 3))
     assert tiny.output["embedding"].shape == (None, 192)
-    assert tiny.get_layer("block_12").heads == 3
+    assert tiny.get_layer("block_12").num_heads == 3
 
 
 def test_named_outputs(model, images):

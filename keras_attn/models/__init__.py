@@ -2,6 +2,7 @@
 
 from keras_attn.models.anchornet import anchornet
 from keras_attn.models.anchornet95 import anchornet95
+from keras_attn.models.catalogue import BACKBONES, build_model, list_models
 from keras_attn.models.cifar_resnet import cifar_resnet, resnet20, rn26, rn38
 from keras_attn.models.densenet import dn100
 from keras_attn.models.descriptors import POOLINGS
@@ -27,7 +28,6 @@ from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of, with_patches
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
-from keras_attn.models.registry import BACKBONES, build_model
 from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
 from keras_attn.models.vit import (
@@ -73,6 +73,7 @@ __all__ = [
     "hcgnet",
     "hcgnet_b",
     "hcgnet_c",
+    "list_models",
     "masked_resnet",
     "patch_classifier",
     "resnet20",

@@ -1,59 +1,76 @@
 """AnchorNet: three localisation branches with known receptive fields."""
 
+import functools
+from typing import Literal, NamedTuple
+
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_evidence import ClassEvidence
 from keras_attn.layers.spatial_attention_branch import SpatialAttentionBranch
 from keras_attn.layers.valid_bottleneck import ValidBottleneck
 from keras_attn.models import building
 
-# Kernel, expansion, filters, squeeze-excitation, activation, stride: table 1.
-HEAD = (
-    (3, 16, 16, False, "relu", 2),
-    (3, 72, 24, False, "relu", 2),
-    (1, 88, 24, False, "relu", 1),
-    (1, 96, 40, True, "hard_silu", 1),
-    (1, 240, 40, True, "hard_silu", 1),
-    (1, 240, 40, True, "hard_silu", 1),
-    (1, 120, 48, True, "hard_silu", 1),
-    (3, 144, 48, True, "hard_silu", 1),
-    (3, 288, 96, True, "hard_silu", 1),
-)
-
-# Kernel and expansion of the bottlenecks of each branch, by patch size: table 2.
-BRANCHES = {
-    63: ((3, 480), (1, 576)),
-    95: ((3, 480), (5, 576)),
-    111: ((5, 480), (5, 576)),
-}
-ATTENTION_EXPANSION = 192
 WIDTH = 96
 
+
+class Block(NamedTuple):
+    """A row of the paper's tables; by default of the branches."""
+
+    kernel: int
+    expansion: int
+    filters: int = WIDTH
+    squeezes: bool = True
+    activation: str = "hard_silu"
+    stride: int = 1
+
+
+# Table 1.
+HEAD = (
+    Block(3, 16, 16, squeezes=False, activation="relu", stride=2),
+    Block(3, 72, 24, squeezes=False, activation="relu", stride=2),
+    Block(1, 88, 24, squeezes=False, activation="relu"),
+    Block(1, 96, 40),
+    Block(1, 240, 40),
+    Block(1, 240, 40),
+    Block(1, 120, 48),
+    Block(3, 144, 48),
+    Block(3, 288, 96),
+)
+# Table 2, by patch size.
+BRANCHES = {
+    63: (Block(3, 480), Block(1, 576)),
+    95: (Block(3, 480), Block(5, 576)),
+    111: (Block(5, 480), Block(5, 576)),
+}
+ATTENTION = Block(1, 192)
+
 SQUEEZE_BASES = ("input", "expansion")
+EVIDENCE = ("weighted", "raw")
 
 
 def anchornet(
-    input_shape=(224, 224, 3),
-    num_classes=1000,
-    branches=(63, 95, 111),
-    squeeze_ratio=0.25,
-    squeeze_base="input",
-    shortcut="top_left",
-    aggregation="sum",
-    evidence="weighted",
-    auxiliary=False,
-    weight_decay=0.0,
+    input_shape: tuple = (224, 224, 3),
+    num_classes: int = 1000,
+    branches: tuple[int, ...] = (63, 95, 111),
+    squeeze_ratio: float | None = 0.25,
+    squeeze_base: Literal["input", "expansion"] = "input",
+    shortcut: str = "top_left",
+    aggregation: Literal["sum", "mean"] = "sum",
+    evidence: Literal["weighted", "raw"] = "weighted",
+    auxiliary: bool = False,
+    weight_decay: float = 0.0,
     input_tensor=None,
-    name="anchornet",
-):
+    name: str = "anchornet",
+) -> keras.Model:
     """AnchorNet, a light-weight localiser and classifier.
 
     AnchorNet paper, section 3.2, tables 1 and 2. No convolution is padded, so that
     cell `(i, j)` of branch 63 sees the rows `8 i` to `8 i + 62` and the columns `8 j`
     to `8 j + 62` of the image and, but for squeeze-excitation and attention, which
-    scale all cells alike, nothing else; likewise 95 and 111.
+    scale all cells equally, nothing else. The same holds of 95 and 111.
 
     Args:
         input_shape: `(height, width, 3)`, at least as large as the largest branch's
@@ -64,7 +81,7 @@ def anchornet(
             `squeeze_base`; `None`: without squeeze-excitation.
         squeeze_base: `"input"`, the bottleneck's input as in the authors' later code,
             or `"expansion"` as in MobileNetV3.
-        shortcut: How `ValidBottleneck` crops its shortcut.
+        shortcut: Crop of the shortcut, see `ValidBottleneck`.
         aggregation: `"sum"` or `"mean"`, see `ClassEvidence`.
         evidence: `"weighted"` by the attention, what a cell contributes, or `"raw"`.
         auxiliary: Whether to add the auxiliary heads that the paper trains the
@@ -77,8 +94,9 @@ def anchornet(
         Functional model with the outputs `logits`, those of the branch that decides,
         and for every branch, such as 63, `logits_63` `(batch, classes)`,
         `evidence_63` `(batch, rows, columns, classes)`, `attention_63`
-        `(batch, rows, columns, 1)` and perhaps `auxiliary_63` `(batch, classes)`. All
-        are float32. Of an image of 224 x 224 the maps have 21, 17 and 15 rows.
+        `(batch, rows, columns, 1)` and, with `auxiliary=True`, `auxiliary_63`
+        `(batch, classes)`. All are float32. Of an image of 224 x 224 the maps have 21,
+        17 and 15 rows.
 
     Raises:
         ValueError: If an argument is not as above, or the image is too small.
@@ -91,53 +109,28 @@ def anchornet(
     """
     _check(branches, squeeze_base, evidence)
     inputs = building.image_input(input_shape, input_tensor)
-    _check_size(inputs, max(branches))
-    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
-
-    def bottleneck(x, kernel, expansion, filters, squeezes, activation, stride, name):
-        base = x.shape[-1] if squeeze_base == "input" else expansion
-        squeezes = squeezes and squeeze_ratio is not None
-        return ValidBottleneck(
-            filters,
-            expansion,
-            kernel_size=kernel,
-            strides=stride,
-            squeeze_units=max(1, int(base * squeeze_ratio)) if squeezes else None,
-            activation=activation,
-            shortcut=shortcut,
-            kernel_regularizer=regularizer,
-            name=name,
-        )(x)
-
-    x = layers.Conv2D(
-        HEAD[0][2],
-        3,
-        strides=2,
-        use_bias=False,
-        kernel_initializer="he_normal",
+    building.check_images(
+        inputs,
+        max(branches),
+        ". Leave the larger of `branches` out, or enlarge the images.",
+    )
+    regularizer = building.l2(weight_decay)
+    bottleneck = functools.partial(
+        _bottleneck,
+        squeeze_ratio=squeeze_ratio,
+        squeeze_base=squeeze_base,
+        shortcut=shortcut,
         kernel_regularizer=regularizer,
-        name="stem",
-    )(inputs)
-    x = layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, name="stem_normalization"
-    )(x)
-    x = layers.Activation("hard_silu", name="stem_activation")(x)
-    for number, row in enumerate(HEAD, 1):
-        x = bottleneck(x, *row, f"head_{number}")
+    )
+    x = building.unpadded_stem(inputs, HEAD[0].filters, "hard_silu", weight_decay)
+    for number, block in enumerate(HEAD, 1):
+        x = bottleneck(x, block, name=f"head_{number}")
     outputs = {}
     for size in sorted(branches):
         features = x
-        for number, (kernel, expansion) in enumerate(BRANCHES[size], 1):
-            features = bottleneck(
-                features,
-                *(kernel, expansion, WIDTH, True, "hard_silu", 1),
-                f"branch_{size}_{number}",
-            )
-        attended = bottleneck(
-            features,
-            *(1, ATTENTION_EXPANSION, WIDTH, True, "hard_silu", 1),
-            f"attention_features_{size}",
-        )
+        for number, block in enumerate(BRANCHES[size], 1):
+            features = bottleneck(features, block, name=f"branch_{size}_{number}")
+        attended = bottleneck(features, ATTENTION, name=f"attention_features_{size}")
         attention = SpatialAttentionBranch(
             kernel_regularizer=regularizer, dtype="float32", name=f"attention_{size}"
         )(attended)
@@ -153,20 +146,39 @@ def anchornet(
         outputs[f"evidence_{size}"] = branch["evidence"]
         outputs[f"attention_{size}"] = attention
         if auxiliary:
-            pooled = layers.GlobalAveragePooling2D(name=f"auxiliary_pool_{size}")(
-                attended
+            outputs[f"auxiliary_{size}"] = _auxiliary(
+                attended, num_classes, size, regularizer
             )
-            outputs[f"auxiliary_{size}"] = layers.Dense(
-                num_classes,
-                kernel_regularizer=regularizer,
-                dtype="float32",
-                name=f"auxiliary_{size}",
-            )(pooled)
     decided = BranchDecision(dtype="float32", name="logits")(
         [outputs[f"logits_{size}"] for size in sorted(branches)]
     )
     (source,) = keras.utils.get_source_inputs(inputs)
     return keras.Model(source, {"logits": decided, **outputs}, name=name)
+
+
+def _bottleneck(x, block, *, squeeze_ratio, squeeze_base, **options):
+    base = x.shape[-1] if squeeze_base == "input" else block.expansion
+    squeezes = block.squeezes and squeeze_ratio is not None
+    return ValidBottleneck(
+        block.filters,
+        block.expansion,
+        kernel_size=block.kernel,
+        strides=block.stride,
+        squeeze_units=max(1, int(base * squeeze_ratio)) if squeezes else None,
+        activation=block.activation,
+        **options,
+    )(x)
+
+
+def _auxiliary(attended, num_classes, size, regularizer):
+    """Logits that only the training of the attention branch needs."""
+    pooled = layers.GlobalAveragePooling2D(name=f"auxiliary_pool_{size}")(attended)
+    return layers.Dense(
+        num_classes,
+        kernel_regularizer=regularizer,
+        dtype="float32",
+        name=f"auxiliary_{size}",
+    )(pooled)
 
 
 def without_auxiliary(model):
@@ -187,28 +199,5 @@ def _check(branches, squeeze_base, evidence):
             f"Expected `branches` among {tuple(BRANCHES)}, at least one. "
             f"Received: branches={branches}"
         )
-    if squeeze_base not in SQUEEZE_BASES:
-        raise ValueError(
-            f"Expected `squeeze_base` to be one of {SQUEEZE_BASES}. "
-            f"Received: squeeze_base={squeeze_base!r}"
-        )
-    if evidence not in ("weighted", "raw"):
-        raise ValueError(
-            "Expected `evidence` to be 'weighted' or 'raw'. "
-            f"Received: evidence={evidence!r}"
-        )
-
-
-def _check_size(inputs, largest):
-    _, height, width, channels = inputs.shape
-    if channels != 3:
-        raise ValueError(
-            "Expected images with 3 channels (convert grey and RGBA images first). "
-            f"Received: {channels}"
-        )
-    if any(size is not None and size < largest for size in (height, width)):
-        raise ValueError(
-            f"Expected images of at least {largest} x {largest} pixels, the largest "
-            f"receptive field. Received: {height} x {width}. Leave the larger of "
-            "`branches` out, or enlarge the images."
-        )
+    one_of("squeeze_base", squeeze_base, SQUEEZE_BASES)
+    one_of("evidence", evidence, EVIDENCE)

@@ -23,12 +23,12 @@ FEATURES = 512
 
 
 def anchornet95(
-    num_classes=1000,
-    input_shape=(224, 224, 3),
+    num_classes: int = 1000,
+    input_shape: tuple = (224, 224, 3),
     input_tensor=None,
-    folded=False,
-    weight_decay=0.0,
-    name="anchornet95",
+    folded: bool = False,
+    weight_decay: float = 0.0,
+    name: str = "anchornet95",
 ) -> keras.Model:
     """The localiser of the early-exit classifier.
 
@@ -37,7 +37,7 @@ def anchornet95(
     2, seven `ValidBottleneck`s with swish and with squeeze-excitation on a quarter of
     the input's width, a linear 1x1 convolution (with bias) to 512 features, global
     average, dense layer. Nothing is padded: but for squeeze-excitation, which scales
-    all cells alike, cell `(i, j)` sees the rows `8 i` to `8 i + 94` and the columns
+    all cells equally, cell `(i, j)` sees the rows `8 i` to `8 i + 94` and the columns
     `8 j` to `8 j + 94` of the image.
 
     With 1000 classes and images of 224 x 224 it has 674,696 trainable parameters and
@@ -76,21 +76,9 @@ def anchornet95(
     (None, 5, 9, 10)
     """
     inputs = building.image_input(input_shape, input_tensor)
-    _check_size(inputs)
-    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
-    x = layers.Conv2D(
-        STEM_WIDTH,
-        3,
-        strides=2,
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=regularizer,
-        name="stem",
-    )(inputs)
-    x = layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, name="stem_normalization"
-    )(x)
-    x = layers.Activation("silu", name="stem_activation")(x)
+    building.check_images(inputs, RECEPTIVE_FIELD)
+    regularizer = building.l2(weight_decay)
+    x = building.unpadded_stem(inputs, STEM_WIDTH, "silu", weight_decay)
     for number, (expansion, filters, strides) in enumerate(BLOCKS, 1):
         width = x.shape[-1]
         x = ValidBottleneck(
@@ -123,18 +111,3 @@ def anchornet95(
     }
     (source,) = keras.utils.get_source_inputs(inputs)
     return keras.Model(source, outputs, name=name)
-
-
-def _check_size(inputs):
-    _, height, width, channels = inputs.shape
-    if channels != 3:
-        raise ValueError(
-            "Expected images with 3 channels (convert grey and RGBA images first). "
-            f"Received: {channels}"
-        )
-    smallest = RECEPTIVE_FIELD
-    if any(size is not None and size < smallest for size in (height, width)):
-        raise ValueError(
-            f"Expected images of at least {smallest} x {smallest} pixels, the "
-            f"receptive field. Received: {height} x {width}"
-        )

@@ -13,9 +13,9 @@ ROWS = ("baseline", "aux", "class_embedding", "class_embedding_concat")
 LARGEST_UNREDUCED_SIZE = 48
 
 
-def check_row(row):
-    if row not in ROWS:
-        raise ValueError(f"Expected `row` to be one of {ROWS}. Received: row={row!r}")
+def l2(decay):
+    """L2 penalty on kernels, or `None` without any."""
+    return keras.regularizers.L2(decay) if decay else None
 
 
 def image_input(input_shape, input_tensor):
@@ -23,6 +23,38 @@ def image_input(input_shape, input_tensor):
     if input_tensor is None:
         return keras.Input(input_shape, name="images")
     return input_tensor
+
+
+def check_images(inputs, smallest, advice=""):
+    """Checks the channels of images, and their size as far as it is known."""
+    _, height, width, channels = inputs.shape
+    if channels != 3:
+        raise ValueError(
+            "Expected images with 3 channels (convert grey and RGBA images first). "
+            f"Received: {channels}"
+        )
+    if any(size is not None and size < smallest for size in (height, width)):
+        raise ValueError(
+            f"Expected images of at least {smallest} x {smallest} pixels, the largest "
+            f"receptive field. Received: {height} x {width}{advice}"
+        )
+
+
+def unpadded_stem(inputs, filters, activation, decay):
+    """3x3 convolution with stride 2 and without padding, as AnchorNets begin."""
+    x = layers.Conv2D(
+        filters,
+        3,
+        strides=2,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=l2(decay),
+        name="stem",
+    )(inputs)
+    x = layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name="stem_normalization"
+    )(x)
+    return layers.Activation(activation, name="stem_activation")(x)
 
 
 def needs_extra_reduction(inputs, extra_reduction):
@@ -42,7 +74,7 @@ def convolution(inputs, filters, size, name, strides=1, use_bias=False, decay=0.
         padding="same",
         use_bias=use_bias,
         kernel_initializer="he_normal",
-        kernel_regularizer=keras.regularizers.L2(decay) if decay else None,
+        kernel_regularizer=l2(decay),
         name=name,
     )(inputs)
 
@@ -58,12 +90,11 @@ def attach_row(inputs, row, num_classes, use_bias=False, concat_filters=192, dec
     Returns:
         The features for the last stage, and the patch logits (`None` for baseline).
     """
-    regularizer = keras.regularizers.L2(decay) if decay else None
     if row == "baseline":
         return inputs, None
     if row == "aux":
         layer = PatchLogits(
-            num_classes, kernel_regularizer=regularizer, name="patch_classifier"
+            num_classes, kernel_regularizer=l2(decay), name="patch_classifier"
         )
         return inputs, layer(inputs)
     concatenate = row == "class_embedding_concat"
@@ -72,7 +103,7 @@ def attach_row(inputs, row, num_classes, use_bias=False, concat_filters=192, dec
         filters=concat_filters if concatenate else None,
         merge="concatenate" if concatenate else "add",
         use_bias=use_bias,
-        kernel_regularizer=regularizer,
+        kernel_regularizer=l2(decay),
         name="class_embedding",
     )(inputs)
     return outputs["features"], outputs["patch_logits"]
@@ -83,7 +114,7 @@ def classifier(inputs, features, patch_logits, num_classes, name, decay=0.0):
     pooled = layers.GlobalAveragePooling2D(name="pool")(features)
     logits = layers.Dense(
         num_classes,
-        kernel_regularizer=keras.regularizers.L2(decay) if decay else None,
+        kernel_regularizer=l2(decay),
         dtype="float32",
         name="logits",
     )(pooled)

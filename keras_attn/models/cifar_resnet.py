@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.layers.margin_softmax import MarginSoftmax
 from keras_attn.layers.perturbed_argmax import PerturbedArgmax
 from keras_attn.models import building
@@ -38,7 +39,7 @@ def cifar_resnet(
     `stage2`, ... give the features after each stage.
 
     Args:
-        bottleneck_widths, output_widths, strides: One value a stage.
+        bottleneck_widths, output_widths, strides: One value per stage.
         blocks_per_stage: Blocks in every stage.
         input_shape: `(height, width, channels)`.
         num_classes: Number of classes.
@@ -56,7 +57,7 @@ def cifar_resnet(
         Functional model with the outputs `logits` and, but for the baseline,
         `patch_logits`.
     """
-    building.check_row(row)
+    one_of("row", row, building.ROWS)
     inputs = building.image_input(input_shape, input_tensor)
     reduce_first = building.needs_extra_reduction(inputs, extra_reduction)
     stages = list(zip(bottleneck_widths, output_widths, strides, strict=True))

@@ -5,6 +5,7 @@ import functools
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.models import building
 
 GROWTH = 12
@@ -29,7 +30,7 @@ def dn100(
     `extra_reduction` adds a 2x2 average at the end of stage 3. Other arguments and
     outputs as in `keras_attn.models.cifar_resnet`.
     """
-    building.check_row(row)
+    one_of("row", row, building.ROWS)
     inputs = building.image_input(input_shape, input_tensor)
     reduce_third = building.needs_extra_reduction(inputs, extra_reduction)
     convolution = functools.partial(

@@ -1,9 +1,8 @@
-"""What turns the last map of a backbone into a descriptor, by name."""
-
-import difflib
+"""Poolings of the last map of a backbone to a descriptor, by name."""
 
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.layers.bilinear_pooling import BilinearPooling
 from keras_attn.layers.compact_bilinear_pooling import CompactBilinearPooling
 from keras_attn.layers.cross_dimensional_pooling import CrossDimensionalPooling
@@ -14,7 +13,7 @@ from keras_attn.layers.mpn_cov_pooling import MPNCOVPooling
 from keras_attn.layers.regional_max_pooling import RegionalMaxPooling
 from keras_attn.models.building import convolution, normalized_relu
 
-# What takes the map as it is: first order, and named in retrieval SPoC, MAC, GeM,
+# First order; these take the map as it is, and in retrieval are named SPoC, MAC, GeM,
 # R-MAC and CroW.
 FIRST_ORDER = {
     "average": layers.GlobalAveragePooling2D,
@@ -47,7 +46,7 @@ def pool(x, name, reduced_channels=256, weight_decay=0.0):
         weight_decay: L2 penalty on the kernel of the reduction.
 
     Returns:
-        `(batch, D)`: of a layer named `"pool"`, after layers named `"reduction..."`.
+        `(batch, D)`, from a layer named `"pool"` after layers named `"reduction..."`.
 
     Raises:
         ValueError: If there is no pooling of that name.
@@ -58,13 +57,7 @@ def pool(x, name, reduced_channels=256, weight_decay=0.0):
     >>> pool(inputs, "isqrt_cov").shape
     (None, 32896)
     """
-    if name not in POOLINGS:
-        nearest = difflib.get_close_matches(str(name), POOLINGS, 1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(
-            f"Expected `name` to be one of {tuple(POOLINGS)}. "
-            f"Received: name={name!r}.{hint}"
-        )
+    one_of("name", name, POOLINGS)
     if name in SECOND_ORDER and reduced_channels is not None:
         x = convolution(x, reduced_channels, 1, "reduction", decay=weight_decay)
         x = normalized_relu(x, "reduction")

@@ -46,7 +46,7 @@ def hcgnet(
     dense 3x3 convolution to half the channels, of a 1x1 convolution to three quarters.
 
     Args:
-        growths: Channels that every module appends, one value a stage.
+        growths: Channels that every module appends, one value per stage.
         depths: Modules in every stage.
         input_shape: `(height, width, channels)`; height and width may be `None`.
         num_classes: Number of classes.
@@ -103,7 +103,7 @@ def transition(inputs, name, decay=0.0):
 def gated_excitation(inputs, ratio, name, decay=0.0):
     """Steps 2 to 4 of `hcgnet`: `f * S + a1 * c1 + a2 * c2`."""
     channels = inputs.shape[-1]
-    regularizer = keras.regularizers.L2(decay) if decay else None
+    regularizer = building.l2(decay)
 
     def dense(x, units, suffix, activation=None):
         return layers.Dense(

@@ -3,8 +3,10 @@
 import keras
 from keras import layers, ops
 
+from keras_attn._checks import one_of
 from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual
 from keras_attn.models import building, padded
+from keras_attn.ops.attention_maps import INTERPOLATIONS
 
 STEMS = ("patch", "native")
 BLOCKS = ("basic", "bottleneck")
@@ -17,7 +19,7 @@ BOTTLENECK_DEPTHS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-# A bottleneck block gives so many times the channels of its 3x3 convolution.
+# Output channels of a bottleneck block over those of its 3x3 convolution.
 EXPANSION = 4
 
 
@@ -59,18 +61,18 @@ def masked_resnet(
         stem: `"patch"`: a 4x4 convolution with stride 4; `"native"`: 3x3 with stride
             1, for images of about 32 pixels. Each with BN and ReLU.
         block: `"basic"` or `"bottleneck"`.
-        strength, target: As in `AttentionMaskedResidual`. At strength 0 the logits are
+        strength, target: See `AttentionMaskedResidual`. At strength 0 the logits are
             bitwise those of the plain network and the attention branch learns nothing.
             Strength `None`: the plain network, without attention branch.
-        control: What the attention branch gets instead of the map, to tell what the
-            map is worth from what more parameters are: `"constant"`: ones;
+        control: Replacement of the map in the attention branch, which separates the
+            effect of the map from that of more parameters: `"constant"`: ones;
             `"shuffled"`: the map of the image before it in the batch. In a batch of
             one, that is the image's own.
         input_shape: `(height, width, channels)` of the images; height and width may be
             `None`.
         map_shape: `(rows, columns, 1)` of the map; by default it has the images' size.
             A smaller map is enlarged by whole factors.
-        interpolation: How, `"nearest"` or `"bilinear"`.
+        interpolation: Interpolation of that, `"nearest"` or `"bilinear"`.
         weight_decay: Coefficient of the L2 penalty on kernels.
         input_tensor, map_tensor: Tensors of normalised images, and of maps, to build
             on instead of new inputs.
@@ -85,7 +87,7 @@ def masked_resnet(
         `stage1`, `stage2`, ... give the features after each stage.
 
     Raises:
-        ValueError: For a depth that there is not, an unknown name, a strength outside
+        ValueError: For a depth that does not exist, an unknown name, a strength outside
             [0, 1], or sizes that do not fit.
 
     Example:
@@ -94,9 +96,9 @@ def masked_resnet(
     >>> model.output["mask_3"].shape
     (None, 4, 2, 64)
     """
-    _check_choice("stem", stem, STEMS)
-    _check_choice("block", block, BLOCKS)
-    _check_choice("control", control, CONTROLS)
+    one_of("stem", stem, STEMS)
+    one_of("block", block, BLOCKS)
+    one_of("control", control, CONTROLS)
     stages = _stages(depth, block)
     images = building.image_input(input_shape, input_tensor)
     _check_size(images, stem)
@@ -136,17 +138,17 @@ def masked_resnet(
 def end_to_end(map_model, network, interpolation="nearest", name=None) -> keras.Model:
     """From images to logits, with the attention map computed inside.
 
-    The paper's last wish (section 6): a map generator that is trained together with
-    the network, through the masks. Weights are shared with both models, so either can
-    be used by itself afterwards. For a fixed generator set `map_model.trainable` to
-    `False` before.
+    Proposed as future work in section 6 of the paper: a map generator that is trained
+    together with the network, through the masks. Weights are shared with both models,
+    so either can be used by itself afterwards. For a fixed generator set
+    `map_model.trainable` to `False` before.
 
     Args:
         map_model: Model from images to a map `(batch, rows, columns, 1)` in [0, 1].
         network: A `masked_resnet` with the inputs `images` and `attention_map`, which
             gets the same images.
-        interpolation: How a map smaller than the network takes is enlarged by a whole
-            factor, `"nearest"` or `"bilinear"`.
+        interpolation: Interpolation of a map that is enlarged by a whole factor to the
+            size that the network takes, `"nearest"` or `"bilinear"`.
         name: Name of the model; by default the network's with `_end_to_end`.
 
     Returns:
@@ -214,7 +216,7 @@ def _stem(inputs, stem, width, name, decay):
             strides=4,
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=keras.regularizers.L2(decay) if decay else None,
+            kernel_regularizer=building.l2(decay),
             name=name,
         )(inputs)
     return padded.normalized_relu(x, name)
@@ -250,7 +252,7 @@ def _classify(features, num_classes, decay):
     pooled = layers.GlobalAveragePooling2D(name="pool")(features)
     return layers.Dense(
         num_classes,
-        kernel_regularizer=keras.regularizers.L2(decay) if decay else None,
+        kernel_regularizer=building.l2(decay),
         dtype="float32",
         name="logits",
     )(pooled)
@@ -258,7 +260,7 @@ def _classify(features, num_classes, decay):
 
 def _fit_map(attention_map, size, interpolation):
     """The map enlarged to `size`, `(height, width)`, by whole factors."""
-    _check_choice("interpolation", interpolation, ("nearest", "bilinear"))
+    one_of("interpolation", interpolation, INTERPOLATIONS)
     found = tuple(attention_map.shape[1:3])
     size = tuple(size)
     if found == size:
@@ -293,13 +295,6 @@ def _inputs(images, attention_map=None):
     if map_source is image_source:
         return image_source
     return {"images": image_source, "attention_map": map_source}
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"Expected `{name}` to be one of {choices}. Received: {name}={value!r}"
-        )
 
 
 def _check_size(images, stem):

@@ -1,11 +1,12 @@
-"""Convolutions padded on both sides alike, as the published networks have them.
+"""Convolutions padded equally on both sides, as in the published networks.
 
 Keras's "same" pads a strided convolution by less before than after. With padding of
 its own, weights learned elsewhere fit, and cells are centred on what they see.
 """
 
-import keras
 from keras import layers
+
+from keras_attn.models.building import l2
 
 
 def convolution(
@@ -21,7 +22,7 @@ def convolution(
         dilation_rate=dilation,
         use_bias=False,
         kernel_initializer="he_normal",
-        kernel_regularizer=keras.regularizers.L2(decay) if decay else None,
+        kernel_regularizer=l2(decay),
         name=name,
     )(pad(inputs, size, strides, name))
 

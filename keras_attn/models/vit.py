@@ -1,12 +1,10 @@
 """The vision transformer of DINO, and the attention inside it."""
 
-import difflib
-
 import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_attn._checks import pair
+from keras_attn._checks import did_you_mean, pair
 from keras_attn.graph.keras_graph import node_of
 from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.layers.patch_embedding import PatchEmbedding
@@ -50,7 +48,7 @@ def vit(
         size: `"mini"`, `"tiny"`, `"small"`, `"base"`, or `(width, blocks, num_heads)`.
         patch_size: Side of the patches, an integer or `(rows, columns)`.
         input_shape: `(height, width, channels)`, the sizes divisible by the patch's.
-            They may be `None`: then the model takes images of any size, one size a
+            They may be `None`: then the model takes images of any size, one size per
             call, as multi-crop training does.
         num_classes: Number of classes, for the output `logits`.
         position_size: Size of the images that the positions are learned for, an
@@ -66,8 +64,9 @@ def vit(
     Returns:
         Functional model with the outputs `embedding` `(batch, width)`, the class token
         after the last normalisation, float32; `tokens` `(batch, 1 + patches, width)`,
-        all of them; and perhaps `logits` `(batch, num_classes)`, float32. Its layers
-        are `patches`, `positions`, `block_1`, `block_2`, ... and `normalization`.
+        all of them; and, with `num_classes`, `logits` `(batch, num_classes)`, float32.
+        Its layers are `patches`, `positions`, `block_1`, `block_2`, ... and
+        `normalization`.
 
     Raises:
         ValueError: For an unknown size, or images that patches do not tile.
@@ -139,7 +138,7 @@ def attention_map_model(
     block=-1,
     name="attention_map",
 ) -> keras.Model:
-    """From images to what the class token attends to, head by head.
+    """Model from images to the attention of the class token, head by head.
 
     Attention-masked residuals, section 3. Of the block itself only one row of the
     attention is computed: no keys, no values, no MLP, and nothing behind it.
@@ -147,8 +146,8 @@ def attention_map_model(
     Args:
         model: Model of `vit`; its layers are shared.
         aggregate, normalize, factor, interpolation: See `AttentionMap`. By default the
-            attention of each head as it is, a cell a patch.
-        block: As for `attention_of`.
+            attention of each head as it is, one cell per patch.
+        block: See `attention_of`.
         name: Name of the new model.
 
     Returns:
@@ -186,11 +185,11 @@ def attention_map(
     Args:
         model: Model of `vit`.
         images: Normalised images `(images, height, width, channels)`.
-        aggregate: As for `attention_map_model`.
-        normalize: As for `attention_map_model`; `True` is `"minmax"`.
+        aggregate: See `attention_map_model`.
+        normalize: See `attention_map_model`; `True` is `"minmax"`.
         batch_size: Number of images that are computed together.
-        **options: Other arguments of `attention_map_model`. Who needs maps more than
-            once makes that model and keeps it.
+        **options: Other arguments of `attention_map_model`. To compute maps repeatedly,
+            build that model once and reuse it.
 
     Returns:
         NumPy array `(images, rows, columns, channels)`, float32.
@@ -218,8 +217,7 @@ def _sizes(size):
                 return tuple(size)
     elif size in VIT_SIZES:
         return VIT_SIZES[size]
-    nearest = difflib.get_close_matches(str(size), VIT_SIZES, 1)
-    hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(size, VIT_SIZES)
     raise ValueError(
         f"Expected `size` to be one of {tuple(VIT_SIZES)}, or three positive integers "
         f"(width, blocks, num_heads). Received: size={size!r}{hint}"

@@ -1,10 +1,9 @@
 """Fine-grained recognition: a backbone, a warp of its last map, a pooling."""
 
-import difflib
-
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.layers.attention_sampler import AttentionSampler
 from keras_attn.layers.deformable_conv2d import DeformableConv2D
 from keras_attn.layers.saliency_sampler import SaliencySampler
@@ -14,7 +13,7 @@ from keras_attn.models import building
 from keras_attn.models.descriptors import pool
 from keras_attn.models.feature_backbones import feature_backbone
 
-# What warps the last map: layers that return `features` and `fields`.
+# Layers that warp the last map and return `features` and `fields`.
 WARPS = {
     "spatial_transformer": SpatialTransformer,
     "saliency_sampler": SaliencySampler,
@@ -53,7 +52,7 @@ def warped_classifier(
         num_classes: Number of classes.
         input_shape: `(height, width, 3)`; known sizes.
         input_tensor: Tensor of normalised images to build on instead of a new input.
-        weights: Of the backbone, as in `feature_backbone`.
+        weights: Weights of the backbone, see `feature_backbone`.
         options: Dict of further arguments of the deformation's layer.
         reduced_channels: Width of the map that a second-order pooling takes.
         weight_decay: Coefficient of the L2 penalty on kernels.
@@ -64,9 +63,9 @@ def warped_classifier(
     Returns:
         Functional model with the outputs `logits` `(batch, num_classes)`; `embedding`,
         the pooled map with unit length, for retrieval; `fields` `(batch, rows, columns,
-        groups, 2)` where the deformation has them; and perhaps `warped`. All are
-        float32 but `warped`. The layer `features` gives the map before the warp,
-        `warped` that after it.
+        groups, 2)` where the deformation has them; and, with `warped_output`, `warped`.
+        All are float32 but `warped`. The layer `features` gives the map before the
+        warp, `warped` that after it.
 
     Raises:
         ValueError: For an unknown name, or arguments that the layers refuse.
@@ -82,11 +81,7 @@ def warped_classifier(
     >>> model.output["fields"].shape
     (None, 12, 12, 8, 2)
     """
-    if deformation not in DEFORMATIONS:
-        raise ValueError(
-            f"Expected `deformation` to be one of {DEFORMATIONS}. "
-            f"Received: deformation={deformation!r}{_hint(deformation, DEFORMATIONS)}"
-        )
+    one_of("deformation", deformation, DEFORMATIONS)
     options = {**(options or {})}
     inputs = building.image_input(input_shape, input_tensor)
     deformable = deformation == DEFORMABLE_CONVOLUTION
@@ -115,9 +110,7 @@ def warped_classifier(
     )
     logits = layers.Dense(
         num_classes,
-        kernel_regularizer=keras.regularizers.L2(weight_decay)
-        if weight_decay
-        else None,
+        kernel_regularizer=building.l2(weight_decay),
         dtype="float32",
         name="logits",
     )(pooled)
@@ -126,12 +119,7 @@ def warped_classifier(
 
 
 def _warp(deformation, options, weight_decay):
-    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
+    regularizer = building.l2(weight_decay)
     if deformation == "volumetric_transformer" and regularizer:
         options = {"kernel_regularizer": regularizer, **options}
     return WARPS[deformation](name="deformation", **options)
-
-
-def _hint(name, known):
-    nearest = difflib.get_close_matches(str(name), known, 1)
-    return f". Did you mean {nearest[0]!r}?" if nearest else ""

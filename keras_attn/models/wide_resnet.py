@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.models import building
 
 
@@ -23,7 +24,7 @@ def wrn16(
     dense. The row's block stands before stage 4. Arguments and outputs as in
     `keras_attn.models.cifar_resnet`.
     """
-    building.check_row(row)
+    one_of("row", row, building.ROWS)
     inputs = building.image_input(input_shape, input_tensor)
     reduce_first = building.needs_extra_reduction(inputs, extra_reduction)
     x = building.convolution(inputs, 16, 3, "stem", use_bias=True, decay=weight_decay)

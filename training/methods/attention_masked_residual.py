@@ -1,13 +1,13 @@
 """Attention-masked residuals: two-branch ResNets that get an image and its map."""
 
 import dataclasses
-import difflib
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_attn.models.masked_resnet import masked_resnet
+from keras_attn._checks import one_of
+from keras_attn.models.catalogue import list_models, network
 from keras_attn.preprocessing import ImagePreprocessing, spec_of
 from keras_attn.training.methods.feeds.attention_maps import (
     MAP_MODEL,
@@ -19,16 +19,9 @@ from keras_attn.training.methods.feeds.attention_maps import (
 )
 from keras_attn.training.runs.map_model import load_map_model
 
-# Depth and kind of block.
-BACKBONES = {
-    **{f"resnet{depth}": (depth, "basic") for depth in (8, 14, 20, 32, 44, 56, 110)},
-    "bottleneck14": (14, "bottleneck"),
-    "bottleneck26": (26, "bottleneck"),
-    "resnet50": (50, "bottleneck"),
-    "resnet101": (101, "bottleneck"),
-    "resnet152": (152, "bottleneck"),
-}
-
+# Recipes leave out this start of the names in the table of networks.
+PREFIX = "masked_"
+BACKBONES = tuple(name.removeprefix(PREFIX) for name in list_models(role="masked"))
 CONTROL_INPUTS = ("images", "map_images")
 
 
@@ -56,20 +49,12 @@ def _with_map(recipe, spec, images, map_model):
 
 def _network(recipe, spec, images, attention_map=None):
     """The recipe's network on raw pixels, with a map or an input for it."""
-    if recipe.backbone not in BACKBONES:
-        nearest = difflib.get_close_matches(recipe.backbone, BACKBONES, 1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(
-            f"Expected the backbone of recipe {recipe.name!r} to be one of "
-            f"{tuple(BACKBONES)}. Received: backbone={recipe.backbone!r}.{hint}"
-        )
-    depth, block = BACKBONES[recipe.backbone]
+    one_of("backbone", recipe.backbone, BACKBONES)
+    build = network(PREFIX + recipe.backbone, "masked").builder
     plain = recipe.mask_target == "none"
-    return masked_resnet(
-        depth,
+    return build(
         num_classes=len(spec.class_names),
         stem=recipe.stem,
-        block=block,
         strength=None if plain else recipe.mask_strength,
         target="shortcut" if plain else recipe.mask_target,
         control=recipe.mask_control,

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from keras_attn.graph.costs import trainable_params
-from keras_attn.models import downstream
+from keras_attn.models.catalogue import NETWORKS
 from keras_attn.models.downstream import (
     DOWNSTREAM_NETWORKS,
     build_downstream,
@@ -61,9 +61,9 @@ def small_application(include_top, weights, input_tensor=None, name=None):
 
 @pytest.fixture
 def small_applications(monkeypatch):
-    for name, application in downstream.APPLICATIONS.items():
-        small = dataclasses.replace(application, builder=small_application)
-        monkeypatch.setitem(downstream.APPLICATIONS, name, small)
+    for name in ("resnet50", "densenet169"):
+        small = dataclasses.replace(NETWORKS[name], builder=small_application)
+        monkeypatch.setitem(NETWORKS, name, small)
 
 
 def check_published_weights(name, module, reference, model, raw):

@@ -81,7 +81,7 @@ def test_another_convolution_takes_the_place_of_the_last_one():
 def test_refuses_what_it_does_not_know(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
         model_of("resnet5")
-    with pytest.raises(ValueError, match="no published ones"):
+    with pytest.raises(ValueError, match="have published weights"):
         model_of("small_resnet", weights="imagenet")
     with pytest.raises(FileNotFoundError, match="not there"):
         model_of("resnet50", weights=tmp_path / "missing.h5")

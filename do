@@ -86,7 +86,7 @@ lint)
   ;;
 docs)
   environment installed-docs '.[docs]'
-  NO_MKDOCS_2_WARNING=1 PYTHONPATH=. "$BIN/python" -m mkdocs build --strict
+  NO_MKDOCS_2_WARNING=1 "$BIN/python" -m mkdocs build --strict
   echo "site/index.html; or: $BIN/mkdocs serve"
   ;;
 benchmark)

@@ -10,8 +10,12 @@ import functools
 import pathlib
 import posixpath
 import re
+import sys
+import tempfile
+import unittest.mock
 
 import latex2mathml.converter
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -51,6 +55,12 @@ PROGRAM = (
     "experiments.reproduce",
     "serving.export",
 )
+# Public names that `keras_attn.ops` finds at their first use, not by an import.
+LATE = {
+    "keras_attn.ops.ReceptiveField": "receptive_field.ReceptiveField",
+    "keras_attn.ops.WindowStep": "window_steps.WindowStep",
+    "keras_attn.ops.receptive_field": "receptive_field.receptive_field",
+}
 FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 CODE = re.compile(r"(?<![\[`\w])`([\w.]+)`(?!\]|`)")
@@ -58,10 +68,26 @@ MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?![\s$])([^$\n]*[^$\s\\])\$(?![
 TOKEN = "mathematics{}token"
 
 
+# Before mkdocstrings, which takes its search path from here.
+@event_priority(100)
 def on_config(config):
-    # Of the page being rendered: its formulas, put in when Markdown is done.
+    # Page -> its formulas, put in when Markdown is done.
     config.extra["formulas"] = {}
+    handlers = config.plugins["mkdocstrings"].config.handlers
+    handlers["python"]["paths"] = [installed().name]
     return config
+
+
+@functools.cache
+def installed():
+    """A folder with the package as it is installed; two rooms lie elsewhere here."""
+    folder = tempfile.TemporaryDirectory()
+    package = pathlib.Path(folder.name, "keras_attn")
+    package.mkdir()
+    rooms = (ROOT / "pipelines", ROOT / "training", *(ROOT / "keras_attn").iterdir())
+    for room in rooms:
+        (package / room.name).symlink_to(room)
+    return folder
 
 
 def on_files(files, config):
@@ -149,7 +175,6 @@ def reference():
             f"::: keras_attn.{package}.{module}\n    options:\n"
             "      show_root_full_path: true\n"
             for module in modules
-            if _file_of(package, module).is_file()
         ]
         pages[package] = "\n\n".join([f"# {package}", *items, ""])
     return pages
@@ -163,7 +188,9 @@ def _entry(module, name):
 
 
 def _path(module, name):
-    """Where a public name is found: a file of the same name hides it."""
+    """The path of a public name: a file of the same name hides it."""
+    if f"{module}.{name}" in LATE:
+        return f"keras_attn.graph.{LATE[f'{module}.{name}']}"
     hidden = _file_of(module.replace(".", "/"), name).is_file()
     return f"{module}.{name}.{name}" if hidden else f"{module}.{name}"
 
@@ -185,7 +212,9 @@ def _file_of(package, module):
 
 def commands():
     """The help of every command."""
-    from keras_attn.training.cli import parser
+    # In the process of a command, importing the package does not import Keras.
+    with unittest.mock.patch.object(sys, "argv", ["keras-attn"]):
+        from keras_attn.training.cli import parser
 
     lines = ["# Commands", "", "What `keras-attn COMMAND --help` prints.", ""]
     for name, each in _subparsers(parser(), "keras-attn"):

@@ -15,6 +15,7 @@ from keras_attn.pipelines.images.contact_sheet import (
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.load import CorruptImageError, load_source
 from keras_attn.pipelines.sources.splits import split_indices
+from keras_attn.training.recipes.assignments import split_assignment
 
 
 def describe(
@@ -123,12 +124,10 @@ def generated_options(name, assignments):
     parameters = inspect.signature(generated_source).parameters
     options = {}
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or key not in parameters:
-            raise ValueError(
-                f"Expected key=value with a key of {', '.join(parameters)}. "
-                f"Received: {assignment!r}"
-            )
+        expected = f"key=value with a key of {', '.join(parameters)}"
+        key, text = split_assignment(assignment, expected)
+        if key not in parameters:
+            raise ValueError(f"Expected {expected}. Received: {assignment!r}")
         kind = type(parameters[key].default)
         try:
             options[key] = kind(text)

@@ -19,6 +19,7 @@ from keras_attn.training import methods
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.fit.callbacks import NotFiniteError
 from keras_attn.training.fit.train import train
+from keras_attn.training.recipes.assignments import split_assignment
 from keras_attn.training.recipes.schema import Recipe, apply_overrides
 from keras_attn.training.runs.state import load_progress
 
@@ -81,14 +82,12 @@ def parse_space(recipe, texts):
     """
     fields = {}
     for text in texts:
-        name, _, values = text.partition("=")
+        expected = "NAME=LOW:HIGH or NAME=A,B,C to search a field of the recipe"
+        name, values = split_assignment(text, expected)
         ends = values.split(":")
         parts = ends if len(ends) == 2 else values.split(",")
-        if not values or "" in parts or len(ends) > 2:
-            raise ValueError(
-                "Expected NAME=LOW:HIGH or NAME=A,B,C to search a field of the recipe. "
-                f"Received: {text!r}"
-            )
+        if "" in parts or len(ends) > 2:
+            raise ValueError(f"Expected {expected}. Received: {text!r}")
         if name in FIXED or name in fields:
             raise ValueError(
                 f"Expected fields of the training, each once. Received: {text!r}"

@@ -7,6 +7,8 @@ import json
 import math
 import typing
 
+from keras_attn.training.recipes.assignments import split_assignment
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -260,11 +262,7 @@ def apply_overrides(recipe, assignments):
     types.pop("name")
     changes = {}
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(
-                f"Expected --set key=value. Received: --set {assignment!r}"
-            )
+        key, text = split_assignment(assignment)
         if key not in types:
             nearest = difflib.get_close_matches(key, types, 1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

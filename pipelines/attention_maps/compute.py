@@ -1,22 +1,15 @@
 """A model's maps of all images of a data set, computed once."""
 
-import json
-
 import numpy as np
 import tensorflow as tf
 
-from keras_attn.pipelines.attention_maps.cache import (
-    STORAGES,
-    MapMaker,
-    opened_or_created,
-)
-from keras_attn.pipelines.attention_maps.digests import (
-    digest_of_keys,
-    image_keys,
-    model_digest,
-)
+from keras_attn._checks import one_of
+from keras_attn.pipelines.attention_maps.cache import STORAGES, MapCache
+from keras_attn.pipelines.attention_maps.digests import image_keys, model_digest
 from keras_attn.pipelines.batches.build import evaluation_batches
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import clear_errors
+from keras_attn.version import __version__
 
 # Maps may leave [0, 1] by rounding.
 SLACK = 1e-3
@@ -33,7 +26,7 @@ def compute_maps(
     notes=None,
     progress=None,
 ):
-    """The maps of all images, kept in a folder; goes on where it was interrupted.
+    """The maps of all images, kept in a folder; an interrupted call resumes.
 
     Args:
         map_model: Keras model from raw images, values 0..255, to maps `(batch, rows,
@@ -57,40 +50,36 @@ def compute_maps(
             is damaged; the model gives no such maps; or they cannot be stored.
         CorruptImageError: If a streamed image cannot be decoded.
     """
-    if storage not in STORAGES:
-        raise ValueError(
-            f"Expected `storage` to be one of {STORAGES}. Received: storage={storage!r}"
-        )
+    one_of("storage", storage, STORAGES)
     if not len(images):
         raise ValueError("Expected at least one image. Received: none")
     size = tuple(image_size or images.shape[1:3])
     keys = image_keys(images)
-    maker = MapMaker(
-        model=model_digest(map_model),
-        images=digest_of_keys(keys),
-        examples=len(images),
-        map_shape=map_shape(map_model, size),
-        image_size=tuple(map(int, size)),
-        storage=storage,
-        settings=json.loads(json.dumps(settings or {})),
-    )
-    cache = opened_or_created(path, maker, notes)
-    done = 0
-    for start, stop, file in cache.parts():
-        if file.exists():
-            # A damaged file is to be known now, not when a training wants it.
-            cache.read_part(start, stop, file)
-            done += stop - start
+    maker = {
+        "model": model_digest(map_model),
+        "images": digest_of(keys),
+        "examples": len(images),
+        "map_shape": map_shape(map_model, size),
+        "image_size": tuple(map(int, size)),
+        "storage": storage,
+        "settings": settings or {},
+        "version": __version__,
+    }
+    cache = MapCache.open_or_create(path, maker, notes)
+    # A damaged file is an error now, not when a training reads it.
+    cache.check_shards()
+    missing = cache.missing()
+    done = len(images) - sum(shard.stop - shard.start for shard in missing)
     if done and progress is not None:
         progress(done, len(images))
-    for start, stop, file in cache.missing():
-        found = []
-        for maps in _maps_in_batches(map_model, images[start:stop], size, batch_size):
+    for shard in missing:
+        found, part = [], slice(shard.start, shard.stop)
+        for maps in _maps_in_batches(map_model, images[part], size, batch_size):
             found.append(_stored(maps, storage))
             done += len(maps)
             if progress is not None:
                 progress(done, len(images))
-        cache.write_part(file, np.concatenate(found), keys[start:stop])
+        cache.write_shard(shard, {"maps": np.concatenate(found), "keys": keys[part]})
     return cache
 
 

@@ -6,29 +6,41 @@ network learns from what is there. The boxes are computed once and kept on disk;
 pixels are cut out of the images when a batch needs them.
 """
 
-import hashlib
 import json
-import os
 import pathlib
-import zipfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_attn.pipelines.batches.build import evaluation_batches, finish
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages, clear_errors
+from keras_attn.pipelines.store import Store
 from keras_attn.version import __version__
 
-# Images whose boxes are in one file; an interrupted computation loses fewer.
-SHARD = 2048
-FIELDS = {
-    "boxes": ("int32", 3),
-    "scores": ("float32", 2),
-    "valid": ("bool", 2),
-    "branch": ("int32", 1),
-    "label": ("int32", 1),
-}
+
+class PatchCache(Store):
+    """A folder of boxes; its name is a digest of everything that decides them."""
+
+    CONTENT, FORMAT = "localised boxes", "keras-attn patches"
+    DESCRIPTION, MAKER, SHARD = "patches.json", "the next training", 2048
+
+    def layout(self, count):
+        return {
+            "boxes": ("int32", (count, None, 4)),
+            "scores": ("float32", (count, None)),
+            "valid": ("bool", (count, None)),
+            "branch": ("int32", (count,)),
+            "label": ("int32", (count,)),
+        }
+
+    def read_if_whole(self, shard):
+        """The arrays of a shard, or `None` if its file is missing or damaged."""
+        try:
+            return self.read_shard(shard)
+        except ValueError:
+            return None
 
 
 def localized_boxes(
@@ -66,24 +78,31 @@ def localized_boxes(
             "Expected images and as many labels. "
             f"Received: {len(images)} images, {len(labels)} labels"
         )
-    folder = pathlib.Path(cache) / cache_key(localizer, select, images, labels)
+    key = cache_key(localizer, select, images, labels)
+    store = PatchCache(
+        pathlib.Path(cache) / key, {"digest": key, "examples": len(labels)}
+    )
+    if not (store.path / store.DESCRIPTION).exists():
+        # Earlier versions wrote none; the folder's name is enough to read theirs.
+        store.write_description()
     model = keras.Model(localizer.input, select(localizer.output))
-    shards = []
-    for start in range(0, len(labels), SHARD):
-        stop = min(start + SHARD, len(labels))
-        path = folder / f"{start:08}-{stop:08}.npz"
-        shard = _read_shard(path, stop - start)
-        if shard is None:
-            chosen = slice(start, stop)
+    parts = []
+    for shard in store.shards():
+        arrays = store.read_if_whole(shard)
+        if arrays is None:
+            chosen = slice(shard.start, shard.stop)
             batches = evaluation_batches(images[chosen], labels[chosen], batch_size)
             with clear_errors():
                 found = model.predict(batches, verbose=0)
-            shard = {name: np.asarray(found[name], FIELDS[name][0]) for name in FIELDS}
-            _write_shard(path, shard)
+            arrays = {
+                name: np.asarray(found[name], dtype)
+                for name, (dtype, _) in store.layout(0).items()
+            }
+            store.write_shard(shard, arrays)
             if progress is not None:
-                progress(stop, len(labels))
-        shards.append(shard)
-    return {name: np.concatenate([shard[name] for shard in shards]) for name in FIELDS}
+                progress(shard.stop, len(labels))
+        parts.append(arrays)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def cache_key(localizer, select, images, labels):
@@ -97,52 +116,10 @@ def cache_key(localizer, select, images, labels):
         type(select).__name__,
         json.dumps(settings, sort_keys=True, default=str),
     ]
-    digest = hashlib.sha256("\n".join(described).encode())
-    for weight in (*localizer.weights, *select.weights):
-        _update(digest, keras.ops.convert_to_numpy(weight))
-    _update(digest, np.asarray(labels))
-    if isinstance(images, StreamedImages):
-        digest.update(images.digest(content=True).encode())
-    else:
-        _update(digest, images)
-    return digest.hexdigest()[:32]
-
-
-def _update(digest, array):
-    digest.update(f"{array.shape} {array.dtype}".encode())
-    digest.update(np.ascontiguousarray(array))
-
-
-def _read_shard(path, examples):
-    """The arrays of a file, or `None` if it is missing, damaged or not of ours."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            shard = {name: file[name] for name in FIELDS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    fits = all(
-        shard[name].dtype == dtype
-        and shard[name].ndim == ndim
-        and len(shard[name]) == examples
-        for name, (dtype, ndim) in FIELDS.items()
-    )
-    return shard if fits else None
-
-
-def _write_shard(path, shard):
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez(file, **shard)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(
-            f"Expected to write localised boxes to {path.parent}. "
-            f"Received: {error.strerror or error}"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    weights = map(keras.ops.convert_to_numpy, (*localizer.weights, *select.weights))
+    streamed = isinstance(images, StreamedImages)
+    content = images.digest(content=True) if streamed else images
+    return digest_of("\n".join(described), *weights, labels, content)[:32]
 
 
 def patch_steps_per_epoch(boxes, batch_size, patches_per_image=4):

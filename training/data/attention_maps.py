@@ -95,11 +95,11 @@ def masks(
     summary = {
         "folder": str(cache.path),
         "images": len(cache),
-        "map_shape": list(cache.maker.map_shape),
+        "map_shape": cache.maker["map_shape"],
         "storage": storage,
         "size": list(size),
         "network_size": list(network_size),
-        "bytes": sum(file.stat().st_size for *_, file in cache.parts()),
+        "bytes": sum(file.stat().st_size for *_, file in cache.shards()),
         "picture": str(picture),
     }
     return summary, [f"{file}: {reason}" for file, reason in source.skipped]

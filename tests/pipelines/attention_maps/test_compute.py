@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_attn.pipelines.attention_maps import cache, digests
 from keras_attn.pipelines.attention_maps import compute as computing
+from keras_attn.pipelines.attention_maps import digests
 from keras_attn.pipelines.attention_maps.cache import MapCache
 from keras_attn.pipelines.attention_maps.compute import as_floats, compute_maps
 from keras_attn.pipelines.images.streaming import StreamedImages
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", 4)
+    monkeypatch.setattr(MapCache, "SHARD", 4)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_another_model_setting_or_image_is_an_error_that_names_it(
         (
             (large, images),
             {"settings": heads, "image_size": (12, 18)},
-            r"image_size=\(6, 9\) there, \(12, 18\) now",
+            r"image_size=\[6, 9\] there, \[12, 18\] now",
         ),
     ]
     for arguments, options, message in cases:
@@ -131,10 +131,7 @@ def test_another_model_setting_or_image_is_an_error_that_names_it(
         assert "\n" not in str(caught.value)
 
     with monkeypatch.context() as patch:
-        maker = cache.MapMaker
-        patch.setattr(
-            computing, "MapMaker", lambda **fields: maker(**fields, version="9.9")
-        )
+        patch.setattr(computing, "__version__", "9.9")
         with pytest.raises(ValueError, match="version=.* there, 9.9 now"):
             compute_maps(model, images, tmp_path / "cache", settings=heads)
     after = {file.name: file.read_bytes() for file in wanted.path.iterdir()}
@@ -186,7 +183,9 @@ def test_a_kill_while_writing_leaves_no_half_file(model, tmp_path, calls, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(ValueError, match="Expected to write maps .*No space left"):
+    with pytest.raises(
+        ValueError, match="Expected to write cached maps .*No space left"
+    ):
         compute_maps(model, images, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["maps.json"]
     # What a killed process leaves has a name that is never read.
@@ -199,7 +198,7 @@ def test_a_kill_while_writing_leaves_no_half_file(model, tmp_path, calls, monkey
 def test_damaged_files_are_one_error(model, tmp_path, calls):
     images = pictures()
     cache = compute_maps(model, images, tmp_path / "cache")
-    file = cache.parts()[1][-1]
+    file = cache.shards()[1].path
     data = file.read_bytes()
     with np.load(file) as stored:
         arrays = dict(stored)
@@ -247,15 +246,43 @@ def test_damaged_descriptions_and_other_folders(model, tmp_path):
     for wrong in (
         "{",
         "[]",
-        {**good, "version": 2},
+        {**good, "format": "other"},
         {**good, "shard": 0},
         {**good, "maker": {**good["maker"], "storage": "object"}},
+        {**good, "maker": {**good["maker"], "examples": "11"}},
         {**good, "maker": {}},
     ):
         text = wrong if isinstance(wrong, str) else json.dumps(wrong)
         (cache.path / "maps.json").write_text(text)
-        with pytest.raises(ValueError, match="maps.json is damaged or not of this pro"):
+        with pytest.raises(
+            ValueError, match="maps.json, which is damaged or not of this pro"
+        ):
             compute_maps(model, images, cache.path)
+
+
+def test_maps_of_an_earlier_version_are_refused_in_one_line(tmp_path, model):
+    """As commit a8c9ace wrote them."""
+    maker = {
+        "model": "225dc5552cbaf4b7cb859db46f2049674558e73b6bdafc4790a9ee746b94b83b",
+        "images": "bfd805440667bae613bec651229f0de97055b1f846c72c78389ed8b02709d5f7",
+        "examples": EXAMPLES,
+        "map_shape": [2, 3, 1],
+        "image_size": [HEIGHT, WIDTH],
+        "storage": "uint8",
+        "settings": {},
+        "version": "0.1.0",
+    }
+    described = {"format": "keras-attn maps", "version": 1, "maker": maker}
+    (tmp_path / "maps.json").write_text(
+        json.dumps({**described, "shard": 512, "notes": {}})
+    )
+    maps, keys = np.zeros((EXAMPLES, 2, 3, 1), "uint8"), np.zeros((EXAMPLES, 16))
+    np.savez(tmp_path / "00000000-00000011.npz", maps=maps, keys=keys.astype("uint8"))
+    for use in (MapCache.open, lambda path: compute_maps(model, pictures(), path)):
+        with pytest.raises(
+            ValueError, match="of version 1; .*`keras-attn masks` makes"
+        ):
+            use(tmp_path)
 
 
 def test_streamed_images(tmp_path, model, calls):
@@ -276,7 +303,7 @@ def test_streamed_images(tmp_path, model, calls):
 def test_images_are_resized_for_the_model(tmp_path):
     flat = np.full((2, 4, 5, 3), 51, "uint8")
     cache = compute_maps(grey_model(8, 10), flat, tmp_path, image_size=(8, 10))
-    assert cache.maker.map_shape == (8, 10, 1)
+    assert cache.maker["map_shape"] == [8, 10, 1]
     np.testing.assert_array_equal(cache.maps_of(flat), np.full((2, 8, 10, 1), 51))
 
 

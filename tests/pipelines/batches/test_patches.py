@@ -1,5 +1,7 @@
 """Localised patches: no cache is reused by mistake, the pixels are the boxes'."""
 
+import hashlib
+import json
 import warnings
 
 import keras
@@ -18,6 +20,7 @@ from keras_attn.pipelines.batches.patches import (
 from keras_attn.pipelines.images.streaming import StreamedImages
 from keras_attn.pipelines.sources import load_source
 from keras_attn.preprocessing import ImageSpec
+from keras_attn.version import __version__
 
 HEIGHT, WIDTH, EXAMPLES = 23, 19, 13
 SIZES = (5, 9)
@@ -185,7 +188,7 @@ def test_an_interrupted_computation_goes_on(
 ):
     images, labels = pictures()
     wanted = localized_boxes(localizer, Select(), images, labels, tmp_path / "a")
-    monkeypatch.setattr(patches, "SHARD", 4)
+    monkeypatch.setattr(patches.PatchCache, "SHARD", 4)
 
     def interrupt(done, total):
         if done == 8:
@@ -195,12 +198,43 @@ def test_an_interrupted_computation_goes_on(
     with pytest.raises(KeyboardInterrupt):
         localized_boxes(*arguments, progress=interrupt)
     (folder,) = (tmp_path / "b").iterdir()
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.glob("*.npz"))) == 2
     del predictions[:]
     found = localized_boxes(*arguments)
     assert len(predictions) == 2
-    for name in patches.FIELDS:
+    for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
+
+
+def test_the_key_is_that_of_earlier_versions(localizer):
+    """So that boxes which they computed are found; as commit a8c9ace computed it."""
+    images, labels = pictures()
+    config = Select().get_config()
+    del config["name"]
+    settings = json.dumps(config, sort_keys=True, default=str)
+    digest = hashlib.sha256(
+        "\n".join(
+            [
+                *(__version__, keras.__version__, keras.backend.backend()),
+                *(localizer.to_json(), "Select", settings),
+            ]
+        ).encode()
+    )
+    for array in (*map(np.asarray, localizer.weights), labels, images):
+        digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+    key = patches.cache_key(localizer, Select(), images, labels)
+    assert key == digest.hexdigest()[:32]
+
+
+def test_boxes_of_an_earlier_version_are_read(localizer, tmp_path, predictions):
+    images, labels = pictures()
+    arguments = (localizer, Select(), images, labels, tmp_path)
+    wanted = localized_boxes(*arguments)
+    # Commit a8c9ace wrote the same files without a description.
+    next(tmp_path.glob("*/patches.json")).unlink()
+    del predictions[:]
+    assert_equal(localized_boxes(*arguments), wanted)
+    assert not predictions and list(tmp_path.glob("*/patches.json"))
 
 
 def test_half_written_and_damaged_files_are_not_used(
@@ -209,7 +243,7 @@ def test_half_written_and_damaged_files_are_not_used(
     images, labels = pictures()
     arguments = (localizer, Select(), images, labels, tmp_path)
     wanted = localized_boxes(*arguments)
-    (path,) = tmp_path.glob("*/*")
+    (path,) = tmp_path.glob("*/*.npz")
     data = path.read_bytes()
     with np.load(path) as file:
         arrays = dict(file)
@@ -241,7 +275,7 @@ def test_half_written_and_damaged_files_are_not_used(
     monkeypatch.setattr(np, "savez", killed)
     with pytest.raises(ValueError, match="Expected to write .*No space left"):
         localized_boxes(*arguments)
-    assert not list(tmp_path.glob("*/*"))
+    assert [file.name for file in tmp_path.glob("*/*")] == ["patches.json"]
 
 
 def test_streamed_images_have_the_same_boxes(localizer, tmp_path, predictions):
@@ -254,7 +288,7 @@ def test_streamed_images_have_the_same_boxes(localizer, tmp_path, predictions):
     streamed = StreamedImages(source, ImageSpec(HEIGHT, WIDTH))
     wanted = localized_boxes(localizer, Select(), images, labels, tmp_path / "a")
     found = localized_boxes(localizer, Select(), streamed, labels, tmp_path / "b")
-    for name in patches.FIELDS:
+    for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
     key = patches.cache_key(localizer, Select(), streamed, labels)
     assert key == next((tmp_path / "b").iterdir()).name

@@ -11,13 +11,9 @@ from keras_attn.pipelines.attention_maps.batches import (
 )
 from keras_attn.pipelines.attention_maps.cache import MapCache
 from keras_attn.pipelines.attention_maps.compute import compute_maps
-from keras_attn.pipelines.attention_maps.digests import (
-    digest_of_keys,
-    image_keys,
-    model_digest,
-)
+from keras_attn.pipelines.attention_maps.digests import image_keys, model_digest
 from keras_attn.pipelines.batches import build
-from keras_attn.pipelines.files import copy_file
+from keras_attn.pipelines.files import copy_file, digest_of
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH, ImageFeed
 from keras_attn.training.methods.feeds.known_objects import (
     MODES,
@@ -130,7 +126,7 @@ class MapFeed(ImageFeed):
         model = model_digest(self.map_model)
         if self.recipe.map_cache:
             cache = MapCache.open(self.recipe.map_cache)
-            made = (cache.maker.model, tuple(cache.maker.image_size))
+            made = (cache.maker["model"], tuple(cache.maker["image_size"]))
             if made != (model, self.size):
                 raise ValueError(
                     f"Expected the cached maps in {cache.path} to be made by "
@@ -142,7 +138,7 @@ class MapFeed(ImageFeed):
         folder = model_file(self.recipe.map_model).parent
         if folder.name == "checkpoints":
             folder = folder.parent
-        digests = (model, digest_of_keys(image_keys(images)))
+        digests = (model, digest_of(image_keys(images)))
         label = "_".join(digest[:12] for digest in digests)
         path = folder / "maps" / f"{label}_{self.size[0]}"
         path.parent.mkdir(exist_ok=True)

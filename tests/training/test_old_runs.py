@@ -4,6 +4,7 @@ import importlib
 import json
 import pathlib
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -52,7 +53,8 @@ def narrow(monkeypatch, folder):
     monkeypatch.setattr(class_embedding, "build_model", networks.class_embedding)
     monkeypatch.setattr(anchornet, "anchornet", networks.anchornet)
     monkeypatch.setattr(anchornet, "build_downstream", networks.downstream)
-    monkeypatch.setattr(masked, "masked_resnet", networks.masked_resnet)
+    narrowed = types.SimpleNamespace(builder=networks.masked_resnet)
+    monkeypatch.setattr(masked, "network", lambda name, role: narrowed)
     monkeypatch.setattr(warped, "feature_backbone", networks.feature_backbone)
     monkeypatch.setattr(warped, "WARPS", {**warped.WARPS, **warp})
     monkeypatch.setitem(VIT_SIZES, "tiny", networks.VIT_SIZE)

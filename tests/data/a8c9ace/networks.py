@@ -81,7 +81,15 @@ def volumetric_transformer(
     )
 
 
-def masked_resnet(depth, num_classes, input_tensor, map_tensor=None, **options):
+def masked_resnet(
+    depth=8,
+    num_classes=10,
+    input_tensor=None,
+    map_tensor=None,
+    strength=1.0,
+    target="shortcut",
+    **_,
+):
     """In place of `masked_resnet`: one block of each branch."""
     if map_tensor is None:
         map_tensor = keras.Input((*input_tensor.shape[1:3], 1), name="attention_map")
@@ -90,7 +98,7 @@ def masked_resnet(depth, num_classes, input_tensor, map_tensor=None, **options):
     x = layers.Conv2D(6, 4, 4, name="stem")(input_tensor)
     mask = layers.Conv2D(6, 4, 4, activation="sigmoid", name="mask_1")(mask)
     branch = layers.Conv2D(6, 3, padding="same", name="branch")(x)
-    residual = AttentionMaskedResidual(options["strength"], options["target"])
+    residual = AttentionMaskedResidual(strength, target)
     x = residual([branch, x, mask])
     logits = layers.Dense(num_classes, name="logits")(
         layers.GlobalAveragePooling2D(name="pool")(x)

@@ -265,6 +265,13 @@ def test_public_names_exist(module):
         assert hasattr(imported, name), f"{module}.{name}"
 
 
+def test_no_public_operation_hides_a_module():
+    """`keras_attn.ops.warp` is a function, so no module of `ops` has that name."""
+    operations = importlib.import_module("keras_attn.ops")
+    modules = {path.stem for path in (ROOT / "keras_attn" / "ops").glob("*.py")}
+    assert len(modules) > 10 and not modules & set(operations.__all__)
+
+
 def layer_files():
     paths = (ROOT / "keras_attn" / "layers").glob("*.py")
     return sorted(path for path in paths if not path.name.startswith("_"))

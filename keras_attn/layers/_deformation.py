@@ -1,6 +1,6 @@
 import keras
 
-from keras_attn.ops.warp import warp
+from keras_attn.ops.sampling import warp
 
 
 class Deformation(keras.layers.Layer):

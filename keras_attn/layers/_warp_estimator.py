@@ -7,6 +7,8 @@ map of its own with several features.
 import keras
 from keras import ops
 
+from keras_attn.ops.resize import resize_bilinear
+
 
 class ChannelMixing(keras.layers.Layer):
     """Squeeze or expansion: new channels as weighted sums of the old ones.
@@ -168,7 +170,7 @@ class WarpEstimator(keras.layers.Layer):
                     fold_channels(maps), (2, 2), (2, 2), "same", "channels_last"
                 )
             else:
-                pooled = upsample(fold_channels(maps), sizes.pop())
+                pooled = resize_bilinear(fold_channels(maps), sizes.pop())
             maps = unfold_channels(pooled, channels)
         # All cells in one row: XLA on CPUs takes ten times as long for the gradient
         # of a kernel that is applied along several axes.
@@ -198,32 +200,6 @@ class WarpEstimator(keras.layers.Layer):
         batch, channels, height, width, _ = input_shape
         folded = None if batch is None else batch * channels
         return (folded, height, width, self.outputs)
-
-
-def upsample(maps, size):
-    """Bilinear resize that keeps the map's outer edges, not its corner cells' centres.
-
-    As products with matrices, so that sizes may be unknown; `ops.image.resize` takes
-    integers only.
-
-    Args:
-        maps: `(batch, height, width, features)`.
-        size: `(rows, columns)`, not smaller than the maps.
-    """
-    _, height, width, features = ops.shape(maps)
-    rows = ops.cast(_interpolation(height, size[0]), maps.dtype)
-    columns = ops.cast(_interpolation(width, size[1]), maps.dtype)
-    maps = ops.matmul(rows, ops.reshape(maps, (-1, height, width * features)))
-    return ops.matmul(columns, ops.reshape(maps, (-1, size[0], width, features)))
-
-
-def _interpolation(inputs, outputs):
-    """Matrix `(outputs, inputs)` of one axis; every row sums to 1."""
-    scale = ops.cast(inputs, "float32") / ops.cast(outputs, "float32")
-    places = (ops.cast(ops.arange(outputs), "float32") + 0.5) * scale - 0.5
-    places = ops.clip(places, 0.0, ops.cast(inputs - 1, "float32"))
-    distances = ops.expand_dims(places, 1) - ops.cast(ops.arange(inputs), "float32")
-    return ops.maximum(1.0 - ops.abs(distances), 0.0)
 
 
 def fold_channels(maps):

@@ -4,12 +4,11 @@ from keras import ops
 from keras_attn._checks import pair
 from keras_attn.ops.attention_maps import (
     AGGREGATES,
-    INTERPOLATIONS,
     NORMALIZATIONS,
     aggregate_heads,
     normalize_map,
-    upsample,
 )
+from keras_attn.ops.resize import INTERPOLATIONS, upsample
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

@@ -9,6 +9,7 @@ from keras_attn.layers._classifiers import (
     logits_of,
     number_of_classes,
 )
+from keras_attn.ops.patches import crop_boxes
 from keras_attn.ops.rows import apply_to_rows, can_gather
 
 
@@ -143,7 +144,7 @@ class ClassifyPatches(keras.layers.Layer):
         image = ops.reshape(ops.repeat(image, slots), (-1,))
 
         def classify(image, boxes):
-            patches = _cut(images, image, boxes, size)
+            patches = crop_boxes(images, image, boxes, size)
             return logits_of(self.classifier, patches, self.from_logits)
 
         logits = apply_to_rows(
@@ -193,18 +194,3 @@ class ClassifyPatches(keras.layers.Layer):
     def from_config(cls, config):
         classifier = keras.saving.deserialize_keras_object(config["classifier"])
         return cls(**{**config, "classifier": classifier})
-
-
-def _cut(images, image, boxes, size):
-    """Patches `(patches, height, width, channels)` of the images with these indices."""
-    _, height, width, channels = ops.shape(images)
-    rows = boxes[:, :1] + ops.arange(size[0], dtype="int32")
-    columns = boxes[:, 1:2] + ops.arange(size[1], dtype="int32")
-    inside = ops.logical_and(
-        ops.logical_and(rows >= 0, rows < height)[:, :, None],
-        ops.logical_and(columns >= 0, columns < width)[:, None, :],
-    )
-    rows = image[:, None] * height + ops.clip(rows, 0, height - 1)
-    pixels = rows[:, :, None] * width + ops.clip(columns, 0, width - 1)[:, None, :]
-    patches = ops.take(ops.reshape(images, (-1, channels)), pixels, axis=0)
-    return ops.where(inside[..., None], patches, ops.zeros_like(patches))

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn.graph.window_steps import WindowStep
-from keras_attn.ops.warp import bilinear_sample
+from keras_attn.ops.sampling import bilinear_sample
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -28,8 +28,8 @@ class DeformableConv2D(keras.layers.Conv2D):
             are `"channels_last"` and `groups` is 1. The regularizers also hold for the
             convolution that gives the offsets.
 
-    Convention: that of `keras_attn.ops.warp`; offsets are `(dy, dx)` in cells from the
-        place of the tap in the plain convolution, taps in row-major order.
+    Convention: that of `keras_attn.ops.sampling`; offsets are `(dy, dx)` in cells from
+        the place of the tap in the plain convolution, taps in row-major order.
 
     Input shape: `(batch, height, width, channels)`, any height and width.
 

@@ -4,7 +4,7 @@ from keras import ops
 from keras_attn._checks import positive_integer, positive_number
 from keras_attn.layers._configs import renamed
 from keras_attn.layers._warp_estimator import WarpEstimator
-from keras_attn.ops.warp import limit_to_map, warp
+from keras_attn.ops.sampling import limit_to_map, warp
 from keras_attn.ops.warp_candidates import expected_displacement
 
 EPSILON = 1e-5

@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_attn.ops.triplets import triplets
+from keras_attn.ops.image_triplets import triplets
 
 REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
 

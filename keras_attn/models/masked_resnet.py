@@ -6,7 +6,7 @@ from keras import layers, ops
 from keras_attn._checks import one_of
 from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual
 from keras_attn.models import building, padded
-from keras_attn.ops.attention_maps import INTERPOLATIONS
+from keras_attn.ops.resize import INTERPOLATIONS
 
 STEMS = ("patch", "native")
 BLOCKS = ("basic", "bottleneck")

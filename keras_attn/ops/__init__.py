@@ -2,13 +2,14 @@
 
 import importlib
 
-from keras_attn.ops.attention_maps import aggregate_heads, normalize_map, upsample
+from keras_attn.ops.attention_maps import aggregate_heads, normalize_map
 from keras_attn.ops.boxes import heat_map_box, iou
+from keras_attn.ops.image_triplets import triplets
 from keras_attn.ops.patches import branch_decision, crop_patches, localize_patches
 from keras_attn.ops.pooling import window_average
+from keras_attn.ops.resize import upsample
+from keras_attn.ops.sampling import bilinear_sample, cell_grid, warp
 from keras_attn.ops.soft_maximizers import margin_softmax, perturbed_argmax
-from keras_attn.ops.triplets import triplets
-from keras_attn.ops.warp import bilinear_sample, cell_grid, warp
 
 __all__ = [
     "ReceptiveField",
@@ -31,7 +32,7 @@ __all__ = [
     "window_average",
 ]
 
-# Part of `keras_attn.graph`, which imports this package; public here since before.
+# These stand in `keras_attn.graph`, which imports this package.
 _IN_GRAPH = {
     "ReceptiveField": "receptive_field",
     "receptive_field": "receptive_field",

@@ -229,18 +229,34 @@ def crop_patches(images, boxes, size):
     rows, columns = pair("size", size, minimum=1)
     check_shape("images", images, "(batch, height, width, channels)")
     check_shape("boxes", boxes, "(batch, K, 4)")
+    batch = ops.shape(images)[0]
+    image = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
+    return crop_boxes(images, image, boxes, (rows, columns))
+
+
+def crop_boxes(images, image, boxes, size):
+    """`crop_patches` of boxes that each lie in an image of their own.
+
+    Args:
+        images: Tensor `(batch, height, width, channels)`.
+        image: int32 tensor `(...)`, the index of each box's image.
+        boxes: Integer tensor `(..., 4)`.
+        size: `(rows, columns)`.
+
+    Returns:
+        Tensor `(..., rows, columns, channels)`.
+    """
     boxes = ops.cast(boxes, "int32")
-    batch, height, width, channels = ops.shape(images)
-    row, row_inside = _window(boxes[..., 0:1], boxes[..., 2:3], rows, height)
-    column, column_inside = _window(boxes[..., 1:2], boxes[..., 3:4], columns, width)
+    _, height, width, channels = ops.shape(images)
+    row, row_inside = _window(boxes[..., 0:1], boxes[..., 2:3], size[0], height)
+    column, column_inside = _window(boxes[..., 1:2], boxes[..., 3:4], size[1], width)
     # One gather of whole pixels is the fastest form on all backends: two gathers along
     # one axis each, or products with selection matrices, take longer.
-    image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1))
-    row = ops.expand_dims(image * height + row, 3)
+    row = ops.expand_dims(ops.expand_dims(image, -1) * height + row, -1)
     pixels = ops.reshape(images, (-1, channels))
-    patches = ops.take(pixels, row * width + ops.expand_dims(column, 2), axis=0)
+    patches = ops.take(pixels, row * width + ops.expand_dims(column, -2), axis=0)
     inside = ops.logical_and(
-        ops.expand_dims(row_inside, 3), ops.expand_dims(column_inside, 2)
+        ops.expand_dims(row_inside, -1), ops.expand_dims(column_inside, -2)
     )
     inside = ops.expand_dims(inside, -1)
     return ops.where(inside, patches, ops.zeros((), patches.dtype))
@@ -325,7 +341,7 @@ def _window(start, stop, size, limit):
     """Indices from `start` on, kept inside the image, and which of them were.
 
     Args:
-        start, stop: Integer tensors `(batch, K, 1)`.
+        start, stop: Integer tensors `(..., 1)`.
         size: Number of indices.
         limit: Rows or columns of the image.
     """

@@ -1,7 +1,75 @@
+"""Resizing of maps, images and position embeddings, the same on every backend."""
+
+import keras
 import numpy as np
 from keras import ops
 
+from keras_attn._checks import one_of, pair
+
+INTERPOLATIONS = ("nearest", "bilinear")
+
 SHARPNESS = -0.75
+
+
+def upsample(maps, factor, how="nearest"):
+    """Maps with `factor` times as many rows and columns.
+
+    Convention: cells are areas; the map covers the same part of the image before and
+        after. `"nearest"` repeats every cell, `"bilinear"` interpolates between the
+        centres of cells and continues the border.
+
+    Args:
+        maps: `(batch, rows, columns, channels)`.
+        factor: Positive integer, the patch size for a map as large as the image; or
+            `(rows, columns)` of them.
+        how: `"nearest"` or `"bilinear"`.
+
+    Returns:
+        Tensor of the same dtype; bilinear interpolation makes floats of integers.
+
+    Raises:
+        ValueError: For an unknown `how` or a factor that is not positive.
+
+    Example:
+
+    >>> upsample(np.array([[[[0.0], [1.0]]]]), (1, 2))[0, 0, :, 0]
+    [0., 0., 1., 1.]
+    """
+    one_of("how", how, INTERPOLATIONS)
+    factors = pair("factor", factor, 1)
+    maps = ops.convert_to_tensor(maps)
+    if how == "nearest":
+        return ops.repeat(ops.repeat(maps, factors[0], axis=1), factors[1], axis=2)
+    _, rows, columns, _ = ops.shape(maps)
+    return resize_bilinear(maps, (rows * factors[0], columns * factors[1]))
+
+
+def resize_bilinear(maps, size):
+    """Bilinear resize that keeps the map's outer edges, not its corner cells' centres.
+
+    As products with matrices, so that sizes may be unknown; `ops.image.resize` takes
+    integers only.
+
+    Args:
+        maps: `(batch, height, width, channels)`.
+        size: `(rows, columns)`, not smaller than the maps.
+
+    Returns:
+        Tensor `(batch, rows, columns, channels)` of the same dtype, float32 for
+        integers.
+
+    Example:
+
+    >>> resize_bilinear(np.array([[[[0.0], [4.0]]]]), (1, 4))[0, 0, :, 0]
+    [0., 1., 3., 4.]
+    """
+    maps = ops.convert_to_tensor(maps)
+    maps = ops.cast(maps, keras.backend.result_type(maps.dtype, float))
+    _, height, width, channels = ops.shape(maps)
+    rows = ops.cast(_linear_weights(height, size[0]), maps.dtype)
+    columns = ops.cast(_linear_weights(width, size[1]), maps.dtype)
+    maps = ops.matmul(rows, ops.reshape(maps, (-1, height, width * channels)))
+    return ops.matmul(columns, ops.reshape(maps, (-1, size[0], width, channels)))
 
 
 def resize_bicubic(images, size):
@@ -61,6 +129,15 @@ def resize_positions(grid, size, offset=0.0):
     grid = ops.reshape(ops.cast(grid, "float32"), (height, width * channels))
     grid = ops.reshape(ops.matmul(rows, grid), (size[0], width, channels))
     return ops.matmul(columns, grid)
+
+
+def _linear_weights(inputs, outputs):
+    """Matrix `(outputs, inputs)` of one axis; every row sums to 1."""
+    scale = ops.cast(inputs, "float32") / ops.cast(outputs, "float32")
+    places = (ops.cast(ops.arange(outputs), "float32") + 0.5) * scale - 0.5
+    places = ops.clip(places, 0.0, ops.cast(inputs - 1, "float32"))
+    distances = ops.expand_dims(places, 1) - ops.cast(ops.arange(inputs), "float32")
+    return ops.maximum(1.0 - ops.abs(distances), 0.0)
 
 
 def _weights(inputs, outputs):

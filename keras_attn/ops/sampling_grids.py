@@ -2,10 +2,10 @@
 
 Spatial transformers, saliency-based sampling (SSN) and attention-based sampling (ASN)
 all fill a map by reading another one elsewhere; they differ in how they decide where.
-The sampling itself is `keras_attn.ops.warp`.
+The sampling itself is in `keras_attn.ops.sampling`.
 
-Convention: that of `keras_attn.ops.warp`. Fields are displacements `(dy, dx)` in cells
-    from the cell that is filled to the place that is read, of shape
+Convention: that of `keras_attn.ops.sampling`. Fields are displacements `(dy, dx)` in
+    cells from the cell that is filled to the place that is read, of shape
     `(batch, height, width, 1, 2)` in float32; zero copies the map. Where a paper has
     coordinates in -1..1 (or 0..1), the ends are the centres of the first and of the
     last cell, `align_corners=True`: cell `i` of `n` is at `-1 + 2 i / (n - 1)`. Along
@@ -17,7 +17,7 @@ import math
 from keras import ops
 
 from keras_attn._checks import check_shape, is_number, pair
-from keras_attn.ops.warp import limit_to_map
+from keras_attn.ops.sampling import limit_to_map
 
 # SSN's published grid of 31 cells has a Gaussian of 13 cells at half maximum.
 HALF_MAXIMUM = 13 / 31

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_attn.ops.warp import cell_grid
+from keras_attn.ops.sampling import cell_grid
 
 
 def expected_displacement(responses, residuals, window, temperature):

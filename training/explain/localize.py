@@ -9,9 +9,11 @@ import json
 import pathlib
 
 import numpy as np
+from keras import ops
 from PIL import Image
 
 from keras_attn.models.localizer import branches_of
+from keras_attn.ops import crop_patches
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.boxes import frame_windows
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
@@ -81,15 +83,10 @@ class Localized:
 
     def crops(self):
         """The pixels of the patches, black where a box reaches beyond the image."""
-        height, width = self.image.shape[:2]
-        for top, left, bottom, right in self.boxes:
-            crop = np.zeros((bottom - top, right - left, 3), self.image.dtype)
-            rows = slice(max(top, 0), min(bottom, height))
-            columns = slice(max(left, 0), min(right, width))
-            inside = self.image[rows, columns]
-            y, x = rows.start - top, columns.start - left
-            crop[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-            yield crop
+        for box in self.boxes:
+            size = (int(box[2] - box[0]), int(box[3] - box[1]))
+            crops = crop_patches(self.image[None], box[None, None], size)
+            yield ops.convert_to_numpy(crops)[0, 0]
 
 
 def localize_images(model, images, class_names, titles, batch_size=BATCH):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from matplotlib.collections import LineCollection
 
-from keras_attn.ops.warp import cell_grid, warp
+from keras_attn.ops.sampling import cell_grid, warp
 from keras_attn.training.drawing import (
     MAP_COLOURS,
     OPACITY,

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from keras_attn.losses.consistency import ConsistencyLoss
-from tests.keras_attn.ops.test_triplets import slow_triplets
+from tests.keras_attn.ops.test_image_triplets import slow_triplets
 
 LABELS = np.array([0, 1, 0, 2, 1, 1, 3])
 

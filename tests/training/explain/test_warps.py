@@ -5,7 +5,7 @@ from matplotlib.collections import PathCollection
 from PIL import Image
 
 from keras_attn.layers.volumetric_transformer import VolumetricTransformer
-from keras_attn.ops.warp import warp
+from keras_attn.ops.sampling import warp
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.drawing import new_figure
 from keras_attn.training.explain.files import explain, explainer_of

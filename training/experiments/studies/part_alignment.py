@@ -27,7 +27,7 @@ centres beyond the outermost cells count as on them.
 
 import numpy as np
 
-from keras_attn.ops.warp import cell_grid
+from keras_attn.ops.sampling import cell_grid
 from keras_attn.training.experiments.measures import held_out
 from keras_attn.training.experiments.studies._annotations import annotated
 from keras_attn.training.runs.outputs import outputs_of, with_outputs

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_attn.ops.triplets import triplets
+from keras_attn.ops.image_triplets import triplets
 
 
 def slow_triplets(labels):

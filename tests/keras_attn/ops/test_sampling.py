@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_attn.ops.warp import bilinear_sample, cell_grid, limit_to_map, warp
+from keras_attn.ops.sampling import bilinear_sample, cell_grid, limit_to_map, warp
 from tests.harness import gradients, to_numpy
 from tests.reference import volumetric_transformer as reference
 

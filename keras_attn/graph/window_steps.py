@@ -188,7 +188,12 @@ def _wrapped(layer):
 
 
 GLOBAL_POOLINGS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
-ADAPTIVE_POOLINGS = (layers.AdaptiveAveragePooling2D, layers.AdaptiveMaxPooling2D)
+# Part of Keras from 3.13 on.
+ADAPTIVE_POOLINGS = tuple(
+    getattr(layers, name)
+    for name in ("AdaptiveAveragePooling2D", "AdaptiveMaxPooling2D")
+    if hasattr(layers, name)
+)
 MERGES = (
     layers.Add,
     layers.Average,

@@ -1,4 +1,4 @@
-"""Tools for pictures of images and of maps over them.
+"""Pictures of images and of maps over them.
 
 Convention: maps are (height, width, classes), rows from the top. Cell (i, j) of an
 h x w map stands for the region centred at ((i + 0.5) H / h, (j + 0.5) W / w) of an
@@ -24,7 +24,7 @@ SHEET_ROWS = 20
 def upsample(maps, height, width):
     """Bilinear interpolation that keeps each cell's value at its region's centre.
 
-    Beyond the outermost centres the border's values go on.
+    Beyond the outermost centres the border's values are repeated.
 
     Args:
         maps: `(h, w, ...)`.
@@ -54,7 +54,7 @@ def upsample(maps, height, width):
 
 
 def titles_of(files):
-    """What each file is called: its name, with its folder where names meet twice."""
+    """Names of files, with their folder where two names are the same."""
     names = collections.Counter(file.name for file in files)
     return [
         file.name if names[file.name] == 1 else f"{file.parent.name}/{file.name}"
@@ -65,6 +65,31 @@ def titles_of(files):
 def save(figure, path):
     """Writes a figure as PNG."""
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def write_pages(pages, output, name="overview", write=None):
+    """Writes `overview.png`, `overview_2.png`, ...
+
+    Args:
+        pages: Figures; a generator makes each one when the one before is written.
+        output: Folder; made if it does not exist.
+        name: Name of the first file.
+        write: Function of a page and its path; `None`: `save`.
+
+    Returns:
+        The paths.
+    """
+    written = []
+    for number, page in enumerate(pages, 1):
+        output.mkdir(parents=True, exist_ok=True)
+        written.append(output / f"{name if number == 1 else f'{name}_{number}'}.png")
+        (write or save)(page, written[-1])
+    return written
+
+
+def sheet_parts(count):
+    """Slices of the images that stand on one sheet."""
+    return [slice(at, at + SHEET_ROWS) for at in range(0, count, SHEET_ROWS)]
 
 
 def wrap(name, width=30):
@@ -78,14 +103,42 @@ def wrap(name, width=30):
 
 
 def new_figure(size):
+    """An empty figure; size: width and height in inches."""
     # No pyplot: it keeps every figure of the process alive.
     return Figure(figsize=size, dpi=100, layout="constrained")
 
 
 def panel_inches(image):
+    """Width and height of a panel of an image's shape."""
     height, width = image.shape[:2]
     longer = max(height, width)
     return PANEL_INCHES * width / longer, PANEL_INCHES * height / longer
+
+
+def sheet(rows, columns, image, note="", ratios=None):
+    """An empty overview: one row per image.
+
+    Args:
+        rows, columns: Number of panels.
+        image: `(height, width, 3)`, whose shape the panels have.
+        note: Line below.
+        ratios: Widths of the columns in those of the image; `None`: all 1.
+
+    Returns:
+        `(figure, axes)`: a matplotlib `Figure` and its `(rows, columns)` panels.
+    """
+    width, height = panel_inches(image)
+    ratios = ratios or [1.0] * columns
+    figure = new_figure(
+        (
+            0.7 * width * sum(ratios) + 1.2,
+            rows * (0.7 * height + 0.75) + 0.4 * bool(note),
+        )
+    )
+    if note:
+        figure.supxlabel(note, fontsize=8)
+    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios)
+    return figure, axes
 
 
 def frame(image):
@@ -94,6 +147,7 @@ def frame(image):
 
 
 def draw_image(axis, image):
+    """The image alone in a panel."""
     axis.imshow(image, extent=frame(image), interpolation="nearest")
     axis.set_axis_off()
 
@@ -106,38 +160,39 @@ def draw_grey(axis, image):
     draw_image(axis, np.repeat(grey[..., None], 3, axis=-1))
 
 
-def draw_map(axis, image, values, limit):
+def draw_map(axis, image, values, limits=(None, None), smooth=True, opacity=OPACITY):
     """A map in colours over the image in grey.
 
     Args:
         axis: Panel.
         image: `(H, W, 3)`, 8-bit.
         values: `(h, w)`.
-        limit: Value of the brightest colour; 0 has the darkest.
-
-    Returns:
-        What `colour_bar` takes.
+        limits: Values of the darkest and the brightest colour; `None`: the map's own.
+        smooth: Whether to interpolate between the centres of cells.
+        opacity: Opacity of the map.
     """
     draw_grey(axis, image)
-    # Finer than the pixels of a small image, so that the map looks smooth.
-    finer = math.ceil(256 / max(image.shape[:2]))
-    smooth = upsample(values, finer * image.shape[0], finer * image.shape[1])
-    return axis.imshow(
-        smooth,
+    if smooth:
+        # Finer than the pixels of a small image, so that the map looks smooth.
+        finer = math.ceil(256 / max(image.shape[:2]))
+        values = upsample(values, finer * image.shape[0], finer * image.shape[1])
+    low, high = limits
+    axis.imshow(
+        values,
         extent=frame(image),
         cmap=MAP_COLOURS,
-        vmin=0,
-        vmax=limit,
-        alpha=OPACITY,
+        vmin=low,
+        vmax=low + 1 if low is not None and low == high else high,
+        alpha=opacity,
         interpolation="nearest",
     )
 
 
-def colour_bar(figure, drawn, axis, label):
-    """A map's scale beside a panel, as high as the panel."""
-    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0, 0.05, 1)))
+def colour_bar(figure, axis, label=""):
+    """The scale of a panel's last image beside it, as high as the panel."""
+    bar = figure.colorbar(axis.images[-1], cax=axis.inset_axes((1.03, 0, 0.05, 1)))
     bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+    bar.ax.tick_params(labelsize=7)
 
 
 def free_name(title, taken):

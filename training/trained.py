@@ -1,60 +1,93 @@
-"""A trained model to use: from a run folder or from a `.keras` file."""
+"""A trained model to use: from a run folder or from a `.keras` file of any origin."""
 
 import dataclasses
 import pathlib
 
 import keras
+import numpy as np
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
+from keras_attn.explain.occlusion import scores
+from keras_attn.explain.split import output_key, without_probabilities
+from keras_attn.graph.flat import FlatGraph
 from keras_attn.models.anchornet import without_auxiliary
-from keras_attn.preprocessing import spec_of
+from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs.outputs import read_model
+from keras_attn.training.runs.outputs import read_model, softmax
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 
 CHECKPOINTS = ("best", "last")
+# Values for black and white that models of others may take.
+PIXELS = {"0..255": (0, 255), "0..1": (0, 1), "-1..1": (-1, 1)}
+# For models that leave the size of their images open.
+USUAL_SIZE = 224
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model, where it is from, and what is known of it.
+    """A model with its file, its run, its images and its classes.
 
     Args:
-        model: The Keras model: raw pixels in, a dict of named outputs out.
+        model: The Keras model. One of this project takes raw pixels and returns a dict
+            of named outputs.
         path: Its file.
         run: The `Run` that it belongs to, or `None`.
         checkpoint: `best` or `last`, or `None` outside a run.
+        assumed: For a model of others, which carries no `ImageSpec`: the spec that its
+            images are fitted by.
+        pixels: For a model of others: key of `PIXELS`.
     """
 
     model: keras.Model
     path: pathlib.Path
     run: Run | None = None
     checkpoint: str | None = None
+    assumed: ImageSpec | None = None
+    pixels: str = "0..255"
+
+    @property
+    def is_ours(self):
+        """Whether it is a model of this project: named outputs, pixels as they are."""
+        return self.assumed is None
 
     @property
     def spec(self):
-        return spec_of(self.model)
+        """`ImageSpec` of the images that the model sees."""
+        return spec_of(self.model) if self.is_ours else self.assumed
 
     @property
     def name(self):
+        """Name of the run's recipe, or of the file."""
         return self.run.recipe.name if self.run else self.path.stem
 
     @property
     def class_names(self):
-        """A name for every logit, its number where the model knows none.
+        """A name for every class, its number where the model has none.
 
         Empty for a model that does not classify.
         """
+        if not self.is_ours:
+            return self.assumed.class_names
         if "logits" not in self.model.output:
             return ()
-        count = self.model.output["logits"].shape[-1]
-        return self.spec.class_names or tuple(str(label) for label in range(count))
+        return self.spec.class_names or _numbers(_class_count(self.model))
+
+    @property
+    def note(self):
+        """The assumptions about a model of others in a sentence, or an empty text."""
+        if self.is_ours:
+            return ""
+        return (
+            f"{self.path} is not a model of this project: images are cut to "
+            f"{self.spec.height} x {self.spec.width}, their pixels scaled to "
+            f"{self.pixels} (--pixels), and classes called by number."
+        )
 
     @property
     def judged(self):
-        """The model as it is evaluated: of a control perhaps not `model` itself."""
+        """The model as it is evaluated; a control may have one of its own."""
         method = method_of(self.run.recipe) if self.run else None
         if not hasattr(method, "control_model"):
             return self.model
@@ -69,52 +102,121 @@ class Trained:
         last = self.checkpoint == "last"
         return progress.epochs if last else progress.best_epoch + 1
 
+    def inputs(self, images):
+        """8-bit images as the model takes them."""
+        if self.is_ours:
+            return images
+        low, high = PIXELS[self.pixels]
+        return low + (high - low) / 255 * np.asarray(images, "float32")
 
-def load_trained(path, checkpoint="best", classifies=True):
-    """Loads the model of a run folder, or a `.keras` file, as it is used.
+    def probabilities(self, images):
+        """Probabilities `(images, classes)` of 8-bit images."""
+        found = scores(self.model, self.inputs(images))
+        return found if self._gives_probabilities() else softmax(found)
+
+    def _gives_probabilities(self):
+        if self.is_ours:
+            return False
+        graph = FlatGraph(self.model)
+        key = output_key(graph, None)
+        return without_probabilities(graph, key) != (key, False)
+
+
+def load_trained(path, checkpoint="best", classifies=True, pixels=None):
+    """Loads the model of a run folder, or of a `.keras` file, as it is used.
 
     A run's model is what its method makes of it, see `keras_attn.training.methods`; a
     file's is without the outputs that only its training needs, whose names begin with
-    `auxiliary`.
+    `auxiliary`. A model of others is used by its input and output alone: images are
+    fitted to its size, their values are scaled to `pixels`, and classes are called by
+    their number. Nothing in the file is run; models that need code of their own, or
+    have `Lambda` layers, are refused.
 
     Args:
         path: Folder of a run, or a model file. A file in a run's `checkpoints` folder
             counts as that run's.
-        checkpoint: Which model of a run folder: `best` (validation accuracy) or
-            `last`.
+        checkpoint: Model of a run folder: `best` (validation accuracy) or `last`.
         classifies: Whether it must. A model that does not has the output `embedding`.
+        pixels: Values for black and white that a model of others takes, a key of
+            `PIXELS`; `None`: models of others are refused.
 
     Raises:
         FileNotFoundError: If there is nothing, or no model yet.
-        ValueError: If it is not a model of this project.
+        ValueError: If it is not such a model, takes no images or returns no scores.
     """
+    if pixels not in (None, *PIXELS):
+        raise ValueError(
+            f"Expected `pixels` to be one of {tuple(PIXELS)}. Received: {pixels!r}"
+        )
+    path, run, checkpoint = _located(path, checkpoint)
+    model = read_model(path)
+    if run is None and pixels is not None and not _is_ours(model):
+        return _of_others(model, path, pixels)
+    _check_outputs(model, path, classifies)
+    if run is None:
+        model = without_auxiliary(model)
+    else:
+        model = method_of(run.recipe).serving_model(model, run)
+    trained = Trained(model, path, run, checkpoint)
+    _check_class_names(trained)
+    return trained
+
+
+def _located(path, checkpoint):
+    """The model's file, its run or `None`, and the checkpoint if there is a run."""
     if checkpoint not in CHECKPOINTS:
         raise ValueError(
             f"Expected `checkpoint` to be one of {CHECKPOINTS}. "
             f"Received: checkpoint={checkpoint!r}"
         )
     path = pathlib.Path(path)
-    run = None
     if path.is_dir():
         run = Run.open(path)
-        path = run.model_path(checkpoint)
-    elif not path.is_file():
+        return run.model_path(checkpoint), run, checkpoint
+    if not path.is_file():
         raise FileNotFoundError(
             "Expected the folder of a run or a .keras file. "
             f"Received: {path}, which does not exist."
         )
-    elif path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
-        run = Run.open(path.parent.parent)
-        checkpoint = path.stem
-    model = read_model(path)
-    _check_outputs(model, path, classifies)
-    if run is None:
-        model = without_auxiliary(model)
-    else:
-        model = method_of(run.recipe).serving_model(model, run)
-    trained = Trained(model, path, run, checkpoint if run else None)
-    _check_class_names(trained)
-    return trained
+    if path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
+        return path, Run.open(path.parent.parent), path.stem
+    return path, None, None
+
+
+def _is_ours(model):
+    output = getattr(model, "output", None)
+    if not isinstance(output, dict) or "logits" not in output:
+        return False
+    try:
+        spec_of(model)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_others(model, path, pixels):
+    inputs = list(getattr(model, "inputs", None) or [])
+    shape = tuple(inputs[0].shape) if len(inputs) == 1 else None
+    if shape is None or len(shape) != 4 or shape[-1] != 3:
+        shapes = [tuple(each.shape) for each in inputs]
+        raise ValueError(
+            "Expected a model with one input (batch, height, width, 3). Received: "
+            f"{path} with inputs {shapes}. In Python, keras_attn.explain takes models "
+            "with several."
+        )
+    graph = FlatGraph(model)
+    count = graph.tensors[output_key(graph, None)].shape[-1]
+    height, width = (side or USUAL_SIZE for side in shape[1:3])
+    spec = ImageSpec(height, width, class_names=_numbers(count))
+    return Trained(model, path, assumed=spec, pixels=pixels)
+
+
+def _numbers(count):
+    return tuple(str(label) for label in range(count))
+
+
+def _class_count(model):
+    return model.output["logits"].shape[-1]
 
 
 def _check_outputs(model, path, classifies):
@@ -132,10 +234,10 @@ def _check_outputs(model, path, classifies):
 def _check_class_names(trained):
     if not trained.class_names:
         return
-    count = trained.model.output["logits"].shape[-1]
-    known = len(trained.spec.class_names)
-    if known not in (0, count):
+    count = _class_count(trained.model)
+    named = len(trained.spec.class_names)
+    if named not in (0, count):
         raise ValueError(
             f"Expected a name for each of {count} classes. "
-            f"Received: {trained.path} with {known} class names"
+            f"Received: {trained.path} with {named} class names"
         )

@@ -6,18 +6,26 @@ from keras_attn.pipelines.images.files import (
     image_files,
     read_images,
 )
-from keras_attn.training.runs.outputs import outputs_of, softmax, with_outputs
+from keras_attn.training.runs.outputs import (
+    outputs_of,
+    softmax,
+    top_classes,
+    with_outputs,
+)
 from keras_attn.training.trained import load_trained
 
 
-def top_classes(probabilities, class_names, top=5):
-    """The most probable classes of one image, the most probable first."""
+def ranked(probabilities, class_names, top=5):
+    """The most probable classes of one image, the most probable first.
+
+    Returns:
+        List of dicts of `class`, its name, and `probability`.
+    """
     if top < 1:
         raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
-    order = (-probabilities).argsort(kind="stable")[:top]
     return [
         {"class": class_names[label], "probability": float(probabilities[label])}
-        for label in order
+        for label in top_classes(probabilities, top)
     ]
 
 
@@ -27,7 +35,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
     Args:
         path: Folder of a run, or a `.keras` file.
         images: Paths of images and of folders of images.
-        top: Number of classes an image.
+        top: Number of classes per image.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
@@ -49,7 +57,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
             continue
         probabilities = softmax(outputs_of(model, pixels)["logits"])
         predictions += [
-            {"image": str(file), "predictions": top_classes(row, names, top)}
+            {"image": str(file), "predictions": ranked(row, names, top)}
             for file, row in zip(kept, probabilities, strict=True)
         ]
     check_readable(predictions, problems)
@@ -57,7 +65,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
 
 
 def format_predictions(predictions):
-    """A table: for each image its classes, the most probable first."""
+    """A table of images and their classes, the most probable first."""
     width = max(len(entry["image"]) for entry in predictions)
     lines = []
     for entry in predictions:

@@ -1,4 +1,4 @@
-"""A trained model and its images -> one HTML page that says how good it is.
+"""A trained model and its images -> one HTML page on its quality.
 
 The page needs nothing beside itself: charts and pictures are inside, and it forbids
 the browser to load anything.
@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import io
 import pathlib
+from typing import NamedTuple
 
 import jinja2
 import matplotlib
@@ -19,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from keras_attn.pipelines.files import write_then_rename
-from keras_attn.training.drawing import SHEET_ROWS
+from keras_attn.training.drawing import sheet_parts
 from keras_attn.training.evaluation import report_charts
 from keras_attn.training.evaluation.class_scores import (
     calibration,
@@ -30,10 +31,8 @@ from keras_attn.training.evaluation.class_scores import (
 )
 from keras_attn.training.evaluation.evaluate import evaluated, evaluation_data
 from keras_attn.training.evaluation.mistakes import mistakes_among
-from keras_attn.training.explain import class_maps
-from keras_attn.training.explain.files import explainer_of
-from keras_attn.training.explain.saliency import MethodExplainer
-from keras_attn.training.explain.subject import ExplainedModel
+from keras_attn.training.explain.explainers import explainer_of
+from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.recipes.registry import RECIPES
 from keras_attn.training.runs.card import NAME as CARD
 from keras_attn.training.runs.environment import commit, hardware, versions
@@ -51,7 +50,7 @@ SMALL = 96
 
 def write_report(
     path,
-    out=None,
+    output=None,
     split=None,
     data=None,
     dataset=None,
@@ -63,26 +62,27 @@ def write_report(
     """Evaluates a model and writes a page about it.
 
     The numbers are those of `keras_attn.training.evaluation.evaluate.evaluate`, which
-    also writes them down for a run that is evaluated on its own data, as this does.
+    also records them for a run that is evaluated on its own data, as this does.
 
     Args:
-        path: Folder of a run, or a `.keras` file; of the latter the page has neither
-            curves nor recipe.
-        out: The HTML file; by default `report.html` in the folder of the run, or
+        path: Folder of a run, or a `.keras` file, whose page has neither curves nor
+            recipe.
+        output: The HTML file; by default `report.html` in the folder of the run, or
             `MODEL_report.html` beside the model file.
-        split, data, dataset, checkpoint, on_corrupt: As in `evaluate`.
-        mistakes: How many of the worst mistakes are shown, at most.
-        progress: Called with (what is done, how many, of how many) now and then.
+        split, data, dataset, checkpoint, on_corrupt: See `evaluate`.
+        mistakes: Number of the worst mistakes that are shown, at most.
+        progress: Called with (activity, images done, images in all) now and then.
 
     Returns:
         The path of the page. It is there when it is complete.
 
     Raises:
-        ValueError: If `out` is no HTML file, or the data are unfit.
+        ValueError: If `output` is not an HTML file, or the data do not fit.
         FileNotFoundError: If the model or the data are not there.
     """
-    if out is not None and pathlib.Path(out).suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"Expected the name of an HTML file. Received: {out}")
+    output = None if output is None else pathlib.Path(output)
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"Expected the name of an HTML file. Received: {output}")
     if mistakes < 0:
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
     progress = progress or (lambda *done: None)
@@ -97,24 +97,28 @@ def write_report(
         **_judged(found, probabilities),
         **_training(found.trained.run),
         "mistakes": explained(found, probabilities, worst, progress),
-        "tells": tells(found.trained.model),
+        "has_own_maps": explainer_of(found.trained) is not None,
     }
-    out = pathlib.Path(out) if out else default_path(found.trained)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with write_then_rename(out) as file:
+    output = output or default_path(found.trained)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with write_then_rename(output) as file:
         file.write(page(content).encode())
-    return out
+    return output
 
 
 def default_path(trained):
-    """Where the report of a model lies if nothing else is said."""
+    """Default path of a model's report."""
     if trained.run is not None:
         return trained.run.workdir / NAME
     return trained.path.with_name(f"{trained.path.stem}_{NAME}")
 
 
 def page(content):
-    """The HTML text of what the template shows; all text in it is escaped."""
+    """The page as HTML text; all text in it is escaped.
+
+    Args:
+        content: Dict of the template's variables.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True,
@@ -135,11 +139,11 @@ def percent(share, digits=1):
     return "–" if share is None or np.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
-# ---- what the page tells -----------------------------------------------------------
+# ---- content of the page -----------------------------------------------------------
 
 
 def _about(found, result):
-    """The model, the images, and where the page was made."""
+    """The model, the images, and the environment that the page was made in."""
     trained, spec = found.trained, found.trained.spec
     return {
         "name": trained.name,
@@ -213,32 +217,50 @@ def _training(run):
     }
 
 
+class RecipeRow(NamedTuple):
+    """A field of a recipe as the page shows it.
+
+    Args:
+        field: Its name.
+        value, default: Its values as texts; empty for a field without a default.
+        changed: Whether the value is not the default.
+    """
+
+    field: str
+    value: str
+    default: str
+    changed: bool
+
+
+class Difference(NamedTuple):
+    """A field whose value differs from that in the recipe of the same name."""
+
+    field: str
+    value: str
+    there: str
+
+
 def recipe_rows(recipe):
-    """`(field, value, default, changed)` of every field but the name."""
+    """The `RecipeRow` of every field but the name."""
     rows = []
     for field in dataclasses.fields(recipe):
         if field.name == "name":
             continue
         value, default = getattr(recipe, field.name), field.default
         known = default is not dataclasses.MISSING
-        rows.append(
-            (
-                field.name,
-                _shown(value),
-                _shown(default) if known else "",
-                known and value != default,
-            )
-        )
+        shown = _shown(default) if known else ""
+        changed = known and value != default
+        rows.append(RecipeRow(field.name, _shown(value), shown, changed))
     return rows
 
 
 def differing_fields(recipe):
-    """`(field, value, value there)` where the recipe of that name has another one."""
+    """The `Difference` of every field that the recipe of that name sets otherwise."""
     named = RECIPES.get(recipe.name)
     if named is None:
         return []
     return [
-        (field.name, _shown(getattr(recipe, field.name)), _shown(there))
+        Difference(field.name, _shown(getattr(recipe, field.name)), _shown(there))
         for field in dataclasses.fields(recipe)
         if (there := getattr(named, field.name)) != getattr(recipe, field.name)
     ]
@@ -253,26 +275,46 @@ def _shown(value):
 # ---- mistakes ----------------------------------------------------------------------
 
 
-def explained(found, probabilities, mistakes, progress=lambda *done: None):
-    """For each `Mistake` a dict of what the page shows of it.
+class ShownMistake(NamedTuple):
+    """A mistake as the page shows it.
 
-    Its `picture` is the explanation of the wrong class and of the right one, drawn by
-    the method's own explainer, or Grad-CAM; `None` for models that have no map.
+    Args:
+        where: Name of its image.
+        true, taken_for: Names of its class and of the predicted one.
+        probability, probability_of_right: Probabilities of the predicted and of the
+            true class.
+        image: Its pixels as a data URI.
+        small: Whether to show them enlarged, each with sharp edges.
+        picture: Data URI of the explanation of both classes, by the method's own
+            explainer or Grad-CAM; `None` for models without any map.
     """
+
+    where: str
+    true: str
+    taken_for: str
+    probability: float
+    probability_of_right: float
+    image: str
+    small: bool
+    picture: str | None
+
+
+def explained(found, probabilities, mistakes, progress=lambda *done: None):
+    """The page's entry of each `Mistake`, as `ShownMistake`."""
     trained = found.trained
     names = [found.names[mistake.index] for mistake in mistakes]
     pictures = explanations(trained, mistakes, progress)
     return [
-        {
-            "where": name,
-            "is": trained.class_names[mistake.label],
-            "taken_for": trained.class_names[mistake.predicted],
-            "probability": mistake.probability,
-            "probability_of_right": probabilities[mistake.index, mistake.label],
-            "image": image_uri(mistake.image),
-            "small": max(mistake.image.shape[:2]) <= SMALL,
-            "picture": picture,
-        }
+        ShownMistake(
+            name,
+            trained.class_names[mistake.label],
+            trained.class_names[mistake.predicted],
+            mistake.probability,
+            probabilities[mistake.index, mistake.label],
+            image_uri(mistake.image),
+            max(mistake.image.shape[:2]) <= SMALL,
+            picture,
+        )
         for mistake, name, picture in zip(mistakes, names, pictures, strict=True)
     ]
 
@@ -280,44 +322,38 @@ def explained(found, probabilities, mistakes, progress=lambda *done: None):
 def explanations(trained, mistakes, progress=lambda *done: None):
     """The data URI of every mistake's explanation, or `None`.
 
-    They are what the model itself tells; of models that tell nothing, Grad-CAM.
+    They show the model's own maps, or Grad-CAM for models without any.
     """
-    own, pictures = tells(trained.model), []
-    # A few at a time, since maps take much memory.
-    step = SHEET_ROWS if own else 1
-    for start in range(0, len(mistakes), step):
-        part = mistakes[start : start + step]
-        titles = [f"image {mistake.index}" for mistake in part]
-        images = np.stack([mistake.image for mistake in part])
-        explainer = explainer_of(trained.model) if own else _grad_cam(trained, *part)
+    explainer = explainer_of(trained) or Saliency("grad_cam")
+    pictures = []
+    for part in sheet_parts(len(mistakes)):
+        labels = [[each.predicted, each.label] for each in mistakes[part]]
         try:
-            found = explainer.explain_images(
-                trained.model, images, trained.class_names, titles
-            )
+            found = _explained(explainer, trained, mistakes[part], labels)
         except ValueError:
             # No features that Grad-CAM could weigh.
             return [None] * len(mistakes)
-        for mistake, explanation in zip(part, found, strict=True):
-            labels = [mistake.predicted, mistake.label]
-            # A dollar in a class name is no formula.
+        for explanation, shown in zip(found, labels, strict=True):
+            # A dollar in a class name does not begin a formula.
             with matplotlib.rc_context({"text.parse_math": False}):
-                pictures.append(figure_uri(explainer.picture(explanation, labels)))
+                pictures.append(figure_uri(explainer.picture(explanation, shown)))
             progress("Explained", len(pictures), len(mistakes))
     return pictures
 
 
-def tells(model):
-    """Whether a model has maps among its outputs that explain its answers."""
-    return explainer_of(model) is not class_maps or "patch_logits" in model.output
-
-
-def _grad_cam(trained, mistake):
-    subject = ExplainedModel(
-        trained.model, trained.path, trained.spec, trained.class_names, trained.run
-    )
-    return MethodExplainer(
-        subject, "grad_cam", labels=[mistake.predicted, mistake.label]
-    )
+def _explained(explainer, trained, mistakes, labels):
+    titles = [f"image {mistake.index}" for mistake in mistakes]
+    images = np.stack([mistake.image for mistake in mistakes])
+    if not isinstance(explainer, Saliency):
+        return explainer.explain(trained, images, titles)
+    # Maps of an image's own two classes.
+    rows = zip(images, titles, labels, strict=True)
+    return [
+        dataclasses.replace(explainer, labels=shown).explain(
+            trained, image[None], [title]
+        )[0]
+        for image, title, shown in rows
+    ]
 
 
 def figure_uri(figure):

@@ -75,12 +75,8 @@ def masks_picture(runs, examples, class_names):
     images, labels = examples
     shown = np.unique(labels, return_index=True)[1][:CLASSES]
     looked_at = np.union1d(shown, np.arange(min(CANDIDATES, len(labels))))
-    explained = masks.explain_images(
-        trained.model,
-        np.asarray(images[looked_at]),
-        class_names,
-        [class_names[label] for label in labels[looked_at]],
-    )
+    titles = [class_names[label] for label in labels[looked_at]]
+    explained = masks.explain(trained, np.asarray(images[looked_at]), titles)
     chosen = [explained[place] for place in np.searchsorted(looked_at, shown)]
     rows = [each.top(1) for each in chosen]
     figure = masks.sheet(chosen, rows, heads=True)
@@ -107,10 +103,10 @@ def _best_of_every_branch(runs, examples, class_names):
             "Expected a localiser with attention maps, such as anchornet. "
             f"Received: {trained.path}"
         )
-    model, _ = localizing(trained)
+    localizer, _ = localizing(trained)
     images, labels = (part[:CANDIDATES] for part in examples)
     titles = [class_names[label] for label in labels]
-    localized = localize_images(model, np.asarray(images), class_names, titles)
+    localized = localize_images(localizer, np.asarray(images), titles)
     counts = collections.Counter(each.chosen.name for each in localized)
     right = [
         each

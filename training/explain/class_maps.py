@@ -1,4 +1,4 @@
-"""Where in an image a model sees which class: patch logits drawn as class maps.
+"""Class maps: the classes that each cell of an image speaks for, by its patch logits.
 
 Maps are `(height, width, classes)`, see the convention of
 `keras_attn.training.drawing`.
@@ -19,11 +19,13 @@ from keras_attn.training.drawing import (
     frame,
     new_figure,
     panel_inches,
+    upsample,
     wrap,
 )
-from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.runs.outputs import outputs_of, softmax
 
+measurable = True
 # Colours of classes that differ for the colour-blind too (Okabe and Ito), then grey
 # for whatever is left.
 CELL_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00")
@@ -33,37 +35,22 @@ SCALE = "probability in the cell's region"
 
 @dataclasses.dataclass(frozen=True)
 class ClassExplanation(Explanation):
-    """What a model sees in one image.
+    """Class maps of one image.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        probabilities: `(classes,)`, of the whole image.
         maps: `(h, w, classes)`, probabilities of each cell.
-        class_names: One name a class.
-        title: What the image is called.
     """
 
-    image: np.ndarray
-    probabilities: np.ndarray
     maps: np.ndarray
-    class_names: tuple
-    title: str
-
-    def caption(self, label):
-        """A class's name and probability."""
-        return (
-            f"{wrap(self.class_names[label])}\n{100 * self.probabilities[label]:.1f} %"
-        )
 
 
-def explain_images(model, images, class_names, titles, batch_size=128):
+def explain(subject, images, titles=None, batch_size=128):
     """The patch logits of a model as class maps.
 
     Args:
-        model: Model with the outputs `logits` and `patch_logits`.
+        subject: `Trained` model with the outputs `logits` and `patch_logits`.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        class_names: One name a class.
-        titles: One name an image.
+        titles: One name per image; `None`: its number.
         batch_size: Images at a time.
 
     Returns:
@@ -72,6 +59,7 @@ def explain_images(model, images, class_names, titles, batch_size=128):
     Raises:
         ValueError: If the model has no patch logits.
     """
+    model = subject.model
     if "patch_logits" not in model.output:
         raise ValueError(
             "Expected a model with an output 'patch_logits', which a recipe of row "
@@ -81,16 +69,20 @@ def explain_images(model, images, class_names, titles, batch_size=128):
     outputs = outputs_of(model, images, batch_size)
     probabilities = softmax(outputs["logits"])
     maps = softmax(outputs["patch_logits"])
-    return [
-        ClassExplanation(image, row, cells, tuple(class_names), title)
-        for image, row, cells, title in zip(
-            np.asarray(images), probabilities, maps, titles, strict=True
-        )
-    ]
+    return ClassExplanation.of_images(subject, images, titles, probabilities, maps)
+
+
+def maps(subject, images, labels, batch_size=8):
+    """`(images, classes, height, width)` of labels `(images, classes)`."""
+    outputs = subject.model.predict(images, batch_size=batch_size, verbose=0)
+    cells = np.moveaxis(softmax(outputs["patch_logits"]), -1, 1)
+    chosen = np.take_along_axis(cells, np.asarray(labels)[:, :, None, None], axis=1)
+    size = images.shape[1:3]
+    return np.stack([[upsample(cell, *size) for cell in row] for row in chosen])
 
 
 def picture(explanation, labels):
-    """The image, one map a class, and the most probable class of every cell.
+    """The image, one map per class, and the most probable class of every cell.
 
     Args:
         explanation: `ClassExplanation`.
@@ -103,56 +95,39 @@ def picture(explanation, labels):
     panels = len(labels) + 2
     figure = new_figure((panels * panel_width + 3.2, panel_height + 1.2))
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    best = explanation.top(1)[0]
-    percent = 100 * explanation.probabilities[best]
-    figure.suptitle(
-        f"{explanation.title}: {explanation.class_names[best]} ({percent:.1f} %)",
-        fontsize=12,
-    )
+    figure.suptitle(explanation.decision(), fontsize=12)
     draw_image(axes[0], explanation.image)
     axes[0].set_title("image", fontsize=9)
     limit = explanation.maps[..., labels].max()
-    for axis, label in zip(axes[1:], labels, strict=False):
-        drawn = _draw_map(axis, explanation, label, limit)
-        axis.set_title(explanation.caption(label), fontsize=9)
-    colour_bar(figure, drawn, axes[-2], SCALE)
+    _draw_maps(figure, axes[1:-1], explanation, labels, limit, 9)
     _draw_cells(axes[-1], explanation)
     axes[-1].set_title("most probable class of each cell", fontsize=9)
     return figure
 
 
 def sheet(explanations, rows):
-    """All images, one a row, with their class maps on one colour scale.
+    """All images, one per row, with their class maps on one colour scale.
 
     Args:
         explanations: List of `ClassExplanation`.
-        rows: For each the labels of the classes to draw, equally many.
+        rows: For each the labels of the classes to draw, the same number for all.
 
     Returns:
         A matplotlib `Figure`.
     """
-    panel_width, panel_height = panel_inches(explanations[0].image)
-    columns = len(rows[0]) + 1
-    figure = new_figure(
-        (0.7 * columns * panel_width + 1.2, len(rows) * (0.7 * panel_height + 0.75))
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    limit = max(
-        explanation.maps[..., labels].max()
-        for explanation, labels in zip(explanations, rows, strict=True)
-    )
-    for line, explanation, labels in zip(axes, explanations, rows, strict=True):
-        draw_image(line[0], explanation.image)
-        line[0].set_title(wrap(explanation.title), fontsize=8)
-        for axis, label in zip(line[1:], labels, strict=True):
-            drawn = _draw_map(axis, explanation, label, limit)
-            axis.set_title(explanation.caption(label), fontsize=8)
-        colour_bar(figure, drawn, line[-1], SCALE)
+    figure, axes = image_sheet(explanations, len(rows[0]) + 1)
+    drawn = list(zip(axes[:, 1:], explanations, rows, strict=True))
+    limit = max(each.maps[..., labels].max() for _, each, labels in drawn)
+    for line, explanation, labels in drawn:
+        _draw_maps(figure, line, explanation, labels, limit, 8)
     return figure
 
 
-def _draw_map(axis, explanation, label, limit):
-    return draw_map(axis, explanation.image, explanation.maps[..., label], limit)
+def _draw_maps(figure, axes, explanation, labels, limit, size):
+    for axis, label in zip(axes, labels, strict=True):
+        draw_map(axis, explanation.image, explanation.maps[..., label], (0, limit))
+        axis.set_title(explanation.caption(label), fontsize=size)
+    colour_bar(figure, axes[-1], SCALE)
 
 
 def _draw_cells(axis, explanation):

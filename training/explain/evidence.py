@@ -1,4 +1,4 @@
-"""Where in an image a localiser finds evidence for a class, drawn for every branch.
+"""Evidence of a localiser for classes, drawn over the image for every branch.
 
 Convention: cell (i, j) of a branch saw the window of its patch size that begins at
 (offset + stride i, offset + stride j). Maps are drawn so that the value of a cell lies
@@ -14,17 +14,18 @@ from matplotlib.patches import Rectangle
 from keras_attn._checks import pair
 from keras_attn.models.localizer import branches_of
 from keras_attn.training.drawing import (
+    colour_bar,
     draw_grey,
     draw_image,
     new_figure,
     panel_inches,
     upsample,
-    wrap,
 )
-from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.explain.localizers import check_evidence
 from keras_attn.training.runs.outputs import outputs_of, softmax, with_outputs
 
+measurable = False
 # Evidence for a class in red, evidence against it in blue; attention in one colour.
 EVIDENCE_COLOURS = "RdBu_r"
 ATTENTION_COLOURS = "inferno"
@@ -37,12 +38,12 @@ NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class BranchMaps:
-    """What one branch of a localiser sees in one image.
+    """Maps of one branch of a localiser for one image.
 
     Args:
         patch_size, stride, offset: `(rows, columns)`, pixels.
-        logits: `(classes,)`, those of this branch.
-        evidence: `(h, w, classes)`, what each cell adds to the logits.
+        logits: `(classes,)` of this branch.
+        evidence: `(h, w, classes)`, the part of the logits that each cell adds.
         attention: `(h, w)`, summing to one, or `None`.
     """
 
@@ -55,7 +56,7 @@ class BranchMaps:
 
     @property
     def name(self):
-        """Its patch size, for people."""
+        """Its patch size in words."""
         height, width = self.patch_size
         return f"{height} x {width} pixels"
 
@@ -77,21 +78,13 @@ class BranchMaps:
 
 @dataclasses.dataclass(frozen=True)
 class EvidenceExplanation(Explanation):
-    """What a localiser sees in one image.
+    """Evidence and attention of a localiser for one image.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        probabilities: `(classes,)`, of the decision.
         branches: List of `BranchMaps`, the smallest patches first.
-        class_names: One name a class.
-        title: What the image is called.
     """
 
-    image: np.ndarray
-    probabilities: np.ndarray
-    branches: list
-    class_names: tuple
-    title: str
+    branches: list[BranchMaps]
 
     def deciding(self):
         """The `BranchMaps` whose probabilities are the image's."""
@@ -100,22 +93,15 @@ class EvidenceExplanation(Explanation):
             key=lambda each: abs(each.probabilities - self.probabilities).max(),
         )
 
-    def decision(self):
-        """The image's name, its class and its probability."""
-        (best,) = self.top(1)
-        percent = 100 * self.probabilities[best]
-        return f"{self.title}: {self.class_names[best]} ({percent:.1f} %)"
 
-
-def explain_images(model, images, class_names, titles, batch_size=32):
+def explain(subject, images, titles=None, batch_size=32):
     """The evidence and attention maps of a localiser.
 
     Args:
-        model: Model with `logits` and, for its branches, `evidence_...`, `logits_...`
-            and perhaps `attention_...`.
+        subject: `Trained` model with `logits` and, for its branches, `evidence_...`,
+            `logits_...` and optionally `attention_...`.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        class_names: One name a class.
-        titles: One name an image.
+        titles: One name per image; `None`: its number.
         batch_size: Images at a time.
 
     Returns:
@@ -124,30 +110,29 @@ def explain_images(model, images, class_names, titles, batch_size=32):
     Raises:
         ValueError: If the model gives no evidence.
     """
+    model = subject.model
     check_evidence(model)
     maps = ("logits", "evidence_", "attention_")
-    names = [name for name in model.output if name.startswith(maps)]
-    model = with_outputs(model, names)
+    model = with_outputs(
+        model, [name for name in model.output if name.startswith(maps)]
+    )
     outputs = outputs_of(model, images, batch_size)
     probabilities = softmax(outputs["logits"])
     branches = branch_maps(branches_of(model), outputs)
-    return [
-        EvidenceExplanation(image, row, seen, tuple(class_names), title)
-        for image, row, seen, title in zip(
-            np.asarray(images), probabilities, branches, titles, strict=True
-        )
-    ]
+    return EvidenceExplanation.of_images(
+        subject, images, titles, probabilities, branches
+    )
 
 
 def branch_maps(branches, outputs):
     """The `BranchMaps` of every image.
 
     Args:
-        branches: What `branches_of` gives.
-        outputs: Dict of a localiser's outputs, as `outputs_of` gives it.
+        branches: The branches from `branches_of`.
+        outputs: Dict of a localiser's outputs, from `outputs_of`.
 
     Returns:
-        For each image a list, one entry a branch.
+        For each image a list, one entry per branch.
     """
     columns = []
     for branch in branches:
@@ -169,7 +154,7 @@ def branch_maps(branches, outputs):
 
 
 def picture(explanation, labels):
-    """For every branch one row: the evidence for the classes, and the attention.
+    """The evidence for the classes and the attention, one row per branch.
 
     Args:
         explanation: `EvidenceExplanation`.
@@ -199,7 +184,7 @@ def picture(explanation, labels):
         limit = highest_evidence([branch], labels)
         for axis, label in zip(line[1:drawn_at], labels, strict=True):
             draw_evidence(axis, explanation.image, branch, label, limit)
-            axis.set_title(_caption(explanation, branch, label), fontsize=9)
+            axis.set_title(explanation.caption(label, branch.probabilities), fontsize=9)
         evidence_bar(figure, line[drawn_at - 1])
         for axis in line[drawn_at:]:
             draw_attention(axis, explanation.image, branch, attended)
@@ -209,40 +194,28 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows):
-    """All images, one a row, with the evidence of the branch surest of the first class.
+    """All images, one per row, with the evidence of the branch surest of the class.
 
     Args:
         explanations: List of `EvidenceExplanation`.
-        rows: For each the labels of the classes to draw, equally many.
+        rows: For each the labels of the classes to draw, the same number for all; the
+            first one chooses the branch.
 
     Returns:
         A matplotlib `Figure`.
     """
-    width, height = panel_inches(explanations[0].image)
-    columns = len(rows[0]) + 1
-    figure = new_figure(
-        (0.7 * columns * width + 1.2, len(rows) * (0.7 * height + 0.75))
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    figure, axes = image_sheet(explanations, len(rows[0]) + 1)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):
         branch = max(
             explanation.branches, key=lambda each: each.probabilities[labels[0]]
         )
-        draw_image(line[0], explanation.image)
-        line[0].set_title(wrap(explanation.title), fontsize=8)
         limit = highest_evidence([branch], labels)
         for axis, label in zip(line[1:], labels, strict=True):
             draw_evidence(axis, explanation.image, branch, label, limit)
-            axis.set_title(
-                f"{_caption(explanation, branch, label)}\n{branch.name}", fontsize=8
-            )
+            caption = explanation.caption(label, branch.probabilities)
+            axis.set_title(f"{caption}\n{branch.name}", fontsize=8)
         evidence_bar(figure, line[-1])
     return figure
-
-
-def _caption(explanation, branch, label):
-    name = wrap(explanation.class_names[label])
-    return f"{name}\n{100 * branch.probabilities[label]:.1f} %"
 
 
 def _has_attention(branches):
@@ -266,7 +239,7 @@ def highest_attention(branches):
 
 
 def draw_evidence(axis, image, branch, label, limit):
-    """What the cells add to a class's logit, from -limit to limit."""
+    """The cells' parts of a class's logit, from -limit to limit."""
     values = branch.evidence[..., label]
     _draw_map(axis, image, branch, values, EVIDENCE_COLOURS, -limit, limit)
 
@@ -305,17 +278,11 @@ def draw_window(axis, image, branch):
 
 
 def evidence_bar(figure, axis, named=True):
-    """The scale of the evidence beside a panel, perhaps with its meaning."""
+    """The scale of the evidence beside a panel; named: with its meaning."""
     text = "evidence: what a window adds\nto the class's logit"
-    _bar(figure, axis, text if named else "")
+    colour_bar(figure, axis, text if named else "")
 
 
 def attention_bar(figure, axis):
     """The scale of the attention beside a panel."""
-    _bar(figure, axis, "attention (1: all windows alike)")
-
-
-def _bar(figure, axis, text):
-    bar = figure.colorbar(axis.images[-1], cax=axis.inset_axes((1.03, 0, 0.05, 1)))
-    bar.set_label(text, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    colour_bar(figure, axis, "attention (1: equal for all windows)")

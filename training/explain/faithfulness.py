@@ -1,39 +1,45 @@
-"""Whether the maps of a method are any good for a model, in numbers."""
+"""Faithfulness of a method's maps to a model, in numbers."""
+
+import dataclasses
 
 import numpy as np
 
 from keras_attn import metrics
 from keras_attn.training.data.load import load_source_split
+from keras_attn.training.explain.names import AUTO
 
-# Images that are measured at most, and those of the check that explains again and
-# again.
+# Images that are measured at most, and those of the check that explains repeatedly.
 IMAGES, CHECKED = 32, 8
 STAGES = 4
 
 
-def measure(explainer, images, seed=0):
+def measure(explainer, subject, images, seed=0):
     """Deletion, insertion, randomisation, and boxes where the data has them.
 
     Maps are those of the most probable class; for boxes, of the true one.
 
     Args:
-        explainer: `MethodExplainer`.
+        explainer: `Explainer` that is measurable.
+        subject: `Trained`.
         images: 8-bit, of the model's size; the first 32 are measured.
-        seed: Of the random maps to compare with and of the random weights.
+        seed: Seed of the random maps to compare with and of the random weights.
 
     Returns:
         Dict, see `format_measures`; for JSON.
     """
-    subject, model = explainer.subject, explainer.subject.model
     images = np.asarray(images[:IMAGES])
     labels = subject.probabilities(images).argmax(axis=1)
 
     def maps_of(model, count=IMAGES):
-        return explainer.maps(model, images[:count], labels[:count, None])[:, 0]
+        changed = dataclasses.replace(subject, model=model)
+        return explainer.maps(changed, images[:count], labels[:count, None])[:, 0]
 
     random = np.random.default_rng(seed)
     areas = {}
-    maps = {"maps": maps_of(model), "random": random.uniform(size=images.shape[:3])}
+    maps = {
+        "maps": maps_of(subject.model),
+        "random": random.uniform(size=images.shape[:3]),
+    }
     for name, each in maps.items():
         options = (subject.probabilities, images, each, labels)
         areas[name] = {
@@ -42,23 +48,24 @@ def measure(explainer, images, seed=0):
         }
     return {
         "model": str(subject.path),
-        "method": explainer.method,
-        "layer": explainer.layer,
+        # The model's own maps are those of `--method auto`.
+        "method": getattr(explainer, "method", AUTO),
+        "layer": getattr(explainer, "layer", None),
         "images": len(images),
         "areas": areas,
         "randomization": metrics.randomization_check(
-            model,
+            subject.model,
             lambda model: maps_of(model, CHECKED),
             stages=STAGES,
             seed=seed,
         ),
-        "boxes": _boxes(explainer),
+        "boxes": _boxes(explainer, subject),
     }
 
 
-def _boxes(explainer):
+def _boxes(explainer, subject):
     """Scores on the run's own test images, if they are generated and have boxes."""
-    run = explainer.subject.run
+    run = subject.run
     if run is None or run.recipe.dataset != "generated":
         return None
     _, source, images, indices = load_source_split(run.recipe)
@@ -67,7 +74,7 @@ def _boxes(explainer):
     images, boxes = np.asarray(images[chosen]), source.annotations["box"][chosen]
     seen = boxes[:, 0] >= 0
     images, boxes, labels = images[seen], boxes[seen], source.labels[chosen][seen]
-    maps = explainer.maps(explainer.subject.model, images, labels[:, None])[:, 0]
+    maps = explainer.maps(subject, images, labels[:, None])[:, 0]
     return {
         "data": f"generated, {split}",
         "images": len(images),

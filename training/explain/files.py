@@ -1,4 +1,4 @@
-"""Image files -> pictures of where a model sees what."""
+"""Image files -> pictures of a model's explanations."""
 
 import difflib
 import json
@@ -6,25 +6,18 @@ import pathlib
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
-from keras_attn.training.drawing import SHEET_ROWS, free_name, save, titles_of
-from keras_attn.training.explain import class_maps, evidence, faithfulness, masks, warps
-from keras_attn.training.explain.localizers import has_evidence
-from keras_attn.training.explain.saliency import METHODS, TITLES, MethodExplainer
-from keras_attn.training.explain.subject import load_explained
-
-
-def explainer_of(model):
-    """The module that explains and draws what a model answers.
-
-    Each has `explain_images(model, images, class_names, titles)`, a list of
-    explanations with the method `top(count)`; `picture(explanation, labels)`; and
-    `sheet(explanations, rows)`.
-    """
-    if has_evidence(model):
-        return evidence
-    if "mask_1" in model.output:
-        return masks
-    return warps if "fields" in model.output else class_maps
+from keras_attn.training.drawing import (
+    free_name,
+    save,
+    sheet_parts,
+    titles_of,
+    write_pages,
+)
+from keras_attn.training.explain import faithfulness
+from keras_attn.training.explain.explainers import explainer_of
+from keras_attn.training.explain.names import AUTO, METHODS, ON_A_LAYER, TITLES
+from keras_attn.training.explain.saliency import Saliency
+from keras_attn.training.trained import load_trained
 
 
 def explain(
@@ -35,7 +28,7 @@ def explain(
     top=3,
     checkpoint="best",
     on_corrupt="error",
-    method="auto",
+    method=AUTO,
     layer=None,
     pixels="0..255",
     metrics=False,
@@ -49,83 +42,81 @@ def explain(
         images: Paths of images and of folders of images.
         output: Folder of the pictures; made if it does not exist.
         classes: Names of the classes to draw; by default the most probable ones.
-        top: How many of those.
+        top: Number of the most probable classes.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
-        method: `"auto"`, what the model itself tells, or `grad_cam` where that is
-            nothing; or one of `keras_attn.training.explain.saliency.METHODS`.
-        layer: Layer for `grad_cam` and `grad_cam_plus_plus`, the last map by default.
-        pixels: For models of others, see `load_explained`.
+        method: `"auto"`, the maps that the model itself returns, or `grad_cam` where
+            there are none; or one of `keras_attn.training.explain.names.METHODS`.
+        layer: Layer for `grad_cam` and `grad_cam_plus_plus`; `None`: that of
+            `keras_attn.explain.last_map`.
+        pixels: For models of others, see `load_trained`.
         metrics: Whether to measure the maps, see
             `keras_attn.training.explain.faithfulness`.
-        say: What is called with notes for the user.
+        say: Function that is called with notes for the user.
 
     Returns:
-        `(written, problems)`: the paths of the pictures, one an image and then the
+        `(written, problems)`: the paths of the pictures, one per image and then the
         overview sheets, with metrics also of `metrics.json` and `metrics.md`; one
         `CorruptImageError` for each image left out.
     """
-    if top < 1:
-        raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
-    if method not in METHODS:
-        raise ValueError(f"Expected `method` in {METHODS}. Received: {method!r}")
+    _check(method, layer, top)
     files = image_files(images)
-    subject = load_explained(path, checkpoint, pixels)
+    subject = load_trained(path, checkpoint, pixels=pixels)
     if subject.note:
         say(subject.note)
     labels = None if classes is None else labels_of(classes, subject.class_names)
-    explainer = _explainer(subject, method, layer, labels, top, metrics, say)
+    explainer = _chosen(subject, method, layer, labels, top, say)
+    if metrics and not explainer.measurable:
+        raise ValueError(
+            "Expected a method whose maps can be measured, such as --method grad_cam. "
+            f"Received: {method}, which for {subject.path} draws more than maps of "
+            "classes"
+        )
     pictures, kept, problems = read_images(files, subject.spec, on_corrupt)
     check_readable(kept, problems)
     titles = titles_of(kept)
     output = pathlib.Path(output)
-    written, sheets, taken = [], [], set()
-    # A sheet at a time, since the maps of many images take much memory.
-    for page, start in enumerate(range(0, len(kept), SHEET_ROWS), 1):
-        part = slice(start, start + SHEET_ROWS)
-        explanations = explainer.explain_images(
-            subject.model, pictures[part], subject.class_names, titles[part]
-        )
-        output.mkdir(parents=True, exist_ok=True)
-        rows = [labels or explanation.top(top) for explanation in explanations]
-        for explanation, row in zip(explanations, rows, strict=True):
-            target = output / f"{free_name(explanation.title, taken)}.png"
-            save(explainer.picture(explanation, row), target)
-            written.append(target)
-        target = output / ("overview.png" if page == 1 else f"overview_{page}.png")
-        save(explainer.sheet(explanations, rows), target)
-        sheets.append(target)
+    written, taken = [], set()
+
+    def pages():
+        # A sheet at a time, since the maps of many images take much memory.
+        for part in sheet_parts(len(kept)):
+            explanations = explainer.explain(subject, pictures[part], titles[part])
+            output.mkdir(parents=True, exist_ok=True)
+            rows = [labels or explanation.top(top) for explanation in explanations]
+            for explanation, row in zip(explanations, rows, strict=True):
+                written.append(output / f"{free_name(explanation.title, taken)}.png")
+                save(explainer.picture(explanation, row), written[-1])
+            yield explainer.sheet(explanations, rows)
+
+    sheets = write_pages(pages(), output)
     if metrics:
-        if explainer is class_maps:
-            explainer = MethodExplainer(subject, "auto")
-        sheets += _write_measures(faithfulness.measure(explainer, pictures), output)
+        measured = faithfulness.measure(explainer, subject, pictures)
+        sheets += _write_measures(measured, output)
     return written + sheets, problems
 
 
-def _explainer(subject, method, layer, labels, top, metrics, say):
-    """What explains the model: a module as of `explainer_of`, or `MethodExplainer`."""
-    if layer is not None and method not in ("grad_cam", "grad_cam_plus_plus"):
+def _check(method, layer, top):
+    if top < 1:
+        raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
+    if method not in METHODS:
+        raise ValueError(f"Expected `method` in {METHODS}. Received: {method!r}")
+    if layer is not None and method not in ON_A_LAYER:
         raise ValueError(
-            "Expected `layer` with the methods grad_cam and grad_cam_plus_plus. "
+            f"Expected `layer` with the methods {' and '.join(ON_A_LAYER)}. "
             f"Received: layer={layer!r}, method={method!r}"
         )
-    if method == "auto":
-        own = explainer_of(subject.model) if subject.is_ours else class_maps
-        if own is not class_maps:
-            if metrics:
-                raise ValueError(
-                    "Expected a method whose maps can be measured, such as --method "
-                    f"grad_cam. Received: auto, which for {subject.path} draws more "
-                    "than maps of classes"
-                )
-            return own
-        if subject.is_ours and "patch_logits" in subject.model.output:
+
+
+def _chosen(subject, method, layer, labels, top, say):
+    """The `Explainer` of a method; for `auto`, the model's own or Grad-CAM."""
+    if method == AUTO:
+        own = explainer_of(subject) if subject.is_ours else None
+        if own is not None:
             return own
         method = "grad_cam"
-        say(
-            f"{subject.path} tells no maps of its own; drawn are {TITLES[method]} maps."
-        )
-    return MethodExplainer(subject, method, layer, labels, top)
+        say(f"{subject.path} has no maps of its own; drawing {TITLES[method]} maps.")
+    return Saliency(method, layer, labels, top)
 
 
 def _write_measures(result, output):

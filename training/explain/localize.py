@@ -17,8 +17,15 @@ from keras_attn.ops import crop_patches
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.boxes import frame_windows
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
-from keras_attn.training.drawing import SHEET_ROWS, free_name, save, titles_of
-from keras_attn.training.explain.evidence import branch_maps
+from keras_attn.training.drawing import (
+    free_name,
+    save,
+    sheet_parts,
+    titles_of,
+    write_pages,
+)
+from keras_attn.training.explain.evidence import BranchMaps, branch_maps
+from keras_attn.training.explain.explanation import Explanation
 from keras_attn.training.explain.localizers import localizer_of, localizing
 from keras_attn.training.explain.patches import picture, sheet
 from keras_attn.training.runs.outputs import outputs_of, softmax
@@ -28,29 +35,21 @@ BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Localized:
-    """The patches of one image and what they were chosen by.
+class Localized(Explanation):
+    """The patches of one image and the maps that they were chosen by.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        title: What the image is called.
-        class_names: One name a class.
-        probabilities: `(classes,)`, of the image.
         branches: List of `BranchMaps`, the smallest patches first.
-        branch: Index of the branch that chose the patches, or `None` if none was
-            asked, because an early exit was sure without patches.
+        branch: Index of the branch that chose the patches, or `None` if an early exit
+            was sure without patches.
         boxes: `(patches, 4)` integers, the patch with the most evidence first.
-        scores: `(patches,)`, what each patch adds to the localiser's logit of its
-            class.
+        scores: `(patches,)`, the part of the localiser's logit of its class that each
+            patch adds.
         patch_probabilities: `(patches, classes)`, or `None` where patches are not
             classified.
     """
 
-    image: np.ndarray
-    title: str
-    class_names: tuple
-    probabilities: np.ndarray
-    branches: list
+    branches: list[BranchMaps]
     branch: int | None
     boxes: np.ndarray
     scores: np.ndarray
@@ -76,28 +75,25 @@ class Localized:
             return self.label
         return int(self.chosen.probabilities.argmax())
 
-    def answer(self):
-        """The class and its probability."""
-        percent = 100 * self.probabilities[self.label]
-        return f"{self.class_names[self.label]} ({percent:.1f} %)"
-
     def crops(self):
         """The pixels of the patches, black where a box reaches beyond the image."""
-        for box in self.boxes:
-            size = (int(box[2] - box[0]), int(box[3] - box[1]))
-            crops = crop_patches(self.image[None], box[None, None], size)
-            yield ops.convert_to_numpy(crops)[0, 0]
+        if not len(self.boxes):
+            return ()
+        # All patches are of the branch's size.
+        top, left, bottom, right = self.boxes[0].tolist()
+        size = bottom - top, right - left
+        crops = crop_patches(self.image[None], self.boxes[None], size)
+        return ops.convert_to_numpy(crops)[0]
 
 
-def localize_images(model, images, class_names, titles, batch_size=BATCH):
+def localize_images(subject, images, titles=None, batch_size=BATCH):
     """The patches of images.
 
     Args:
-        model: Model with the outputs of `with_patches`, or of a classifier of patches
-            that contains its localiser.
+        subject: `Trained` model with the outputs of `with_patches`, or a classifier of
+            patches that contains its localiser.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        class_names: One name a class.
-        titles: One name an image.
+        titles: One name per image; `None`: its number.
         batch_size: Images at a time.
 
     Returns:
@@ -107,30 +103,31 @@ def localize_images(model, images, class_names, titles, batch_size=BATCH):
         ValueError: If there is no localiser.
     """
     images = np.asarray(images)
-    localizer = localizer_of(model)
+    model, localizer = subject.model, localizer_of(subject.model)
     outputs = outputs_of(model, images, batch_size)
     maps = outputs if localizer is model else outputs_of(localizer, images, batch_size)
-    branches = branch_maps(branches_of(localizer, images.shape[1:3]), maps)
-    probabilities = softmax(outputs["logits"])
+    chosen = [branch if branch >= 0 else None for branch in outputs["branch"].tolist()]
     by_patch = outputs.get("patch_probabilities")
-    localized = []
-    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        valid = outputs["valid"][index]
-        branch = int(outputs["branch"][index])
-        localized.append(
-            Localized(
-                image,
-                title,
-                tuple(class_names),
-                probabilities[index],
-                branches[index],
-                branch if branch >= 0 else None,
-                outputs["boxes"][index][valid],
-                outputs["scores"][index][valid],
-                None if by_patch is None else by_patch[index][valid],
-            )
-        )
-    return localized
+    if by_patch is None:
+        by_patch = [None] * len(images)
+    else:
+        by_patch = _valid(by_patch, outputs)
+    return Localized.of_images(
+        subject,
+        images,
+        titles,
+        softmax(outputs["logits"]),
+        branch_maps(branches_of(localizer, images.shape[1:3]), maps),
+        chosen,
+        _valid(outputs["boxes"], outputs),
+        _valid(outputs["scores"], outputs),
+        by_patch,
+    )
+
+
+def _valid(values, outputs):
+    """For each image the values of the patches that there are."""
+    return [row[valid] for row, valid in zip(values, outputs["valid"], strict=True)]
 
 
 def localize(
@@ -153,20 +150,21 @@ def localize(
             patches that contains one.
         images: Paths of images and of folders of images.
         output: Folder; made if it does not exist.
-        max_patches: Most patches of an image, for a localiser: a sequence of one value
-            or of one for each branch. By default the recipe's, see `patch_settings`.
-        iou_threshold: Patches overlap by less than this; likewise.
-        coverage: Share of the cells that they are chosen among; likewise.
+        max_patches: Maximum number of patches per image, for a localiser: a sequence of
+            one value or of one for each branch. By default the recipe's, see
+            `patch_settings`.
+        iou_threshold: Patches overlap by less than this. By default the recipe's.
+        coverage: Share of the cells that they are chosen among, as `max_patches`.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
     Returns:
-        `(result, written, problems)`: what is in `localized.json`, see `describe`; the
-        paths of all files; one `CorruptImageError` for each image left out.
+        `(result, written, problems)`: the content of `localized.json`, see `describe`;
+        the paths of all files; one `CorruptImageError` for each image left out.
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
-    model, settings = localizing(
+    localizer, settings = localizing(
         trained,
         max_patches=max_patches,
         iou_threshold=iou_threshold,
@@ -176,22 +174,20 @@ def localize(
     check_readable(kept, problems)
     titles = titles_of(kept)
     output = pathlib.Path(output)
-    written, sheets, entries, taken = [], [], [], set()
-    # A sheet at a time, since the maps of many images take much memory.
-    for page, start in enumerate(range(0, len(kept), SHEET_ROWS), 1):
-        part = slice(start, start + SHEET_ROWS)
-        localized = localize_images(
-            model, pixels[part], trained.class_names, titles[part]
-        )
-        output.mkdir(parents=True, exist_ok=True)
-        for each, file in zip(localized, kept[part], strict=True):
-            written.append(output / f"{free_name(each.title, taken)}.png")
-            save(picture(each), written[-1])
-            entries.append(describe(each, file, trained.spec, written[-1]))
-        sheets.append(
-            output / ("overview.png" if page == 1 else f"overview_{page}.png")
-        )
-        save(sheet(localized), sheets[-1])
+    written, entries, taken = [], [], set()
+
+    def pages():
+        # A sheet at a time, since the maps of many images take much memory.
+        for part in sheet_parts(len(kept)):
+            localized = localize_images(localizer, pixels[part], titles[part])
+            output.mkdir(parents=True, exist_ok=True)
+            for each, file in zip(localized, kept[part], strict=True):
+                written.append(output / f"{free_name(each.title, taken)}.png")
+                save(picture(each), written[-1])
+                entries.append(describe(each, file, trained.spec, written[-1]))
+            yield sheet(localized)
+
+    sheets = write_pages(pages(), output)
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,

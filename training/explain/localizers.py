@@ -1,4 +1,6 @@
-"""Localisers among trained models: which are, and how their patches are chosen."""
+"""Localisers among trained models, and the settings by which they choose patches."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -42,12 +44,12 @@ def localizer_of(model):
 
 
 def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None):
-    """How many patches are chosen and how, as arguments of `with_patches`.
+    """Number and choice of patches, as arguments of `with_patches`.
 
     Args:
         trained: `Trained` localiser.
-        max_patches, iou_threshold, coverage: As in `with_patches`, or `None`: those
-            of the run's recipe. The defaults of recipes are for three branches; for
+        max_patches, iou_threshold, coverage: See `with_patches`; `None`: those of the
+            run's recipe. The defaults of recipes are for three branches; for
             another number, up to 5 patches among all cells.
 
     Returns:
@@ -83,10 +85,11 @@ def localizing(trained, **settings):
     Args:
         trained: `Trained` localiser, or model that contains one and chooses patches
             itself.
-        settings: As in `patch_settings`, for localisers only.
+        settings: See `patch_settings`; for localisers only.
 
     Returns:
-        `(model, settings)`; the settings are `None` where the model has its own.
+        `(localizer, settings)`: a `Trained`, and `None` where the model has settings of
+        its own.
 
     Raises:
         ValueError: If the model has no evidence, or settings are given that are fixed.
@@ -98,7 +101,8 @@ def localizing(trained, **settings):
                 "Expected a localiser, to choose patches of. Received: "
                 f"{trained.path}, whose own settings are built in, and {fixed}"
             )
-        return trained.model, None
+        return trained, None
     check_evidence(trained.model)
     settings = patch_settings(trained, **settings)
-    return with_patches(trained.model, **settings), settings
+    model = with_patches(trained.model, **settings)
+    return dataclasses.replace(trained, model=model), settings

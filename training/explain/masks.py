@@ -1,4 +1,4 @@
-"""What masks a network's shortcuts: the attention map, its heads, and learned masks.
+"""Masks of a network's shortcuts: the attention map, its heads, and learned masks.
 
 Convention: maps are `(height, width, channels)`, rows from the top; a cell is drawn
 over its region of the image, see `keras_attn.training.drawing`. Masks lie in [0, 1]:
@@ -14,19 +14,21 @@ import numpy as np
 from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.pipelines.attention_maps.compute import fitted
 from keras_attn.training.drawing import (
-    MAP_COLOURS,
-    OPACITY,
-    draw_grey,
+    colour_bar,
     draw_image,
-    frame,
+    draw_map,
     new_figure,
     panel_inches,
     upsample,
-    wrap,
 )
-from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.explain.explanation import (
+    Explanation,
+    draw_probabilities,
+    image_sheet,
+)
 from keras_attn.training.runs.outputs import outputs_of, softmax
 
+measurable = False
 # Of deep networks not every block is drawn, but those spread evenly to the last one.
 BLOCKS_SHOWN = 6
 NOTE = (
@@ -37,29 +39,21 @@ NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class MaskExplanation(Explanation):
-    """What a network attends to in one image.
+    """Attention map and masks of a network for one image.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        probabilities: `(classes,)`.
         attention: `(h, w)`, the map that the attention branch gets, in [0, 1], or
             `None` where there is none.
         heads: `(h, w, heads)`, the attention that it was made from, or `None`.
-        masks: List of `(h, w, channels)`, one a block, in [0, 1].
-        class_names: One name a class.
-        title: What the image is called.
+        masks: List of `(h, w, channels)`, one per block, in [0, 1].
     """
 
-    image: np.ndarray
-    probabilities: np.ndarray
     attention: np.ndarray | None
     heads: np.ndarray | None
     masks: list
-    class_names: tuple
-    title: str
 
     def correlation(self, block):
-        """Of a block's mean mask with the map, over pixels; `None` if one is flat."""
+        """Correlation of a block's mean mask with the map; `None` if one is flat."""
         if self.attention is None:
             return None
         mask = self.masks[block].mean(axis=-1)
@@ -70,7 +64,7 @@ class MaskExplanation(Explanation):
         return float(np.corrcoef(*maps)[0, 1])
 
     def head_count(self):
-        """Heads whose attention is known."""
+        """Number of heads whose attention is known."""
         return 0 if self.heads is None else self.heads.shape[-1]
 
     def shown(self):
@@ -80,15 +74,14 @@ class MaskExplanation(Explanation):
         return (places - 1).tolist()
 
 
-def explain_images(model, images, class_names, titles, batch_size=32):
+def explain(subject, images, titles=None, batch_size=32):
     """The maps and masks of a network with attention-masked residuals.
 
     Args:
-        model: Model from images to `logits`, `mask_1`, `mask_2`, ... and perhaps
-            `attention_map`, as `serving_model` of its method gives it.
+        subject: `Trained` model from images to `logits`, `mask_1`, `mask_2`, ... and
+            optionally `attention_map`, as its method's `serving_model` returns it.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        class_names: One name a class.
-        titles: One name an image.
+        titles: One name per image; `None`: its number.
         batch_size: Images at a time.
 
     Returns:
@@ -97,6 +90,7 @@ def explain_images(model, images, class_names, titles, batch_size=32):
     Raises:
         ValueError: If the model has no masks, or takes a map beside the images.
     """
+    model = subject.model
     if "mask_1" not in model.output or len(model.inputs) > 1:
         raise ValueError(
             "Expected a model from images alone with outputs 'mask_1', ..., which "
@@ -105,32 +99,37 @@ def explain_images(model, images, class_names, titles, batch_size=32):
             f"{list(model.output)}"
         )
     outputs = outputs_of(model, images, batch_size)
+    nothing = [None] * len(images)
     blocks = sum(name.startswith("mask_") for name in outputs)
+    masks = [outputs[f"mask_{block}"] for block in range(1, blocks + 1)]
+    attention = nothing
+    if "attention_map" in outputs:
+        attention = outputs["attention_map"][..., 0]
+    heads = _heads(model, images, batch_size)
+    return MaskExplanation.of_images(
+        subject,
+        images,
+        titles,
+        softmax(outputs["logits"]),
+        attention,
+        nothing if heads is None else heads,
+        zip(*masks, strict=True),
+    )
+
+
+def _heads(model, images, batch_size):
+    """`(images, h, w, heads)`, float32, or `None` without a map's generator."""
     generator = head_model(model)
-    heads = None
-    if generator is not None:
-        size = generator.input_shape[1:3]
-        # As the model does it that the generator is a part of.
-        seen = np.asarray(images) if None in size else np.asarray(fitted(images, size))
-        heads = generator.predict(seen, batch_size, verbose=0)
-    return [
-        MaskExplanation(
-            image,
-            probabilities,
-            outputs["attention_map"][i, ..., 0] if "attention_map" in outputs else None,
-            None if heads is None else np.asarray(heads[i], "float32"),
-            [outputs[f"mask_{block}"][i] for block in range(1, blocks + 1)],
-            tuple(class_names),
-            title,
-        )
-        for i, (image, probabilities, title) in enumerate(
-            zip(np.asarray(images), softmax(outputs["logits"]), titles, strict=True)
-        )
-    ]
+    if generator is None:
+        return None
+    size = generator.input_shape[1:3]
+    # As the model does it that the generator is a part of.
+    seen = np.asarray(images) if None in size else np.asarray(fitted(images, size))
+    return np.asarray(generator.predict(seen, batch_size, verbose=0), "float32")
 
 
 def head_model(model):
-    """From images to the attention of every head behind the map, or `None`."""
+    """The model from images to the attention of all heads, or `None` without any."""
     for nested in model.layers:
         if not isinstance(nested, keras.Model):
             continue
@@ -166,7 +165,7 @@ def picture(explanation, labels):
     figure.supxlabel(NOTE, fontsize=8)
     draw_image(axes[0, 0], explanation.image)
     _draw_attention(axes[0, 1], explanation)
-    _draw_probabilities(axes[0, 2], explanation, labels)
+    draw_probabilities(axes[0, 2], explanation, labels)
     for head, axis in zip(
         range(head_count), axes[1 : 1 + head_rows].flat, strict=False
     ):
@@ -176,52 +175,42 @@ def picture(explanation, labels):
         mask = explanation.masks[block]
         _draw_mask(axis, explanation, block, limits)
         channel = int(mask.std(axis=(0, 1)).argmax())
-        _draw_map(below, explanation.image, mask[..., channel], (0, 1), 1.0)
-        below.set_title(f"its channel {channel + 1}, the liveliest", fontsize=8)
-    _bar(figure, axes[-2, len(blocks) - 1])
+        values = mask[..., channel]
+        draw_map(below, explanation.image, values, (0, 1), smooth=False, opacity=1.0)
+        below.set_title(f"its channel {channel + 1}, highest variance", fontsize=8)
+    colour_bar(figure, axes[-2, len(blocks) - 1])
     return figure
 
 
 def sheet(explanations, rows, heads=False):
-    """All images, one a row: the map, and the masks of the blocks.
+    """All images, one per row: the map, and the masks of the blocks.
 
     Args:
         explanations: List of `MaskExplanation`.
-        rows: For each the labels of classes; the probability of the first is told.
+        rows: For each the labels of classes; the first one's probability is shown.
         heads: Whether to draw the maps of the first heads too, before their mean.
 
     Returns:
         A matplotlib `Figure`.
     """
-    width, height = panel_inches(explanations[0].image)
     blocks = explanations[0].shown()
     heads = range(explanations[0].head_count() if heads else 0)[:BLOCKS_SHOWN]
-    columns = 2 + len(heads) + len(blocks)
-    figure = new_figure(
-        (0.7 * columns * width + 0.8, len(rows) * (0.7 * height + 0.7) + 0.4)
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.supxlabel(NOTE, fontsize=8)
+    figure, axes = image_sheet(explanations, 2 + len(heads) + len(blocks), NOTE)
     limits = mask_limits(explanations)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):
-        draw_image(line[0], explanation.image)
-        percent = 100 * explanation.probabilities[labels[0]]
-        name = wrap(explanation.class_names[labels[0]])
-        line[0].set_title(
-            f"{wrap(explanation.title)}\n{name}: {percent:.1f} %", fontsize=8
-        )
+        line[0].set_title(explanation.heading(labels[0]), fontsize=8)
         for axis, head in zip(line[1:], heads, strict=False):
             _draw_head(axis, explanation, head)
         line[1 + len(heads)].set_axis_off()
         _draw_attention(line[1 + len(heads)], explanation)
         for axis, block in zip(line[2 + len(heads) :], blocks, strict=True):
             _draw_mask(axis, explanation, block, limits)
-        _bar(figure, line[-1])
+        colour_bar(figure, line[-1])
     return figure
 
 
 def _draw_head(axis, explanation, head):
-    _draw_map(axis, explanation.image, explanation.heads[..., head], None)
+    draw_map(axis, explanation.image, explanation.heads[..., head], smooth=False)
     axis.set_title(f"head {head + 1}", fontsize=9)
 
 
@@ -229,7 +218,7 @@ def _draw_attention(axis, explanation):
     if explanation.attention is None:
         axis.set_title("no attention map", fontsize=9)
         return
-    _draw_map(axis, explanation.image, explanation.attention, (0, 1))
+    draw_map(axis, explanation.image, explanation.attention, (0, 1), smooth=False)
     axis.set_title("attention map", fontsize=9)
 
 
@@ -247,40 +236,7 @@ def _draw_mask(axis, explanation, block, limits):
     """The mean over a mask's channels."""
     mask = explanation.masks[block].mean(axis=-1)
     # By itself: a flat mask over an image would look as if it followed the image.
-    _draw_map(axis, explanation.image, mask, limits, 1.0)
+    draw_map(axis, explanation.image, mask, limits, smooth=False, opacity=1.0)
     correlation = explanation.correlation(block)
-    told = "" if correlation is None else f", r = {correlation:.2f}"
-    axis.set_title(f"mask {block + 1}: mean {mask.mean():.2f}{told}", fontsize=8)
-
-
-def _draw_map(axis, image, values, limits, opacity=OPACITY):
-    """A map over the image in grey, its cells as they are."""
-    draw_grey(axis, image)
-    low, high = limits or (None, None)
-    axis.imshow(
-        values,
-        extent=frame(image),
-        cmap=MAP_COLOURS,
-        vmin=low,
-        vmax=high,
-        alpha=opacity,
-        interpolation="nearest",
-    )
-
-
-def _draw_probabilities(axis, explanation, labels):
-    axis.set_axis_on()
-    percent = 100 * explanation.probabilities[labels]
-    axis.barh(range(len(labels)), percent, color="#56B4E9", height=0.8)
-    for place, (label, value) in enumerate(zip(labels, percent, strict=True)):
-        text = f"{wrap(explanation.class_names[label])}: {value:.1f} %"
-        axis.text(2, place, text, va="center", fontsize=7)
-    axis.set(xlim=(0, 100), ylim=(len(labels) - 0.4, -0.6), yticks=[])
-    axis.set_box_aspect(explanation.image.shape[0] / explanation.image.shape[1])
-    axis.tick_params(labelsize=7)
-    axis.set_title("probability of classes, %", fontsize=9)
-
-
-def _bar(figure, axis):
-    bar = figure.colorbar(axis.images[-1], cax=axis.inset_axes((1.03, 0, 0.05, 1)))
-    bar.ax.tick_params(labelsize=7)
+    text = "" if correlation is None else f", r = {correlation:.2f}"
+    axis.set_title(f"mask {block + 1}: mean {mask.mean():.2f}{text}", fontsize=8)

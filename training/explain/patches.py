@@ -5,7 +5,13 @@ import math
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from keras_attn.training.drawing import draw_image, new_figure, panel_inches, wrap
+from keras_attn.training.drawing import (
+    draw_image,
+    new_figure,
+    panel_inches,
+    wrap,
+)
+from keras_attn.training.drawing import sheet as empty_sheet
 from keras_attn.training.explain.evidence import (
     NOTE,
     attention_bar,
@@ -16,9 +22,9 @@ from keras_attn.training.explain.evidence import (
     highest_evidence,
 )
 
-# Of the patches in their order, again from the start where there are more.
+# Colours of the patches in their order, again from the start where there are more.
 BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
-CROPS_A_LINE = 8
+CROPS_PER_LINE = 8
 OUTLINE = [withStroke(linewidth=2, foreground="black")]
 
 
@@ -35,12 +41,12 @@ def picture(localized):
     rows = [_draw_evidence_row]
     if highest_attention(localized.branches) is not None:
         rows.append(_draw_attention_row)
-    lines = math.ceil(max(1, len(localized.boxes)) / CROPS_A_LINE)
+    lines = math.ceil(max(1, len(localized.boxes)) / CROPS_PER_LINE)
     columns = len(localized.branches)
     figure = new_figure(
         (2 * width + columns * (width + 0.4) + 0.6, 2 * height + 1.0 + 1.7 * lines)
     )
-    figure.suptitle(f"{localized.title}: {localized.answer()}", fontsize=13)
+    figure.suptitle(localized.decision(), fontsize=13)
     upper, lower = figure.subfigures(2, 1, height_ratios=(2 * height, 1.6 * lines))
     left, right = upper.subfigures(
         1, 2, width_ratios=(2 * width, columns * (width + 0.4) + 0.6)
@@ -52,12 +58,12 @@ def picture(localized):
     axes = right.subplots(len(rows), columns, squeeze=False)
     for draw, line in zip(rows, axes, strict=True):
         draw(right, line, localized)
-    _draw_crops(lower.subplots(lines, CROPS_A_LINE, squeeze=False).ravel(), localized)
+    _draw_crops(lower.subplots(lines, CROPS_PER_LINE, squeeze=False).ravel(), localized)
     return figure
 
 
 def sheet(all_localized):
-    """All images, one a row: the boxes, the deciding branch's evidence, the crops.
+    """All images, one per row: boxes, the deciding branch's evidence, crops.
 
     Args:
         all_localized: List of `Localized`.
@@ -65,15 +71,10 @@ def sheet(all_localized):
     Returns:
         A matplotlib `Figure`.
     """
-    width, height = panel_inches(all_localized[0].image)
-    crops = min(CROPS_A_LINE, max(len(each.boxes) for each in all_localized))
-    ratios = [width] * 2 + [0.6 * width] * max(1, crops)
-    figure = new_figure(
-        (0.7 * sum(ratios) + 1.2, len(all_localized) * (0.7 * height + 0.75))
-    )
-    axes = figure.subplots(
-        len(all_localized), len(ratios), squeeze=False, width_ratios=ratios
-    )
+    crops = min(CROPS_PER_LINE, max(len(each.boxes) for each in all_localized))
+    ratios = [1.0] * 2 + [0.6] * max(1, crops)
+    image = all_localized[0].image
+    figure, axes = empty_sheet(len(all_localized), len(ratios), image, ratios=ratios)
     for line, localized in zip(axes, all_localized, strict=True):
         draw_boxes(line[0], localized)
         title = f"{wrap(localized.title)}\n{wrap(localized.answer())}"
@@ -87,7 +88,7 @@ def draw_boxes(axis, localized):
     """The image with numbered boxes, the last one lowest."""
     draw_image(axis, localized.image)
     numbered = list(enumerate(localized.boxes))
-    few = len(numbered) <= CROPS_A_LINE
+    few = len(numbered) <= CROPS_PER_LINE
     for number, (top, left, bottom, right) in reversed(numbered):
         colour = BOX_COLOURS[number % len(BOX_COLOURS)]
         # Inside the box's edge, so that boxes at the border are seen whole.

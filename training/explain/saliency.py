@@ -1,4 +1,4 @@
-"""Grad-CAM and its kin drawn over images, for models of any kind."""
+"""Grad-CAM and similar methods drawn over images, for models of any kind."""
 
 import dataclasses
 
@@ -12,21 +12,11 @@ from keras_attn.training.drawing import (
     draw_map,
     new_figure,
     panel_inches,
-    upsample,
-    wrap,
 )
-from keras_attn.training.explain.explanation import Explanation
-from keras_attn.training.runs.outputs import softmax
+from keras_attn.training.explain.explanation import Explanation, image_sheet
+from keras_attn.training.explain.names import TITLES
+from keras_attn.training.runs.outputs import top_classes
 
-TITLES = {
-    "auto": "class maps",
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "cam": "CAM",
-    "rollout": "attention rollout",
-    "occlusion": "occlusion",
-}
-METHODS = tuple(TITLES)
 # Images at a time; features and slopes of all their cells are in memory.
 BATCH = 8
 SCALE = "share of the map's range"
@@ -38,84 +28,59 @@ class MapExplanation(Explanation):
     """Maps of one image by one method.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        probabilities: `(classes,)`.
         maps: Dict from label to `(H, W)` in 0..1; from `None` if the map is the same
             for all classes.
-        class_names: One name a class.
-        title: What the image is called.
-        method: Key of `TITLES`.
     """
 
-    image: np.ndarray
-    probabilities: np.ndarray
     maps: dict
-    class_names: tuple
-    title: str
-    method: str
 
     def panels(self, labels):
         """List of (caption, map)."""
         if None in self.maps:
             return [(ALL_CLASSES, self.maps[None])]
-        return [
-            (
-                f"{wrap(self.class_names[label])}\n"
-                f"{100 * self.probabilities[label]:.1f} %",
-                self.maps[label],
-            )
-            for label in labels
-        ]
+        return [(self.caption(label), self.maps[label]) for label in labels]
 
 
 @dataclasses.dataclass(frozen=True)
-class MethodExplainer:
-    """Explains and draws by one method, as the modules of `explainer_of` do.
+class Saliency:
+    """Explainer by one method, for any model.
 
     Args:
-        subject: `ExplainedModel`.
-        method: One of `METHODS`.
+        method: Key of `keras_attn.training.explain.names.TITLES`.
         layer: Name of a layer, for Grad-CAM and Grad-CAM++; `None`: that of
             `keras_attn.explain.last_map`.
         labels: Classes to draw; `None`: the most probable.
-        count: How many of those.
+        count: Number of the most probable classes.
     """
 
-    subject: object
+    measurable = True
+
     method: str
     layer: str | None = None
     labels: list | None = None
     count: int = 3
 
-    def explain_images(self, model, images, class_names, titles):
+    def explain(self, subject, images, titles=None):
         """List of `MapExplanation`."""
-        probabilities = self.subject.probabilities(images)
+        probabilities = subject.probabilities(images)
         if self.labels is None:
-            order = np.argsort(-probabilities, axis=1, kind="stable")
-            labels = order[:, : self.count]
+            labels = top_classes(probabilities, self.count)
         else:
             labels = np.tile(self.labels, (len(images), 1))
-        maps = self.maps(model, images, labels)
-        return [
-            MapExplanation(
-                image,
-                row,
-                {None: each[0]}
-                if self.method == "rollout"
-                else dict(zip(chosen.tolist(), each, strict=True)),
-                tuple(class_names),
-                title,
-                self.method,
-            )
-            for image, row, chosen, each, title in zip(
-                np.asarray(images), probabilities, labels, maps, titles, strict=True
-            )
+        maps = self.maps(subject, images, labels)
+        by_label = [
+            {None: row[0]}
+            if self.method == "rollout"
+            else dict(zip(chosen.tolist(), row, strict=True))
+            for chosen, row in zip(labels, maps, strict=True)
         ]
+        return MapExplanation.of_images(
+            subject, images, titles, probabilities, by_label
+        )
 
-    def maps(self, model, images, labels):
-        """`(images, classes, H, W)` in 0..1 of labels `(images, classes)`."""
+    def maps(self, subject, images, labels):
+        """`(images, classes, height, width)` in 0..1 of labels `(images, classes)`."""
         function = {
-            "auto": self._class_maps,
             "grad_cam": self._grad_cam,
             "grad_cam_plus_plus": self._grad_cam_plus_plus,
             "cam": _cam,
@@ -125,8 +90,8 @@ class MethodExplainer:
         parts = []
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            inputs = self.subject.inputs(np.asarray(images[part]))
-            found = function(model, inputs, np.asarray(labels[part], "int32"))
+            inputs = subject.inputs(np.asarray(images[part]))
+            found = function(subject.model, inputs, np.asarray(labels[part], "int32"))
             parts.append(keras.ops.convert_to_numpy(found))
         return np.concatenate(parts)
 
@@ -136,15 +101,8 @@ class MethodExplainer:
     def _grad_cam_plus_plus(self, model, inputs, labels):
         return explain.grad_cam_plus_plus(model, inputs, self.layer, labels)
 
-    def _class_maps(self, model, inputs, labels):
-        cells = softmax(model.predict_on_batch(inputs)["patch_logits"])
-        cells = np.moveaxis(cells, -1, 1)
-        chosen = np.take_along_axis(cells, labels[:, :, None, None], axis=1)
-        size = inputs.shape[1:3]
-        return np.stack([[upsample(cell, *size) for cell in row] for row in chosen])
-
     def picture(self, explanation, labels):
-        """The image, and one map a class.
+        """The image, and one map per class.
 
         Args:
             explanation: `MapExplanation`.
@@ -164,33 +122,30 @@ class MethodExplainer:
         return figure
 
     def sheet(self, explanations, rows):
-        """All images, one a row, with their maps.
+        """All images, one per row, with their maps.
 
         Args:
             explanations: List of `MapExplanation`.
-            rows: For each the labels of the classes to draw, equally many.
+            rows: For each the labels of the classes to draw, the same number for all.
 
         Returns:
             A matplotlib `Figure`.
         """
-        width, height = panel_inches(explanations[0].image)
-        columns = len(explanations[0].panels(rows[0])) + 1
-        figure = new_figure(
-            (0.7 * columns * width + 1.2, len(rows) * (0.7 * height + 0.75))
-        )
-        axes = figure.subplots(len(rows), columns, squeeze=False)
-        for line, explanation, labels in zip(axes, explanations, rows, strict=True):
-            draw_image(line[0], explanation.image)
-            line[0].set_title(wrap(explanation.title), fontsize=8)
-            _draw_panels(figure, line[1:], explanation, explanation.panels(labels), 8)
+        panels = [
+            explanation.panels(labels)
+            for explanation, labels in zip(explanations, rows, strict=True)
+        ]
+        figure, axes = image_sheet(explanations, len(panels[0]) + 1)
+        for line, explanation, each in zip(axes, explanations, panels, strict=True):
+            _draw_panels(figure, line[1:], explanation, each, 8)
         return figure
 
 
 def _draw_panels(figure, axes, explanation, panels, size):
     for axis, (caption, values) in zip(axes, panels, strict=True):
-        drawn = draw_map(axis, explanation.image, values, 1.0)
+        draw_map(axis, explanation.image, values, (0, 1))
         axis.set_title(caption, fontsize=size)
-    colour_bar(figure, drawn, axes[-1], SCALE)
+    colour_bar(figure, axes[-1], SCALE)
 
 
 def _cam(model, inputs, labels):

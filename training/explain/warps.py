@@ -1,7 +1,7 @@
-"""Where a model takes its features from: warping fields drawn over the image.
+"""Warping fields drawn over the image: the places that features are taken from.
 
-Convention: a field (dy, dx) in cells says that the output cell (i, j) shows what lies
-at (i + dy, j + dx) of the map. Cell (i, j) is drawn at the centre of its region, see
+Convention: by a field (dy, dx) in cells, the output cell (i, j) shows the map's
+(i + dy, j + dx). Cell (i, j) is drawn at the centre of its region, see
 `keras_attn.training.drawing`. A colour stands for an output cell, the same in every
 picture: points of one colour in different images are taken to the same place.
 """
@@ -14,19 +14,24 @@ from matplotlib.collections import LineCollection
 
 from keras_attn.ops.sampling import cell_grid, warp
 from keras_attn.training.drawing import (
-    MAP_COLOURS,
     OPACITY,
+    colour_bar,
     draw_grey,
     draw_image,
+    draw_map,
     frame,
     new_figure,
     panel_inches,
     upsample,
-    wrap,
 )
-from keras_attn.training.explain.explanation import Explanation
+from keras_attn.training.explain.explanation import (
+    Explanation,
+    draw_probabilities,
+    image_sheet,
+)
 from keras_attn.training.runs.outputs import outputs_of, softmax
 
+measurable = False
 # The layers of `keras_attn.models.warped_classifier` before and behind the warp.
 FEATURES, WARPED = "features", "warped"
 GROUPS_SHOWN = 4
@@ -40,30 +45,22 @@ NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class WarpExplanation(Explanation):
-    """Where the groups of channels look in one image.
+    """Warping fields of the groups of channels for one image.
 
     Args:
-        image: `(H, W, 3)` 8-bit pixels, as the model gets them.
-        probabilities: `(classes,)`.
         fields: `(h, w, G, 2)`, displacements in cells.
         before, after: `(h, w, G)`, mean activation of every group's channels before
             and behind the warp, or `None`.
         groups: The groups to draw.
-        class_names: One name a class.
-        title: What the image is called.
     """
 
-    image: np.ndarray
-    probabilities: np.ndarray
     fields: np.ndarray
     before: np.ndarray | None
     after: np.ndarray | None
     groups: tuple
-    class_names: tuple
-    title: str
 
     def points(self, group=None):
-        """`(h, w, 2)`: in pixels (y, x), where output cells come from, or are."""
+        """Pixels (y, x) that output cells come from, or their own: `(h, w, 2)`."""
         cells = self.fields.shape[:2]
         places = np.asarray(cell_grid(*cells))
         if group is not None:
@@ -81,15 +78,14 @@ class WarpExplanation(Explanation):
         return np.clip(moved, 0, 1)
 
 
-def explain_images(model, images, class_names, titles, batch_size=32):
-    """The warping fields of a model, and what they do to its features.
+def explain(subject, images, titles=None, batch_size=32):
+    """The warping fields of a model, and their effect on its features.
 
     Args:
-        model: Model with the outputs `logits` and `fields`, and perhaps the layers
-            `features` and `warped`.
+        subject: `Trained` model with the outputs `logits` and `fields`, and optionally
+            the layers `features` and `warped`.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        class_names: One name a class.
-        titles: One name an image.
+        titles: One name per image; `None`: its number.
         batch_size: Images at a time.
 
     Returns:
@@ -98,6 +94,7 @@ def explain_images(model, images, class_names, titles, batch_size=32):
     Raises:
         ValueError: If the model has no fields.
     """
+    model = subject.model
     if "fields" not in model.output:
         raise ValueError(
             "Expected a model with an output 'fields', which method "
@@ -106,25 +103,22 @@ def explain_images(model, images, class_names, titles, batch_size=32):
         )
     outputs = outputs_of(_with_maps(model), images, batch_size)
     fields = outputs["fields"]
-    groups = distinct_groups(fields)
     before, after = (
         group_means(outputs[name], fields.shape[3])
         if name in outputs
         else [None] * len(fields)
         for name in (FEATURES, WARPED)
     )
-    return [
-        WarpExplanation(*each[:-1], groups, tuple(class_names), each[-1])
-        for each in zip(
-            np.asarray(images),
-            softmax(outputs["logits"]),
-            fields,
-            before,
-            after,
-            titles,
-            strict=True,
-        )
-    ]
+    return WarpExplanation.of_images(
+        subject,
+        images,
+        titles,
+        softmax(outputs["logits"]),
+        fields,
+        before,
+        after,
+        [distinct_groups(fields)] * len(fields),
+    )
 
 
 def _with_maps(model):
@@ -153,14 +147,14 @@ def group_means(maps, groups):
 
 
 def distinct_groups(fields, count=GROUPS_SHOWN):
-    """Groups that show what the fields do.
+    """Groups that show the fields' variety.
 
     The first is the one whose field varies most, over cells and images; each next one
     is the one that differs most from the nearest of those before it.
 
     Args:
         fields: `(N, h, w, G, 2)`.
-        count: How many at most.
+        count: Number of groups, at most.
 
     Returns:
         Tuple of groups in rising order.
@@ -182,7 +176,7 @@ def distinct_groups(fields, count=GROUPS_SHOWN):
 
 
 def picture(explanation, labels):
-    """One column a group: its points, the image and its map before and behind the warp.
+    """One column per group: its points, the image, its map before and behind the warp.
 
     Args:
         explanation: `WarpExplanation`.
@@ -201,13 +195,13 @@ def picture(explanation, labels):
     draw_image(axes[0, 0], explanation.image)
     draw_points(axes[0, 0], explanation)
     axes[0, 0].set_title("colours of the cells", fontsize=9)
-    _draw_probabilities(axes[1, 0], explanation, labels)
+    draw_probabilities(axes[1, 0], explanation, labels)
     for column, group in zip(axes.T[1:], explanation.groups, strict=True):
         draw_grey(column[0], explanation.image)
         draw_points(column[0], explanation, group)
         column[0].set_title(_group_name(explanation, group), fontsize=9)
         draw_image(column[1], explanation.sampled(group))
-        column[1].set_title("the image, moved alike", fontsize=9)
+        column[1].set_title("the image, moved the same way", fontsize=9)
     if has_maps:
         for column, group in zip(axes.T[1:], explanation.groups, strict=True):
             _draw_maps(figure, column[2:], explanation, group)
@@ -220,26 +214,19 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows):
-    """All images, one a row, with the points of the same groups.
+    """All images, one per row, with the points of the same groups.
 
     Args:
         explanations: List of `WarpExplanation`.
-        rows: For each the labels of classes; the probability of the first is told.
+        rows: For each the labels of classes; the first one's probability is shown.
 
     Returns:
         A matplotlib `Figure`.
     """
-    width, height = panel_inches(explanations[0].image)
-    columns = 1 + len(explanations[0].groups)
-    figure = new_figure(
-        (0.8 * columns * width + 0.6, len(rows) * (0.8 * height + 0.8) + 0.4)
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.supxlabel(NOTE, fontsize=9)
+    figure, axes = image_sheet(explanations, 1 + len(explanations[0].groups), NOTE)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):
-        draw_image(line[0], explanation.image)
         draw_points(line[0], explanation)
-        line[0].set_title(_caption(explanation, labels[0]), fontsize=8)
+        line[0].set_title(explanation.heading(labels[0]), fontsize=8)
         for axis, group in zip(line[1:], explanation.groups, strict=True):
             draw_grey(axis, explanation.image)
             draw_points(axis, explanation, group)
@@ -248,7 +235,7 @@ def sheet(explanations, rows):
 
 
 def cell_colours(height, width):
-    """Bright mixtures of the corners' colours, one a cell: `(height, width, 3)`."""
+    """Bright mixtures of the corners' colours, one per cell: `(height, width, 3)`."""
     corners = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in CORNER_COLOURS]
     corners = np.reshape(corners, (2, 2, 3)) / 255
     y, x = (
@@ -296,43 +283,11 @@ def _draw_maps(figure, axes, explanation, group=None):
         maps.mean(axis=-1) if group is None else maps[..., group]
         for maps in (explanation.before, explanation.after)
     )
-    limits = {
-        "vmin": min(before.min(), after.min()),
-        "vmax": max(before.max(), after.max()),
-    }
-    image = explanation.image
-    draw_grey(axes[0], image)
+    limits = min(before.min(), after.min()), max(before.max(), after.max())
     # The warped map stands by itself: its cells are not those of the image.
     for axis, maps, opacity in ((axes[0], before, OPACITY), (axes[1], after, 1.0)):
-        drawn = axis.imshow(
-            upsample(maps, *image.shape[:2]),
-            extent=frame(image),
-            cmap=MAP_COLOURS,
-            alpha=opacity,
-            **limits,
-        )
-    axes[1].set_axis_off()
-    what = "all groups" if group is None else "activation"
-    axes[0].set_title(f"{what} before", fontsize=9)
-    axes[1].set_title(f"{what} after the warp", fontsize=9)
-    for axis in axes:
-        bar = figure.colorbar(drawn, cax=axis.inset_axes((1.02, 0, 0.04, 1)))
-        bar.ax.tick_params(labelsize=6)
-
-
-def _draw_probabilities(axis, explanation, labels):
-    percent = 100 * explanation.probabilities[labels]
-    axis.barh(range(len(labels)), percent, color="#56B4E9", height=0.8)
-    for place, (label, value) in enumerate(zip(labels, percent, strict=True)):
-        text = f"{wrap(explanation.class_names[label])}: {value:.1f} %"
-        axis.text(2, place, text, va="center", fontsize=7)
-    axis.set(xlim=(0, 100), ylim=(len(labels) - 0.4, -0.6), yticks=[])
-    axis.set_box_aspect(explanation.image.shape[0] / explanation.image.shape[1])
-    axis.tick_params(labelsize=7)
-    axis.set_title("probability of classes, %", fontsize=9)
-
-
-def _caption(explanation, label):
-    percent = 100 * explanation.probabilities[label]
-    name = wrap(explanation.class_names[label])
-    return f"{wrap(explanation.title)}\n{name}: {percent:.1f} %"
+        draw_map(axis, explanation.image, maps, limits, opacity=opacity)
+        colour_bar(figure, axis)
+    subject = "all groups" if group is None else "activation"
+    axes[0].set_title(f"{subject} before", fontsize=9)
+    axes[1].set_title(f"{subject} after the warp", fontsize=9)

@@ -12,6 +12,8 @@ and may have
 
 - `check(recipe)`: raises ValueError or FileNotFoundError for what is missing or wrong,
 - `control_model(model, run)`: what a control is evaluated as, or `None`,
+- `explainer`: a `keras_attn.training.explain.protocol.Explainer` of its models; without
+  it, they are explained by their outputs,
 - `fed_logits(run, images, labels)`: of a run that reads more than images, or `None`.
 """
 

@@ -5,7 +5,7 @@ import pathlib
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
-from keras_attn.training.drawing import SHEET_ROWS
+from keras_attn.training.drawing import sheet_parts, write_pages
 
 CELL, GAP = 150, 8
 FONT_SIZE, LINE, NAME_LINES = 12, 15, 3
@@ -25,14 +25,8 @@ def draw_sheets(results, folder, output):
     Returns:
         Paths of the sheets.
     """
-    output = pathlib.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    written = []
-    for page, start in enumerate(range(0, len(results), SHEET_ROWS), 1):
-        target = output / ("hits.png" if page == 1 else f"hits_{page}.png")
-        hit_sheet(results[start : start + SHEET_ROWS], folder).save(target)
-        written.append(target)
-    return written
+    sheets = (hit_sheet(results[part], folder) for part in sheet_parts(len(results)))
+    return write_pages(sheets, pathlib.Path(output), "hits", Image.Image.save)
 
 
 def hit_sheet(results, folder):

@@ -1,14 +1,10 @@
 """The transformer whose attention maps a run reads."""
 
-import zipfile
-
-import keras
-
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
 from keras_attn.preprocessing import ImagePreprocessing
-from keras_attn.training.runs.outputs import model_file
+from keras_attn.training.runs.outputs import model_file, read_model
 
 
 def load_map_model(path):
@@ -24,11 +20,7 @@ def load_map_model(path):
         ValueError: If it gives no maps, or is a transformer without its preprocessing.
     """
     path = model_file(path)
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"Expected a .keras file. Received: {path}, which is none or is damaged."
-        )
-    model = keras.saving.load_model(path, compile=False)
+    model = read_model(path)
     output = model.output
     if isinstance(output, dict) and "tokens" in output:
         model = attention_map_model(model, "mean", "minmax", name="map_model")

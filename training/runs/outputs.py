@@ -25,10 +25,10 @@ def model_file(path):
 
 
 def read_model(path):
-    """The model of a `.keras` file of any kind; a `ValueError` if it is broken."""
+    """Loads the model of a `.keras` file; a `ValueError` if it is damaged."""
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"Expected a .keras file. Received: {path}, which is none or is damaged."
+            f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
         )
     try:
         return keras.saving.load_model(path, compile=False)
@@ -107,12 +107,26 @@ def _array(value):
     return value if value.dtype.kind in "biu" else value.astype("float32")
 
 
+def top_classes(scores, count):
+    """Labels of the classes with the highest scores, in falling order.
+
+    Args:
+        scores: `(..., classes)`, such as logits or probabilities.
+        count: Number of classes, at most.
+
+    Returns:
+        Integers `(..., count)`. Of equal scores the first class wins, as in `argmax`.
+    """
+    return np.argsort(-np.asarray(scores), axis=-1, kind="stable")[..., :count]
+
+
 def softmax(logits):
     """Softmax over the last axis, in float64."""
     return np.exp(log_softmax(logits))
 
 
 def log_softmax(logits):
+    """Logarithm of the softmax over the last axis, in float64."""
     logits = np.asarray(logits, "float64")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -237,5 +237,6 @@ def _free_version(parent, version):
 def _with_patches(trained):
     """`localizing` of a localiser; any other model as it is."""
     if has_evidence(trained.model) and not chooses_patches(trained.model):
-        return localizing(trained)
+        localizer, settings = localizing(trained)
+        return localizer.model, settings
     return trained.model, None

@@ -1,9 +1,9 @@
-"""What a model answers to an image: plain data that a page can show."""
+"""The answer of a model to an image: plain data that a page can show."""
 
 import dataclasses
+from typing import NamedTuple
 
-from keras_attn.training.explain.explanation import Explanation
-from keras_attn.training.runs.outputs import outputs_of, softmax
+from keras_attn.training.runs.outputs import outputs_of, softmax, top_classes
 from keras_attn.training.viewer.panels import Picture, plain
 from keras_attn.training.viewer.sections import SECTIONS, Section
 
@@ -11,45 +11,47 @@ CLASSES_SHOWN = 5
 MAPS_SHOWN = 3
 
 
+class ShownClass(NamedTuple):
+    """A class by name, and its probability in 0..1."""
+
+    name: str
+    probability: float
+
+
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a model answers to one image, and why.
+class ViewerAnswer:
+    """The classes and explanations of one image by one model.
 
     Args:
         model: Name of the model.
-        image: `Picture` of what the model gets.
-        classes: List of `(name, probability)`, the most probable first.
+        image: `Picture` of the image as the model gets it.
+        classes: List of `ShownClass`, the most probable first.
         sections: List of `Section`.
-        notes: Sentences on what of the file is not used.
+        notes: Sentences on the parts of the file that are not used.
     """
 
     model: str
     image: Picture
-    classes: list
-    sections: list
+    classes: list[ShownClass]
+    sections: list[Section]
     notes: tuple = ()
 
     @property
     def predicted(self):
         """Name of the most probable class."""
-        return self.classes[0][0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Probable(Explanation):
-    probabilities: object
+        return self.classes[0].name
 
 
 def answer(viewed, upload, name):
-    """What a model answers to an image.
+    """The answer of a model to an image.
 
     Args:
         viewed: `keras_attn.training.viewer.library.Viewed`.
         upload: `keras_attn.training.viewer.uploads.Upload`.
-        name: What the model is called.
+        name: Name of the model.
 
     Returns:
-        `Answer`. A section that this model cannot give says why.
+        `ViewerAnswer`. A section that this model cannot give contains the reason.
 
     Raises:
         UploadError: If the image is damaged.
@@ -58,17 +60,20 @@ def answer(viewed, upload, name):
     pixels = upload.pixels(viewed.spec)
     logits = outputs_of(viewed.classifier, pixels)["logits"]
     probabilities = softmax(logits)[0]
-    order = _Probable(probabilities).top(CLASSES_SHOWN)
+    order = top_classes(probabilities, CLASSES_SHOWN).tolist()
     height, width = pixels.shape[1:3]
     image = plain(
         pixels[0],
-        f"What the model gets: {height} x {width} pixels",
+        f"The image as the model gets it: {height} x {width} pixels",
         f"{upload.name}, cut and resized to {height} x {width} pixels.",
     )
-    return Answer(
+    return ViewerAnswer(
         name,
         image,
-        [(viewed.class_names[label], float(probabilities[label])) for label in order],
+        [
+            ShownClass(viewed.class_names[label], float(probabilities[label]))
+            for label in order
+        ],
         [
             section
             for make in SECTIONS
@@ -79,7 +84,7 @@ def answer(viewed, upload, name):
 
 
 def _section(make, viewed, pixels, labels):
-    """A section, or one that says why it could not be made."""
+    """A section, or one with the reason why it could not be made."""
     try:
         return make(viewed, pixels, labels)
     except ValueError as error:

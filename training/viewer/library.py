@@ -20,7 +20,7 @@ KEPT_MODELS = 8
 
 
 class Viewed:
-    """A trained model, and what is made of it once for all images.
+    """A trained model, and the models that are built from it once for all images.
 
     Args:
         trained: `Trained`.
@@ -39,7 +39,7 @@ class Viewed:
 
     @functools.cached_property
     def with_patches(self):
-        """The model with its patches among the outputs, or `None` without any."""
+        """`Trained` with its patches among the outputs, or `None` without any."""
         if chooses_patches(self.model) or has_evidence(self.model):
             return localizing(self.trained)[0]
         return None
@@ -100,7 +100,7 @@ def find_runs(folder):
         try:
             run = Run.open(recipe.parent)
         except ValueError:
-            # Of an older version; named on the command line it gives its error.
+            # An older version's; named on the command line it gives its error.
             continue
         if run.recipe.method != "dino" and any(
             (run.checkpoints / f"{which}.keras").is_file() for which in CHECKPOINTS

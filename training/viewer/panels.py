@@ -1,6 +1,6 @@
 """Single pictures for the page: one panel each, with its words beside it.
 
-The pictures hold what only a picture can say; captions and descriptions are text, so
+The pictures hold what only a picture can show; captions and descriptions are text, so
 that they can be read at any width, and be read aloud.
 """
 
@@ -13,20 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_attn.training.drawing import (
-    MAP_COLOURS,
-    OPACITY,
-    draw_grey,
-    frame,
-    panel_inches,
-    upsample,
-)
+from keras_attn.training.drawing import panel_inches
 from keras_attn.training.viewer.uploads import data_address, png
 
 # Drawn small and fine: on the page text is then as large as that around it.
 SCALE, DPI = 0.8, 180
 BAR_INCHES, BAR_HEIGHT = 0.52, 0.1
-# Of small images every pixel is drawn so large that its edges stay sharp.
+# Every pixel of a small image is drawn so large that its edges stay sharp.
 ENLARGED_TO = 320
 
 
@@ -36,8 +29,8 @@ class Picture:
 
     Args:
         source: Address of the picture, `data:...`.
-        caption: What it is called, shown below it.
-        description: What is to be seen in it, for those who do not see it.
+        caption: Its name, shown below it.
+        description: Its content in words, for those who do not see it.
         marked: Whether it is the one to look at first.
     """
 
@@ -53,8 +46,8 @@ def panel(image, draw, caption, description, bar=None, marked=False):
     Args:
         image: `(height, width, 3)`, which gives the panel its shape.
         draw: Called with a matplotlib axis.
-        caption, description, marked: Of `Picture`.
-        bar: What the colours of the last image drawn stand for; `None`: no scale.
+        caption, description, marked: See `Picture`.
+        bar: Meaning of the colours of the last image drawn; `None`: no scale.
     """
     width, height = (SCALE * inches for inches in panel_inches(image))
     room = BAR_INCHES if bar else 0
@@ -88,33 +81,8 @@ def plain(image, caption, description, marked=False):
     return Picture(data_address(png(enlarged)), caption, description, marked)
 
 
-def draw_map(axis, image, values, limits, smooth=True, opacity=OPACITY):
-    """A map over the image in grey.
-
-    Args:
-        values: `(h, w)`.
-        limits: Ends of the colour scale.
-        smooth: Interpolated between the centres of cells, or the cells as they are.
-        opacity: Of the map.
-    """
-    draw_grey(axis, image)
-    if smooth:
-        finer = math.ceil(256 / max(image.shape[:2]))
-        values = upsample(values, finer * image.shape[0], finer * image.shape[1])
-    low, high = limits
-    axis.imshow(
-        values,
-        extent=frame(image),
-        cmap=MAP_COLOURS,
-        vmin=low,
-        vmax=high if high > low else low + 1,
-        alpha=opacity,
-        interpolation="nearest",
-    )
-
-
 def place(values):
-    """Where a map is highest, in words: `"upper left"`, `"centre"`, ..."""
+    """The place where a map is highest, in words: `"upper left"`, `"centre"`, ..."""
     values = np.asarray(values)
     y, x = np.unravel_index(values.argmax(), values.shape)
     return place_at((y + 0.5) / values.shape[0], (x + 0.5) / values.shape[1])

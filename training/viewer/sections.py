@@ -1,4 +1,4 @@
-"""What there is to see of an answer, by what the model can tell.
+"""Sections of an answer, one per kind of explanation that a model may have.
 
 Each function takes a `Viewed`, images `(1, height, width, 3)` as the model gets them
 and the labels of the most probable classes, and returns a `Section`, or `None` if the
@@ -11,7 +11,7 @@ import keras
 
 from keras_attn.explain import grad_cam as grad_cam_map
 from keras_attn.explain import last_map
-from keras_attn.training.drawing import draw_grey, draw_image
+from keras_attn.training.drawing import draw_grey, draw_image, draw_map
 from keras_attn.training.explain import class_maps, masks, warps
 from keras_attn.training.explain.evidence import (
     draw_attention,
@@ -23,7 +23,6 @@ from keras_attn.training.explain.localize import localize_images
 from keras_attn.training.explain.patches import draw_boxes
 from keras_attn.training.runs.outputs import outputs_of
 from keras_attn.training.viewer.panels import (
-    draw_map,
     panel,
     percent,
     place,
@@ -42,10 +41,10 @@ class Section:
 
     Args:
         title: The heading.
-        note: A sentence or two on what they show.
+        note: A sentence or two on their content.
         pictures: List of `Picture`.
         small: List of `Picture` that need less room.
-        header, rows: Of a table: tuples of texts.
+        header, rows: A table: tuples of texts.
     """
 
     title: str
@@ -60,7 +59,7 @@ class Section:
 
 
 def exit_steps(viewed, images, labels):
-    """What each exit of an early-exit classifier said, and where it stopped."""
+    """The answers of the exits of an early-exit classifier, and its last step."""
     if not {"exit", "confidence", "predictions", "cost"} <= set(viewed.model.output):
         return None
     outputs = {key: row[0] for key, row in outputs_of(viewed.model, images).items()}
@@ -76,12 +75,12 @@ def exit_steps(viewed, images, labels):
                 _looked_at(stage),
                 viewed.class_names[int(outputs["predictions"][stage])],
                 percent(outputs["confidence"][stage]),
-                "stopped here" if stage == last else "went on",
+                "stopped here" if stage == last else "continued",
             )
         )
     note = (
         f"It stopped after step {last} of {stages - 1} and spent "
-        f"{outputs['cost']:.3g} multiply-adds. Each step adds to what was known before."
+        f"{outputs['cost']:.3g} multiply-adds. Each step adds to the ones before."
     )
     header = ("Step", "Looked at", "Class", "Confidence", "Then")
     return Section("Early-exit steps", note, header=header, rows=rows)
@@ -93,10 +92,10 @@ def _looked_at(stage):
 
 def patches(viewed, images, labels):
     """The patches that were chosen, and the evidence that they were chosen by."""
-    model = viewed.with_patches
-    if model is None:
+    localizer = viewed.with_patches
+    if localizer is None:
         return None
-    (localized,) = localize_images(model, images, viewed.class_names, [""])
+    (localized,) = localize_images(localizer, images, [""])
     if localized.chosen is None:
         return Section("Patches", "It was sure without looking at patches.")
     name = viewed.class_names[localized.evidence_label]
@@ -142,7 +141,7 @@ def _crops(localized):
             row = localized.patch_probabilities[number]
             best = int(row.argmax())
             text += f"; alone {localized.class_names[best]} ({percent(row[best])})"
-        yield plain(crop, text, f"What patch {number + 1} cuts out of the image.")
+        yield plain(crop, text, f"The part of the image that is patch {number + 1}.")
 
 
 def _branches(localized, name):
@@ -159,7 +158,7 @@ def _branches(localized, name):
                 axis, localized.image, branch, label, limit
             ),
             f"Evidence for {name} in windows of {branch.name}{chosen}: this branch "
-            f"says {localized.class_names[best]} "
+            f"answers {localized.class_names[best]} "
             f"({percent(branch.probabilities[best])})",
             f"Map over the image, highest at the {place(values)} with "
             f"{values.max():.2f}, lowest {values.min():.2f}.",
@@ -173,7 +172,7 @@ def _branches(localized, name):
                 ),
                 f"Attention of the branch with windows of {branch.name}",
                 f"Map over the image, highest at the {place(branch.attention)}.",
-                bar="attention (1: all windows alike)",
+                bar="attention (1: equal for all windows)",
             )
 
 
@@ -181,12 +180,10 @@ def _branches(localized, name):
 
 
 def class_embedding(viewed, images, labels):
-    """Where the cells of a class-embedding network see which class."""
+    """Class maps of a class-embedding network."""
     if "patch_logits" not in viewed.model.output:
         return None
-    (explained,) = class_maps.explain_images(
-        viewed.model, images, viewed.class_names, [""]
-    )
+    (explained,) = class_maps.explain(viewed.trained, images, [""])
     limit = explained.maps[..., labels].max()
     pictures = []
     for label in labels:
@@ -212,10 +209,10 @@ def class_embedding(viewed, images, labels):
 
 
 def warping(viewed, images, labels):
-    """Where the groups of channels of a warped classifier look."""
+    """Warping fields of the groups of channels of a warped classifier."""
     if "fields" not in viewed.model.output:
         return None
-    (explained,) = warps.explain_images(viewed.model, images, viewed.class_names, [""])
+    (explained,) = warps.explain(viewed.trained, images, [""])
     image, groups = explained.image, explained.fields.shape[2]
 
     def draw(axis, group=None):
@@ -236,7 +233,7 @@ def warping(viewed, images, labels):
         length = float((moved**2).sum(axis=-1).mean() ** 0.5)
         name = "All channels" if groups == 1 else f"Group {group + 1} of {groups}"
         down, right = moved.mean(axis=(0, 1))
-        what = (
+        description = (
             f"The grid as {name.lower()} bends it: on average {abs(down):.1f} cells "
             f"{'down' if down > 0 else 'up'} and {abs(right):.1f} to the "
             f"{'right' if right > 0 else 'left'}."
@@ -246,15 +243,15 @@ def warping(viewed, images, labels):
                 image,
                 lambda axis, group=group: draw(axis, group),
                 f"{name}: points move by {length:.1f} cells",
-                what,
+                description,
             )
         )
         moved_image = (255 * explained.sampled(group)).round()
         pictures.append(
             plain(
                 moved_image,
-                f"{name}: the image, moved alike",
-                "What the cells of the warped map see of the image, black outside.",
+                f"{name}: the image, moved the same way",
+                "The image as the cells of the warped map see it, black outside.",
             )
         )
     note = (
@@ -268,7 +265,7 @@ def attention_masks(viewed, images, labels):
     """The attention map, its heads, and the masks that were learned from it."""
     if "mask_1" not in viewed.model.output:
         return None
-    (explained,) = masks.explain_images(viewed.model, images, viewed.class_names, [""])
+    (explained,) = masks.explain(viewed.trained, images, [""])
     image = explained.image
 
     def mapped(values, limits, caption, bar, opacity=0.6):
@@ -300,8 +297,8 @@ def attention_masks(viewed, images, labels):
         bar = "mean mask over channels"
         pictures.append(mapped(values, limits, caption, bar, opacity=1.0))
     note = (
-        "Masks weigh what the shortcuts pass on, from 0, nothing, to 1, all. They are "
-        "means over channels, on one scale; heads have a scale each."
+        "Masks weigh the values that shortcuts pass, from 0, nothing, to 1, all. They "
+        "are means over channels, on one scale; heads have a scale each."
     )
     return Section("Attention maps and masks", note, pictures)
 

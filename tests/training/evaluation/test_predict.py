@@ -10,7 +10,7 @@ from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.evaluation.predict import (
     format_predictions,
     predict,
-    top_classes,
+    ranked,
 )
 from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
@@ -99,14 +99,14 @@ def test_images_of_the_right_size_are_left_as_they_are(tmp_path):
 
 def test_top_classes_of_equal_probability_keep_their_order():
     names = ("a", "b", "c")
-    top = top_classes(np.array([0.25, 0.5, 0.25]), names, 2)
+    top = ranked(np.array([0.25, 0.5, 0.25]), names, 2)
     assert top == [
         {"class": "b", "probability": 0.5},
         {"class": "a", "probability": 0.25},
     ]
-    assert len(top_classes(np.array([1.0, 0.0, 0.0]), names, 9)) == 3
+    assert len(ranked(np.array([1.0, 0.0, 0.0]), names, 9)) == 3
     with pytest.raises(ValueError, match="top=0"):
-        top_classes(np.zeros(3), names, 0)
+        ranked(np.zeros(3), names, 0)
 
 
 def test_table_names_each_image_once():
@@ -144,7 +144,7 @@ def test_what_is_no_model_is_an_error(tmp_path):
         load_trained(tmp_path)
     path = tiny.save_colour_model(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="none or is damaged"):
+    with pytest.raises(ValueError, match="not a .keras file, or damaged"):
         load_trained(path)
 
 

@@ -172,13 +172,13 @@ def test_mistakes_come_with_image_and_explanation(tmp_path):
     probabilities[4] = (0.7, 0.1, 0.2)
     mistake = Mistake(4, 2, 0, 0.7, found.images[4])
     (shown,) = explained(found, probabilities, [mistake])
-    assert shown["where"] == str(images / names[2] / "0.png") == found.names[4]
-    assert (shown["taken_for"], shown["is"]) == (names[0], names[2])
-    assert (shown["probability"], shown["probability_of_right"]) == (0.7, 0.2)
-    pixels = base64.b64decode(shown["image"].partition(",")[2])
+    assert shown.where == str(images / names[2] / "0.png") == found.names[4]
+    assert (shown.taken_for, shown.true) == (names[0], names[2])
+    assert (shown.probability, shown.probability_of_right) == (0.7, 0.2)
+    pixels = base64.b64decode(shown.image.partition(",")[2])
     with Image.open(io.BytesIO(pixels)) as image:
         np.testing.assert_array_equal(np.asarray(image), found.images[4])
-    assert shown["picture"].startswith("data:image/webp;base64,")
+    assert shown.picture.startswith("data:image/webp;base64,")
 
 
 def mistake_of(model):

@@ -8,14 +8,15 @@ from keras_attn.training.explain.evidence import (
     EvidenceExplanation,
     draw_attention,
     draw_evidence,
-    explain_images,
     highest_attention,
     highest_evidence,
     picture,
     sheet,
 )
+from keras_attn.training.explain.evidence import explain as explain_images
 from keras_attn.training.explain.files import explain
 from keras_attn.training.runs.outputs import outputs_of
+from keras_attn.training.trained import Trained
 from tests.training import tiny_models as tiny
 
 
@@ -82,7 +83,7 @@ def test_maps_are_the_outputs_of_the_branches():
     model = tiny.localizer(auxiliary=False)
     images = np.stack([red_square(), red_square(left=0)])
     outputs = outputs_of(model, images)
-    explained = explain_images(model, images, tiny.COLOURS, ["a", "b"])
+    explained = explain_images(Trained(model, None), images, ["a", "b"])
     for index, each in enumerate(explained):
         logits = outputs["logits"][index].astype("float64")
         expected = np.exp(logits) / np.exp(logits).sum()
@@ -99,9 +100,8 @@ def test_maps_are_the_outputs_of_the_branches():
 
 
 def test_picture_has_a_row_a_branch_and_a_scale_a_row():
-    (explained,) = explain_images(
-        tiny.localizer(auxiliary=False), red_square()[None], tiny.COLOURS, ["x.png"]
-    )
+    model = Trained(tiny.localizer(auxiliary=False), None)
+    (explained,) = explain_images(model, red_square()[None], ["x.png"])
     figure = picture(explained, [2, 0])
     assert figure.get_suptitle().startswith("x.png: ")
     panels = np.reshape(figure.axes[:8], (2, 4))
@@ -131,7 +131,7 @@ def test_localizers_without_attention_have_no_such_panel():
     seen = [branch(np.random.default_rng(0).normal(size=(2, 3, 3)))]
     image = np.zeros((16, 24, 3), "uint8")
     explained = EvidenceExplanation(
-        image, np.array([0.2, 0.5, 0.3]), seen, tiny.COLOURS, "x"
+        image, np.array([0.2, 0.5, 0.3]), tiny.COLOURS, "x", seen
     )
     assert explained.top(2) == [1, 2]
     titles = [axis.get_title() for axis in picture(explained, [1]).axes]
@@ -143,7 +143,7 @@ def test_sheet_shows_the_branch_that_is_surest():
     unsure, sure = branch(maps), branch(maps + np.array([0, 1, 0]), patch_size=(9, 9))
     image = np.zeros((16, 24, 3), "uint8")
     explained = EvidenceExplanation(
-        image, np.array([0.1, 0.8, 0.1]), [unsure, sure], tiny.COLOURS, "x"
+        image, np.array([0.1, 0.8, 0.1]), tiny.COLOURS, "x", [unsure, sure]
     )
     figure = sheet([explained] * 3, [[1, 0]] * 3)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]

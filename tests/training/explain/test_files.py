@@ -6,11 +6,12 @@ from PIL import Image
 from keras_attn.training.drawing import SHEET_ROWS, titles_of, upsample, wrap
 from keras_attn.training.explain.class_maps import (
     ClassExplanation,
-    explain_images,
     picture,
     sheet,
 )
+from keras_attn.training.explain.class_maps import explain as explain_images
 from keras_attn.training.explain.files import explain, labels_of
+from keras_attn.training.trained import Trained
 from tests.training import tiny_models as tiny
 
 
@@ -27,7 +28,7 @@ def explanation(maps=None, size=(16, 24)):
         maps = np.random.default_rng(0).dirichlet(np.ones(3), (2, 3))
     probabilities = maps.mean(axis=(0, 1))
     image = np.zeros((*size, 3), "uint8")
-    return ClassExplanation(image, probabilities, maps, tiny.COLOURS, "x.png")
+    return ClassExplanation(image, probabilities, tiny.COLOURS, "x.png", maps)
 
 
 @pytest.mark.parametrize("size", [(2, 3), (14, 15), (31, 23), (1, 1)])
@@ -49,9 +50,8 @@ def test_upsample_keeps_cells_at_the_centres_of_their_regions():
 
 
 def test_maps_are_the_softmax_of_the_patch_logits():
-    (result,) = explain_images(
-        tiny.colour_model(), split_image()[None], tiny.COLOURS, ["x.png"]
-    )
+    model = Trained(tiny.colour_model(), None)
+    (result,) = explain_images(model, split_image()[None], ["x.png"])
     assert result.maps.shape == (2, 3, 3)
     np.testing.assert_array_equal(result.maps.argmax(-1), [[0, 1, 1], [1, 1, 2]])
     sure = np.exp(tiny.GAIN) / (np.exp(tiny.GAIN) + 2)
@@ -63,15 +63,14 @@ def test_maps_are_the_softmax_of_the_patch_logits():
 
 
 def test_models_without_patch_logits_are_an_error():
-    model = tiny.colour_model(patch_logits=False)
+    model = Trained(tiny.colour_model(patch_logits=False), None)
     with pytest.raises(ValueError, match="class_embedding_concat or aux"):
-        explain_images(model, split_image()[None], tiny.COLOURS, ["x"])
+        explain_images(model, split_image()[None], ["x"])
 
 
 def test_picture_draws_maps_where_they_belong():
-    (result,) = explain_images(
-        tiny.colour_model(), split_image()[None], tiny.COLOURS, ["x.png"]
-    )
+    model = Trained(tiny.colour_model(), None)
+    (result,) = explain_images(model, split_image()[None], ["x.png"])
     figure = picture(result, [0, 2])
     image, red, blue, cells = figure.axes[:4]
     np.testing.assert_array_equal(image.images[0].get_array(), split_image())
@@ -99,9 +98,9 @@ def test_cells_of_more_classes_than_colours_share_one():
     many = ClassExplanation(
         np.zeros((9, 9, 3), "uint8"),
         np.full(9, 1 / 9),
-        maps,
         tuple("abcdefghi"),
         "x.png",
+        maps,
     )
     cells = picture(many, [0]).axes[2]
     names = [text.get_text() for text in cells.get_legend().get_texts()]

@@ -259,9 +259,9 @@ def test_any_classifier_can_be_made_a_localiser(tmp_path, undrawn):
     classifier = keras.Model(images, keras.layers.Dense(3)(x))
     as_localizer(classifier, patch_size=20).save(tmp_path / "any.keras")
     trained = load_trained(tmp_path / "any.keras")
-    model, settings = localizing(trained, max_patches=[3])
+    localizer, settings = localizing(trained, max_patches=[3])
     assert settings["max_patches"] == 3
-    found = localize_images(model, noise(0)[None], tiny.COLOURS, ["x"])[0]
+    found = localize_images(localizer, noise(0)[None], ["x"])[0]
     assert found.chosen.patch_size == (20, 20) and found.chosen.attention is None
     # Windows of padded convolutions reach beyond the image.
     corner = dataclasses.replace(found, boxes=np.array([[-8, 50, 12, 70]]))
@@ -326,8 +326,8 @@ def test_corrupt_images_are_an_error_or_skipped(tmp_path, undrawn):
 
 def localized(count=3):
     trained = Trained(tiny.localizer(auxiliary=False), None)
-    model, _ = localizing(trained, max_patches=[count], iou_threshold=1.0)
-    return localize_images(model, noise(0)[None], tiny.COLOURS, ["x.png"])[0]
+    localizer, _ = localizing(trained, max_patches=[count], iou_threshold=1.0)
+    return localize_images(localizer, noise(0)[None], ["x.png"])[0]
 
 
 def texts(axis):
@@ -382,9 +382,9 @@ def test_images_that_needed_no_patches_can_be_drawn(tmp_path):
     found = localized()
     sure = Localized(
         found.image,
-        "sure.png",
-        tiny.COLOURS,
         found.probabilities,
+        tiny.COLOURS,
+        "sure.png",
         found.branches,
         None,
         np.zeros((0, 4), int),

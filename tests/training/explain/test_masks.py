@@ -7,20 +7,22 @@ from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.explain.masks import (
     MaskExplanation,
-    explain_images,
     mask_limits,
     picture,
     sheet,
 )
+from keras_attn.training.explain.masks import explain as explain_images
+from keras_attn.training.trained import Trained
 
 SIZE = (16, 24)
 NAMES = ("a", "b", "c")
+SPEC = ImageSpec(*SIZE, class_names=NAMES)
 
 
 @pytest.fixture(scope="module")
 def transformer():
     images = keras.Input((*SIZE, 3))
-    normalized = ImagePreprocessing(ImageSpec(*SIZE), name="preprocessing")(images)
+    normalized = ImagePreprocessing(SPEC, name="preprocessing")(images)
     model = vit((8, 2, 2), 4, input_tensor=normalized)
     for weight in model.weights:
         weight.assign(keras.random.normal(weight.shape, stddev=0.7, seed=3))
@@ -31,7 +33,7 @@ def transformer():
 def model(transformer):
     maps = attention_map_model(transformer, "mean", "minmax")
     images = keras.Input((*SIZE, 3), name="images")
-    normalized = ImagePreprocessing(ImageSpec(*SIZE), name="preprocessing")(images)
+    normalized = ImagePreprocessing(SPEC, name="preprocessing")(images)
     network = masked_resnet(num_classes=3, stem="native", input_tensor=normalized)
     return end_to_end(maps, network)
 
@@ -44,7 +46,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def explained(model, images):
-    return explain_images(model, images, NAMES, ["first", "second"])
+    return explain_images(Trained(model, None), images, ["first", "second"])
 
 
 def test_explains_what_the_model_answers(model, transformer, images, explained):
@@ -74,7 +76,7 @@ def test_correlation_of_masks_with_the_map():
         np.full((2, 2, 3), 0.5),
     ]
     each = MaskExplanation(
-        np.zeros((4, 4, 3), "uint8"), np.ones(1), attention, None, masks, ("a",), "t"
+        np.zeros((4, 4, 3), "uint8"), np.ones(1), ("a",), "t", attention, None, masks
     )
     found = [each.correlation(block) for block in range(4)]
     np.testing.assert_allclose(found[:3], [1, -1, 0], atol=1e-9)
@@ -82,7 +84,7 @@ def test_correlation_of_masks_with_the_map():
 
 
 def test_deep_networks_show_some_blocks_up_to_the_last():
-    each = MaskExplanation(None, None, None, None, [None] * 27, (), "")
+    each = MaskExplanation(None, None, (), "", None, None, [None] * 27)
     shown = each.shown()
     assert len(shown) == 6 and shown[0] == 0 and shown[-1] == 26
 
@@ -114,11 +116,13 @@ def test_sheet_has_a_row_an_image(explained):
 
 def test_networks_without_a_map(images):
     inputs = keras.Input((*SIZE, 3), name="images")
-    maps = keras.ops.zeros_like(inputs[..., :1])
+    pixels = ImagePreprocessing(SPEC, name="preprocessing")(inputs)
+    maps = keras.ops.zeros_like(pixels[..., :1])
     model = masked_resnet(
-        num_classes=3, strength=0, input_tensor=inputs, map_tensor=maps
+        num_classes=3, strength=0, input_tensor=pixels, map_tensor=maps
     )
-    (each, _) = explain_images(model, images, NAMES, ["first", "second"])
+    (each, _) = explain_images(Trained(model, None), images)
+    assert each.title == "image 1"
     assert each.attention is None and each.heads is None
     assert each.correlation(0) is None
     titles = [axis.get_title() for axis in picture(each, [0]).axes]
@@ -137,4 +141,4 @@ def test_one_scale_fits_all_masks(explained):
 def test_refuses_other_networks(strength, images):
     model = masked_resnet(strength=strength, input_shape=(*SIZE, 3))
     with pytest.raises(ValueError, match="Expected a model from images alone"):
-        explain_images(model, images, NAMES, ["first", "second"])
+        explain_images(Trained(model, None), images)

@@ -12,10 +12,11 @@ from keras_attn.explain import grad_cam, last_map
 from keras_attn.layers.volumetric_transformer import VolumetricTransformer
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.cli import main
+from keras_attn.training.explain import class_maps
 from keras_attn.training.explain.faithfulness import measure
 from keras_attn.training.explain.files import explain
-from keras_attn.training.explain.saliency import MethodExplainer
-from keras_attn.training.explain.subject import load_explained
+from keras_attn.training.explain.saliency import Saliency
+from keras_attn.training.trained import load_trained
 from keras_attn.training.viewer import sections
 from tests.training import tiny_models as tiny
 from tests.training.explain.test_warps import model_with
@@ -56,9 +57,9 @@ def drawn(monkeypatch):
         "keras_attn.training.explain.files.save", lambda figure, path: None
     )
     monkeypatch.setattr(
-        MethodExplainer, "picture", lambda self, each, labels: found.append(each)
+        Saliency, "picture", lambda self, each, labels: found.append((self, each))
     )
-    monkeypatch.setattr(MethodExplainer, "sheet", lambda self, *given: None)
+    monkeypatch.setattr(Saliency, "sheet", lambda self, *given: None)
     return found
 
 
@@ -67,7 +68,7 @@ def test_models_of_others(others, file, tmp_path, monkeypatch, method):
     found, said = drawn(monkeypatch), []
     options = {"method": method, "pixels": "0..1", "top": 2, "say": said.append}
     explain(others, [file], tmp_path / "out", **options)
-    (each,) = found
+    ((_, each),) = found
     assert "not a model of this project" in said[0] and "0..1" in said[0]
     # Five of six cells are green; the softmax is not applied twice.
     wanted = np.exp(10 * np.array([1, 5, 0]) / 6)
@@ -82,11 +83,11 @@ def test_models_of_others(others, file, tmp_path, monkeypatch, method):
 def test_auto_of_models_that_tell_nothing(others, file, tmp_path, monkeypatch):
     found, said = drawn(monkeypatch), []
     explain(others, [file], tmp_path / "out", pixels="0..1", say=said.append)
-    assert found[0].method == "grad_cam" and "Grad-CAM" in said[1]
+    assert found[0][0].method == "grad_cam" and "Grad-CAM" in said[1]
     path = tiny.save_colour_model(tmp_path, patch_logits=False)
     explain(path, [file], tmp_path / "out", ["red"], say=said.append)
     # The patch logits' layer is there, though it is no output.
-    assert found[1].maps[0][:4, :4].min() == pytest.approx(1)
+    assert found[1][1].maps[0][:4, :4].min() == pytest.approx(1)
 
 
 def nested():
@@ -160,10 +161,10 @@ def test_command_draws_and_measures(others, file, tmp_path, capsys):
 
 def test_measures_boxes_of_the_generated_data(tmp_path):
     run = tiny.generated_run(tmp_path / "run")
-    subject = load_explained(run.workdir)
+    subject = load_trained(run.workdir)
     images = np.zeros((2, 32, 32, 3), "uint8")
     images[:, 8:16, 16:24] = (0, 255, 0)
-    result = measure(MethodExplainer(subject, "auto"), images)
+    result = measure(class_maps, subject, images)
     boxes = result["boxes"]
     assert boxes["images"] == 20 and boxes["data"] == "generated, test"
     assert 0 <= boxes["pointing_game"] <= 1

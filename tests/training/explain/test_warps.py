@@ -8,16 +8,19 @@ from keras_attn.layers.volumetric_transformer import VolumetricTransformer
 from keras_attn.ops.sampling import warp
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.drawing import new_figure
-from keras_attn.training.explain.files import explain, explainer_of
+from keras_attn.training.explain import warps
+from keras_attn.training.explain.explainers import explainer_of
+from keras_attn.training.explain.files import explain
 from keras_attn.training.explain.warps import (
     WarpExplanation,
     cell_colours,
     distinct_groups,
     draw_points,
-    explain_images,
     picture,
     sheet,
 )
+from keras_attn.training.explain.warps import explain as explain_images
+from keras_attn.training.trained import Trained
 from tests.training import tiny_models as tiny
 
 SIZE, CELL = (24, 32), 4
@@ -64,7 +67,7 @@ def transformer():
 
 
 def test_explains_what_the_model_answers(transformer, images):
-    explained = explain_images(transformer, images, tiny.COLOURS, ["a", "b"])
+    explained = explain_images(Trained(transformer, None), images, ["a", "b"])
     outputs = transformer.predict(images, verbose=0)
     for each, logits, fields in zip(
         explained, outputs["logits"], outputs["fields"], strict=True
@@ -81,7 +84,7 @@ def test_explains_what_the_model_answers(transformer, images):
 
 def test_maps_before_and_behind_a_known_field(images):
     model = model_with(Shifted((0, 0), (1, -2)))
-    (each, _) = explain_images(model, images, tiny.COLOURS, ["a", "b"])
+    (each, _) = explain_images(Trained(model, None), images, ["a", "b"])
     np.testing.assert_allclose(each.before[..., 0], each.before[..., 1], atol=1e-6)
     np.testing.assert_allclose(each.after[..., 0], each.before[..., 0], atol=1e-6)
     np.testing.assert_allclose(each.after[:-1, 2:, 1], each.before[1:, :-2, 1])
@@ -92,7 +95,7 @@ def test_maps_before_and_behind_a_known_field(images):
 
 def test_the_image_is_moved_as_the_map_is(images):
     model = model_with(Shifted((0, 0), (1, -2)))
-    (each, _) = explain_images(model, images, tiny.COLOURS, ["a", "b"])
+    (each, _) = explain_images(Trained(model, None), images, ["a", "b"])
     np.testing.assert_allclose(each.sampled(0), images[0] / 255, atol=1e-6)
     moved = each.sampled(1)
     np.testing.assert_allclose(moved[:-4, 8:], images[0, 4:, :-8] / 255, atol=1e-5)
@@ -111,7 +114,7 @@ def test_groups_that_differ_are_shown():
 
 def test_points_have_the_colours_of_the_cells_that_they_are_taken_to(images):
     model = model_with(Shifted((0, 0), (1, -2)))
-    (each, _) = explain_images(model, images, tiny.COLOURS, ["a", "b"])
+    (each, _) = explain_images(Trained(model, None), images, ["a", "b"])
     colours = []
     for group in (None, 1):
         axis = new_figure((3, 3)).subplots()
@@ -127,7 +130,7 @@ def test_points_have_the_colours_of_the_cells_that_they_are_taken_to(images):
 
 
 def test_picture_has_a_column_a_group(transformer, images):
-    each = explain_images(transformer, images, tiny.COLOURS, ["x.png", "y"])[0]
+    each = explain_images(Trained(transformer, None), images, ["x.png", "y"])[0]
     figure = picture(each, [2, 0])
     assert figure.get_suptitle().startswith("x.png: ")
     panels = np.reshape(figure.axes[:20], (4, 5))
@@ -146,7 +149,7 @@ def test_picture_has_a_column_a_group(transformer, images):
 @pytest.mark.parametrize("maps", [True, False])
 def test_one_field_for_all_channels_and_models_without_named_maps(images, maps):
     model = model_with(Shifted((0.5, 0.0)), maps)
-    explained = explain_images(model, images, tiny.COLOURS, ["x", "y"])
+    explained = explain_images(Trained(model, None), images, ["x", "y"])
     assert (explained[0].before is not None) == maps
     titles = [axis.get_title() for axis in picture(explained[0], [1]).axes]
     assert "all channels: moved by 0.5 cells" in titles
@@ -160,11 +163,11 @@ def test_one_field_for_all_channels_and_models_without_named_maps(images, maps):
 
 def test_needs_fields(images):
     with pytest.raises(ValueError, match="Expected.*'fields'.*Received: 'colours'"):
-        explain_images(tiny.colour_model(), images, tiny.COLOURS, ["x", "y"])
+        explain_images(Trained(tiny.colour_model(), None), images)
 
 
 def test_explain_draws_fields_of_models_that_have_them(tmp_path, transformer, images):
-    assert explainer_of(transformer).__name__ == "keras_attn.training.explain.warps"
+    assert explainer_of(Trained(transformer, None)) is warps
     path = tmp_path / "model.keras"
     transformer.save(path)
     file = tiny.save_image(tmp_path / "x.png", images[0])
@@ -181,12 +184,12 @@ def test_a_field_that_leads_out_of_the_image_can_be_drawn():
     each = WarpExplanation(
         np.zeros((*SIZE, 3), "uint8"),
         np.array([0.2, 0.5, 0.3]),
+        tiny.COLOURS,
+        "x",
         far,
         maps,
         0 * maps,
         (0,),
-        tiny.COLOURS,
-        "x",
     )
     assert not each.sampled(0).any()
     assert len(picture(each, [1]).axes) >= 6

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFont
 
+from keras_attn.training import drawing
 from keras_attn.training.retrieval import contact_sheets
 from keras_attn.training.retrieval.contact_sheets import (
     CELL,
@@ -49,7 +50,7 @@ def test_rows_go_on_below_and_missing_files_are_grey(tmp_path):
 
 
 def test_sheets_hold_a_number_of_queries(tmp_path, monkeypatch):
-    monkeypatch.setattr(contact_sheets, "SHEET_ROWS", 2)
+    monkeypatch.setattr(drawing, "SHEET_ROWS", 2)
     tiny.save_image(tmp_path / "a.png", tiny.plain_image())
     results = [result(tmp_path, "a.png", ["a.png"] * count) for count in (3, 1, 2)]
     written = draw_sheets(results, tmp_path, tmp_path / "new" / "sheets")

@@ -118,7 +118,7 @@ def test_early_exit_steps(thresholds, last):
     assert f"after step {last} of 3" in section.note
     assert [row[0] for row in section.rows] == ["0", "1", "2", "3"]
     assert [row[-1] for row in section.rows[: last + 1]] == [
-        *["went on"] * last,
+        *["continued"] * last,
         "stopped here",
     ]
     assert all(row[2:] == ("not run", "", "") for row in section.rows[last + 1 :])

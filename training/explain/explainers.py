@@ -1,0 +1,34 @@
+"""The explainer of a model, by its method or by what it returns."""
+
+from keras_attn.training.explain import class_maps, evidence, masks, warps
+from keras_attn.training.methods import method_of
+
+# Beginning of an output's name -> explainer of it; of several, the first counts.
+BY_OUTPUT = {
+    "evidence_": evidence,
+    "mask_1": masks,
+    "fields": warps,
+    "patch_logits": class_maps,
+}
+
+
+def explainer_of(subject):
+    """The `Explainer` of the maps that a model itself returns.
+
+    Args:
+        subject: `Trained`.
+
+    Returns:
+        The `explainer` of its run's method, or the one for its outputs; `None` for a
+        model without any maps.
+    """
+    method = method_of(subject.run.recipe) if subject.run else None
+    own = getattr(method, "explainer", None)
+    if own is not None:
+        return own
+    outputs = subject.model.output
+    names = outputs if isinstance(outputs, dict) else ()
+    for beginning, explainer in BY_OUTPUT.items():
+        if any(name.startswith(beginning) for name in names):
+            return explainer
+    return None

@@ -10,7 +10,7 @@ from benchmarks import measure
 from keras_attn.models.masked_resnet import masked_resnet
 from keras_attn.pipelines.attention_maps.batches import masked_batches, placed_maps
 from keras_attn.pipelines.attention_maps.compute import as_floats
-from keras_attn.pipelines.augment.operations import sampled_transforms
+from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches.build import training_batches
 
 BATCH_SIZE = 128
@@ -72,11 +72,11 @@ def training_step(batch_size, strength):
 def reading(maps, batch_size):
     """A function that reads a batch of maps from memory, moved and enlarged."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    maps = tf.constant(maps)
+    maps, augmentation = tf.constant(maps), Augmentation(AUGMENTATION)
 
     @tf.function
     def read(indices, seed):
-        transforms = sampled_transforms(AUGMENTATION, seed, batch_size, size)
+        transforms = augmentation.transforms(seed, batch_size, size)
         batch = as_floats(tf.gather(maps, indices))
         return placed_maps(batch, transforms, size, (NETWORK_SIZE, NETWORK_SIZE))
 

@@ -33,6 +33,7 @@ PIPELINES = (
     "sources.splits",
     "images.streaming",
     "generated.dataset",
+    "augment.composition",
     "augment.operations",
     "batches.build",
     "attention_maps.batches",

@@ -15,17 +15,15 @@ import tensorflow as tf
 
 from keras_attn.pipelines.attention_maps.compute import as_floats, fitted, map_shape
 from keras_attn.pipelines.attention_maps.inference import inference
-from keras_attn.pipelines.augment.erasing import RandomErasing
-from keras_attn.pipelines.augment.geometry import RandomAffine, rescale, transform_maps
-from keras_attn.pipelines.augment.operations import (
-    AUGMENTATIONS,
-    augment,
-    check_augmentation,
-    sampled_transforms,
+from keras_attn.pipelines.augment.composition import check_augmentation
+from keras_attn.pipelines.augment.geometry import rescale, transform_maps
+from keras_attn.pipelines.augment.operations import Augmentation
+from keras_attn.pipelines.batches.build import (
+    default_normalization,
+    finish,
+    shuffled_steps,
 )
-from keras_attn.pipelines.batches.build import finish, shuffled_steps
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
-from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 def masked_batches(
@@ -59,14 +57,14 @@ def masked_batches(
         seed: Seed of the order and of the augmentation.
         epochs: End of the epochs.
         initial_epoch: First epoch.
-        augmentation: Name in `keras_attn.pipelines.augment.operations.AUGMENTATIONS`.
+        augmentation: Name or composition, see
+            `keras_attn.pipelines.augment.composition`.
         image_size: Height and width of the batches' images, enlarged after the
             augmentation, bicubic with half-pixel centres; their own by default.
         interpolation: `"nearest"` or `"bilinear"`, of the maps.
         fill: Value of the maps where there is no image.
-        normalization: Mean and standard deviation of every channel, on the scale 0..1,
-            for the noise of erasing; by default those of streamed images' spec, or
-            ImageNet's.
+        normalization: `Normalization`, or `ImageSpec`, of the network, for noise; by
+            default that of the spec of streamed images, or ImageNet's.
 
     Returns:
         `tf.data.Dataset` of `({"images", "attention_map"}, labels)`: raw pixels, 8-bit
@@ -79,15 +77,14 @@ def masked_batches(
     """
     maps = _checked_maps(maps, images, labels)
     size = tuple(image_size or images.shape[1:3])
-    finished = _augmenting(images, augmentation, size, normalization)
-    turned = _turns(augmentation)
+    check_augmentation(augmentation, images.shape[1:3])
+    augment = Augmentation(augmentation)
+    finished = _augmenting(images, augment, size, normalization)
     with tf.device("CPU:0"):
         labels, maps = tf.convert_to_tensor(labels), tf.convert_to_tensor(maps)
 
     def combine(batch, indices, step_seed):
-        transforms = sampled_transforms(
-            augmentation, step_seed, batch_size, images.shape[1:3]
-        )
+        transforms = augment.transforms(step_seed, batch_size, images.shape[1:3])
         moved = placed_maps(
             as_floats(tf.gather(maps, indices)),
             transforms,
@@ -95,7 +92,7 @@ def masked_batches(
             size,
             interpolation,
             fill,
-            turned,
+            augment.turns,
         )
         pair = {"images": finished(batch, step_seed), "attention_map": moved}
         return pair, tf.gather(labels, indices)
@@ -131,7 +128,8 @@ def online_masked_batches(
         As `masked_batches`.
     """
     size = tuple(image_size or images.shape[1:3])
-    finished = _augmenting(images, augmentation, size, normalization)
+    check_augmentation(augmentation, images.shape[1:3])
+    finished = _augmenting(images, Augmentation(augmentation), size, normalization)
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
 
@@ -279,31 +277,20 @@ def _combined(images, steps, batch_size, combine):
     return steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _augmenting(images, augmentation, size, normalization):
+def _augmenting(images, augment, size, normalization):
     """A function of a batch and its seed: augmented, then enlarged."""
-    check_augmentation(augmentation)
-    if normalization is None:
-        streamed = isinstance(images, StreamedImages)
-        spec = images.spec if streamed else None
-        normalization = (spec.mean, spec.std) if spec else (IMAGENET_MEAN, IMAGENET_STD)
-    erases = any(
-        isinstance(each, RandomErasing) for each in AUGMENTATIONS[augmentation]
-    )
+    normalization = normalization or default_normalization(images)
 
     def augmented(batch, step_seed):
-        if erases:
-            # Noise reaches beyond 0..255, and is not to be clipped.
+        if augment.exceeds_range:
+            # Noise outside of 0..255 is not to be clipped.
             batch = tf.cast(batch, tf.float32)
-        batch = augment(batch, step_seed, augmentation, normalization=normalization)
+        batch = augment(batch, step_seed, normalization)
         if tuple(batch.shape[1:3]) == size:
             return batch
         return tf.image.resize(batch, size, "bicubic", antialias=True)
 
     return augmented
-
-
-def _turns(augmentation):
-    return any(isinstance(each, RandomAffine) for each in AUGMENTATIONS[augmentation])
 
 
 def _enlarged(maps, size, interpolation):

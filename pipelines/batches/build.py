@@ -5,7 +5,9 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from keras_attn.pipelines.augment.operations import augment, check_augmentation
+from keras_attn.pipelines.augment.composition import check_augmentation
+from keras_attn.pipelines.augment.operation import IMAGENET
+from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
@@ -88,6 +90,7 @@ def training_batches(
     epochs,
     initial_epoch=0,
     augmentation="translate_flip",
+    normalization=None,
 ):
     """Shuffled and augmented batches of the epochs `[initial_epoch, epochs)`.
 
@@ -102,17 +105,24 @@ def training_batches(
         seed: Seed of the order and of the augmentation.
         epochs: End of the epochs.
         initial_epoch: First epoch.
-        augmentation: Name in `keras_attn.pipelines.augment.operations.AUGMENTATIONS`.
+        augmentation: Name or composition, see
+            `keras_attn.pipelines.augment.composition`.
+        normalization: `Normalization`, or `ImageSpec`, of the network, for noise; by
+            default that of the spec of streamed images, or ImageNet's.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)` with all epochs in a row, each of
         `steps_per_epoch(len(labels), batch_size)` batches.
     """
     steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
-    return augmented_batches(images, labels, steps, batch_size, augmentation)
+    return augmented_batches(
+        images, labels, steps, batch_size, augmentation, normalization
+    )
 
 
-def augmented_batches(images, labels, steps, batch_size, augmentation):
+def augmented_batches(
+    images, labels, steps, batch_size, augmentation, normalization=None
+):
     """The batches of images that steps name, augmented.
 
     Args:
@@ -121,29 +131,36 @@ def augmented_batches(images, labels, steps, batch_size, augmentation):
             the `(2,)` integers that decide the augmentation. The same ones every time
             that it is gone through.
         batch_size: Images in a batch.
-        augmentation: As in `training_batches`.
+        augmentation, normalization: As in `training_batches`.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
     """
-    check_augmentation(augmentation)
+    check_augmentation(augmentation, images.shape[1:3])
+    augment = Augmentation(augmentation)
+    normalization = normalization or default_normalization(images)
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
     if isinstance(images, StreamedImages):
-        dataset = images.augmented_batches(steps, batch_size, augmentation)
+        dataset = images.augmented_batches(steps, batch_size, augment, normalization)
         dataset = dataset.map(lambda batch, chosen: (batch, tf.gather(labels, chosen)))
         return finish(dataset, PREFETCH)
     with tf.device("CPU:0"):
         images = tf.convert_to_tensor(images)
 
     def load(indices, step_seed):
-        batch = augment(tf.gather(images, indices), step_seed, augmentation)
+        batch = augment(tf.gather(images, indices), step_seed, normalization)
         batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
         return batch, tf.gather(labels, indices)
 
     return finish(
         steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     )
+
+
+def default_normalization(images):
+    """That of the spec of streamed images, or ImageNet's."""
+    return images.spec if isinstance(images, StreamedImages) else IMAGENET
 
 
 def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):

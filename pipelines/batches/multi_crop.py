@@ -6,15 +6,11 @@ each with colours of its own. All of a batch is a function of its seed.
 """
 
 import dataclasses
-import math
 
 import tensorflow as tf
 
-from keras_attn.pipelines.augment.operations import (
-    CROP_ASPECT,
-    CROP_ATTEMPTS,
-    random_flip,
-)
+from keras_attn.pipelines.augment.crops import RandomResizedCrop
+from keras_attn.pipelines.augment.operations import Flip
 from keras_attn.pipelines.batches.build import finish, steps_of_epochs, steps_per_epoch
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
@@ -107,7 +103,7 @@ class MultiCrop:
         """One `View` of each image: crop, mirror, colours, blur, solarisation."""
         seeds = tf.unstack(tf.random.split(seed, 6))
         images = crop_and_resize(images, seeds[0], view.size, view.area)
-        images = random_flip(images, seeds[1])
+        images = Flip()(images, seeds[1])
         images = sometimes(color_jitter, self.jitter, images, seeds[2])
         images = sometimes(to_grey, self.grey, images, seeds[3])
         if view.blur:
@@ -183,8 +179,8 @@ def multi_crop_batches(
 def crop_and_resize(images, seed, size, area):
     """Boxes of random area and shape, resized by bicubic interpolation.
 
-    Drawn as in `keras_attn.pipelines.augment.operations.RandomResizedCrop`. A box is
-    reduced with antialiasing, as Pillow does it.
+    Drawn by `keras_attn.pipelines.augment.crops.RandomResizedCrop`. A box is reduced
+    with antialiasing, as Pillow does it.
 
     Args:
         images: `(batch, height, width, 3)`.
@@ -195,36 +191,9 @@ def crop_and_resize(images, seed, size, area):
     Returns:
         float32 tensor `(batch, size, size, 3)`, within the range of 8 bits.
     """
-    boxes = random_boxes(seed, tf.shape(images)[0], images.shape[1:3], area)
+    crop = RandomResizedCrop(*area)
+    boxes = crop.boxes(crop.draw(seed, tf.shape(images)[0]), images.shape[1:3])
     return resize_boxes(images, boxes, (size, size))
-
-
-def random_boxes(seed, count, size, area):
-    """Boxes `(count, 4)`, `(y0, x0, y1, x1)`, in images of a size.
-
-    As `keras_attn.pipelines.augment.operations.RandomResizedCrop` draws them, for all
-    images at once.
-    """
-    draws = tf.random.stateless_uniform((count, CROP_ATTEMPTS, 4), seed)
-    sides = tf.cast(size, tf.float32)
-    low, high = area
-    areas = (low + (high - low) * draws[..., 0]) * tf.reduce_prod(sides)
-    low, high = map(math.log, CROP_ASPECT)
-    aspects = tf.exp(low + (high - low) * draws[..., 1])
-    boxes = tf.round(tf.sqrt(tf.stack([areas / aspects, areas * aspects], axis=-1)))
-    fits = tf.reduce_all((boxes >= 1) & (boxes <= sides), axis=-1)
-    first = tf.argmax(fits, axis=1)
-    box = tf.gather(boxes, first, batch_dims=1)
-    drawn = tf.gather(draws, first, batch_dims=1)[:, 2:]
-    # Where none fits, the largest in the middle whose shape is in the range.
-    narrowest, widest = CROP_ASPECT
-    limits = tf.stack([sides[1] / narrowest, sides[0] * widest])
-    found = tf.reduce_any(fits, axis=1)[:, None]
-    box = tf.where(found, box, tf.minimum(sides, tf.round(limits)))
-    space = sides - box
-    corner = tf.minimum(tf.floor(drawn * (space + 1)), space)
-    corner = tf.where(found, corner, tf.floor(space / 2))
-    return tf.cast(tf.concat([corner, corner + box], axis=1), tf.int32)
 
 
 def resize_boxes(images, boxes, size):

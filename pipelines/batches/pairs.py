@@ -21,6 +21,7 @@ def balanced_batches(
     augmentation="translate_flip",
     class_names=None,
     parts=1,
+    normalization=None,
 ):
     """Batches of so many classes with so many images each, of the epochs asked for.
 
@@ -44,7 +45,8 @@ def balanced_batches(
         seed: Seed of the order and of the augmentation.
         epochs: End of the epochs.
         initial_epoch: First epoch.
-        augmentation: Name in `keras_attn.pipelines.augment.operations.AUGMENTATIONS`.
+        augmentation, normalization: As in
+            `keras_attn.pipelines.batches.build.training_batches`.
         class_names: Names of the classes, for messages.
         parts: Equal consecutive parts of a batch, one for each device, that hold whole
             classes, so that each device has the mates of its images.
@@ -79,7 +81,9 @@ def balanced_batches(
 
     steps = _steps(_group_counts(members, images_per_class), classes_per_batch)
     order = steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
-    return augmented_batches(images, labels, order, batch_size, augmentation)
+    return augmented_batches(
+        images, labels, order, batch_size, augmentation, normalization
+    )
 
 
 def balanced_steps_per_epoch(

@@ -13,11 +13,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from keras_attn.pipelines.augment.operations import (
-    augment,
-    operation_seed,
-    resized_crop,
-)
+from keras_attn.pipelines.augment.operations import operation_seed
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.decoding import (
     CorruptImageError,
@@ -119,29 +115,31 @@ class StreamedImages:
         # Keras is surprised by the end of data that do not say how many they are.
         return images.apply(tf.data.experimental.assert_cardinality(number))
 
-    def augmented_batches(self, steps, batch_size, augmentation):
+    def augmented_batches(self, steps, batch_size, augment, normalization):
         """Batches of augmented images.
 
         Args:
             steps: `tf.data.Dataset` of `(indices, seed)` of the batches.
             batch_size: Images in a batch.
-            augmentation: Name in
-                `keras_attn.pipelines.augment.operations.AUGMENTATIONS`.
+            augment: `keras_attn.pipelines.augment.operations.Augmentation`.
+            normalization: `Normalization`, or `ImageSpec`, of the network.
 
         Returns:
             `tf.data.Dataset` of `(images, indices)`.
         """
-        crop = resized_crop(augmentation)
+        crop = augment.file_operation
 
         def examples(indices, seed):
             if crop is None:
                 return (indices,)
-            return indices, crop.draws(operation_seed(seed, 0), batch_size)
+            return indices, crop.draw(operation_seed(seed, 0), batch_size)
 
         def finish(images, step):
             indices, seed = step
-            images = tf.ensure_shape(images, (batch_size, *self.shape[1:]))
-            return augment(images, seed, augmentation, crop=False), indices
+            images = tf.ensure_shape(images, (batch_size, None, None, 3))
+            first = 0 if crop is None else 1
+            images = augment(images, seed, normalization, first)
+            return tf.ensure_shape(images, (batch_size, *self.shape[1:])), indices
 
         images = self._decoded(steps.map(examples), crop).batch(batch_size)
         # The steps come again in the same order, since their seed decides it.
@@ -153,6 +151,7 @@ class StreamedImages:
         """Single images of a data set of batches of `(indices, perhaps draws)`."""
         size = self.shape[1:3]
         fit = ImagePreprocessing(self.spec).fit_size
+        result = size if crop is None else crop.result_size(size)
 
         def load(index, draws=None):
             # Not stateful: else only one at a time would run in deterministic mode.
@@ -160,7 +159,7 @@ class StreamedImages:
             image.set_shape((None, None, 3))
             if crop is None:
                 return fit_image(image, size, fit)
-            return tf.ensure_shape(crop.of_image(image, draws, size), (*size, 3))
+            return tf.ensure_shape(crop.of_image(image, draws, result), (*result, 3))
 
         return examples.unbatch().map(
             load, num_parallel_calls=WORKERS, deterministic=True

@@ -26,16 +26,23 @@ def make_model(recipe, spec):
         if recipe.backbone == "anchornet95":
             return anchornet95(input_tensor=normalized, **options)
         return anchornet(input_tensor=normalized, auxiliary=True, **options)
-    weights = recipe.published_weights
-    if weights:
-        normalization = downstream_normalization(recipe.backbone)
-        spec = dataclasses.replace(spec, **normalization)
+    spec = _network_spec(recipe, spec)
     # Any size, since the same network sees whole images and patches.
     images = keras.Input((None, None, 3), name="images")
     normalized = ImagePreprocessing(spec, resize=False, name="preprocessing")(images)
     return build_downstream(
-        recipe.backbone, input_tensor=normalized, weights=weights, **options
+        recipe.backbone,
+        input_tensor=normalized,
+        weights=recipe.published_weights,
+        **options,
     )
+
+
+def _network_spec(recipe, spec):
+    """The spec with the normalisation of published weights, if there are any."""
+    if not recipe.published_weights:
+        return spec
+    return dataclasses.replace(spec, **downstream_normalization(recipe.backbone))
 
 
 def losses(recipe, model):
@@ -52,7 +59,9 @@ def losses(recipe, model):
 
 
 def make_feed(recipe, splits, spec):
-    return PatchFeed(recipe, splits) if recipe.localizer else ImageFeed(recipe, splits)
+    if recipe.localizer:
+        return PatchFeed(recipe, splits)
+    return ImageFeed(recipe, splits, _network_spec(recipe, spec))
 
 
 def serving_model(model, run):

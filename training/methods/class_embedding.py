@@ -32,7 +32,7 @@ def losses(recipe, model):
 
 
 def make_feed(recipe, splits, spec):
-    return ImageFeed(recipe, splits)
+    return ImageFeed(recipe, splits, spec)
 
 
 def serving_model(model, run):

@@ -16,10 +16,7 @@ NEW_LAYERS = ("deformation", "reduction", "reduction_normalization", "pool", "lo
 
 
 def make_model(recipe, spec):
-    weights = recipe.published_weights
-    if weights:
-        normalization = backbone_normalization(recipe.backbone)
-        spec = dataclasses.replace(spec, **normalization)
+    spec = _network_spec(recipe, spec)
     images = keras.Input((spec.height, spec.width, 3), name="images")
     return warped_classifier(
         recipe.backbone,
@@ -27,12 +24,19 @@ def make_model(recipe, spec):
         recipe.pooling,
         num_classes=len(spec.class_names),
         input_tensor=ImagePreprocessing(spec, name="preprocessing")(images),
-        weights=weights,
+        weights=recipe.published_weights,
         options=_options(recipe),
         reduced_channels=recipe.reduced_channels,
         weight_decay=recipe.weight_decay if recipe.weight_decay_mode == "l2" else 0.0,
         warped_output=recipe.consistency_weight > 0,
     )
+
+
+def _network_spec(recipe, spec):
+    """The spec with the normalisation of published weights, if there are any."""
+    if not recipe.published_weights:
+        return spec
+    return dataclasses.replace(spec, **backbone_normalization(recipe.backbone))
 
 
 def _options(recipe):
@@ -59,8 +63,8 @@ def losses(recipe, model):
 
 
 def make_feed(recipe, splits, spec):
-    paired = recipe.images_per_class > 1
-    return PairFeed(recipe, splits) if paired else ImageFeed(recipe, splits)
+    feed = PairFeed if recipe.images_per_class > 1 else ImageFeed
+    return feed(recipe, splits, spec=_network_spec(recipe, spec))
 
 
 def serving_model(model, run):

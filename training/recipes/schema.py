@@ -7,6 +7,7 @@ import json
 import math
 import typing
 
+from keras_attn.pipelines.augment.composition import check_augmentation
 from keras_attn.training.recipes.assignments import split_assignment
 
 
@@ -75,8 +76,8 @@ class Recipe:
         decay_at: Fractions of the training at which the learning rate drops.
         weight_decay: Coefficient of the decay.
         weight_decay_mode: `l2`, a penalty on kernels, or `decoupled`.
-        augmentation: Name of the augmentation, see
-            `keras_attn.pipelines.augment.operations`.
+        augmentation: Name of an augmentation or a composition such as
+            `resize(36)|random_crop(32)|flip`, see docs/augmentation.md.
         seed: Seed of the weights, the order and the augmentation.
         split_seed: Seed of the split, the same for all seeds of a comparison.
         dtype_policy: `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -172,6 +173,7 @@ class Recipe:
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 self._fail(field, f"one of {', '.join(choices)}")
+        check_augmentation(self.augmentation, (self.image_size, self.image_size))
 
     def _fail(self, field, expected):
         raise ValueError(

@@ -8,7 +8,8 @@ from PIL import Image
 
 from keras_attn.pipelines.attention_maps import batches
 from keras_attn.pipelines.attention_maps.compute import fitted
-from keras_attn.pipelines.augment import operations
+from keras_attn.pipelines.augment.operation import IMAGENET, Normalization
+from keras_attn.pipelines.augment.operations import Augmentation, Translate
 from keras_attn.pipelines.batches.build import training_batches
 from keras_attn.pipelines.images.streaming import StreamedImages
 from keras_attn.pipelines.sources import load_source
@@ -90,7 +91,7 @@ def test_crops_and_turns_move_maps_as_images(name):
 def test_a_grid_mask_moves_nothing():
     seed = tf.constant([3, 1], tf.int32)
     transforms = [
-        operations.sampled_transforms(name, seed, 20, (HEIGHT, WIDTH))
+        Augmentation(name).transforms(seed, 20, (HEIGHT, WIDTH))
         for name in ("translate_flip", "translate_flip_grid_mask")
     ]
     np.testing.assert_array_equal(*transforms)
@@ -163,7 +164,7 @@ def test_enlarging_commutes_with_shifts_in_the_interior_and_with_flips():
         return tf.image.resize(batch, (224, 224), "bicubic", antialias=True)
 
     first = enlarge(
-        operations.translate(images, tf.constant([[3, -2], [-4, 1]]))
+        Translate().apply(images, tf.constant([[3, -2], [-4, 1]]), IMAGENET)
     ).numpy()
     large = enlarge(images).numpy()
     for shown, whole, (row, column) in zip(
@@ -207,7 +208,7 @@ def test_streamed_images_give_the_same_batches(tmp_path):
         Image.fromarray(image).save(tmp_path / f"{label:02}" / "0.png")
     spec = ImageSpec(HEIGHT, WIDTH)
     streamed = StreamedImages(load_source("folder", tmp_path), spec)
-    black = ((0.0,) * 3, (1.0,) * 3)
+    black = Normalization((0.0,) * 3, (1.0,) * 3)
     options = {"augmentation": "translate_flip_erase", "epochs": 1}
     found = batches_of(streamed, own_maps(images), labels, **options)
     wanted = batches_of(

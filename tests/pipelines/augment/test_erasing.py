@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_attn.pipelines.augment import operations
 from keras_attn.pipelines.augment.erasing import RandomErasing
+from keras_attn.pipelines.augment.operation import Normalization
+from keras_attn.pipelines.augment.operations import Augmentation
 
 
 def seed_of(number):
@@ -25,8 +26,9 @@ def slow_erasing_box(draws, height, width):
 
 def test_erased_boxes_equal_their_definition():
     always = RandomErasing(probability=1.0)
-    found = always.boxes(seed_of(0), 400, (32, 45)).numpy()
-    _, box_seed = tf.unstack(tf.random.split(seed_of(0)))
+    found = always.boxes(always.draw(seed_of(0), 400), (32, 45)).numpy()
+    place_seed, _ = tf.unstack(tf.random.split(seed_of(0)))
+    _, box_seed = tf.unstack(tf.random.split(place_seed))
     draws = tf.random.stateless_uniform((400, 10, 4), box_seed).numpy()
     wanted = [slow_erasing_box(drawn, 32, 45) for drawn in draws]
     assert (found == wanted).all(-1).mean() > 0.98
@@ -36,7 +38,8 @@ def test_erased_boxes_equal_their_definition():
 
 
 def test_a_fifth_of_the_images_is_erased_between_2_and_33_per_cent():
-    boxes = RandomErasing().boxes(seed_of(3), 4000, (400, 300)).numpy()
+    erasing = RandomErasing()
+    boxes = erasing.boxes(erasing.draw(seed_of(3), 4000), (400, 300)).numpy()
     sides = (boxes[:, 2:] - boxes[:, :2]).astype("float64")
     erased = sides[:, 0] > 0
     # Four standard deviations of 4000 draws.
@@ -53,12 +56,11 @@ def test_a_fifth_of_the_images_is_erased_between_2_and_33_per_cent():
 
 def test_erasing_fills_boxes_with_normal_noise_of_the_networks_units():
     erasing = RandomErasing()
-    mean, std = (0.2, 0.5, 0.7), (0.1, 0.2, 0.4)
+    mean, std = normalization = Normalization((0.2, 0.5, 0.7), (0.1, 0.2, 0.4))
     images = np.full((300, 24, 20, 3), 77.0, "float32")
-    found = erasing(tf.constant(images), seed_of(4), (mean, std)).numpy()
+    found = erasing(tf.constant(images), seed_of(4), normalization).numpy()
     changed = (found != images).any(-1)
-    seed, _ = tf.unstack(tf.random.split(seed_of(4)))
-    boxes = erasing.boxes(seed, 300, (24, 20)).numpy()
+    boxes = erasing.boxes(erasing.draw(seed_of(4), 300), (24, 20)).numpy()
     wanted = np.zeros_like(changed)
     for image, (y0, x0, y1, x1) in zip(wanted, boxes, strict=True):
         image[y0:y1, x0:x1] = True
@@ -69,19 +71,19 @@ def test_erasing_fills_boxes_with_normal_noise_of_the_networks_units():
     assert np.abs(noise.std(0) - 1).max() < 4 / np.sqrt(2 * len(noise))
     assert np.abs(np.corrcoef(noise.T) - np.eye(3)).max() < 4 / np.sqrt(len(noise))
     # Clipped and rounded in 8-bit images, in the same places.
-    rounded = erasing(tf.constant(images.astype("uint8")), seed_of(4), (mean, std))
+    rounded = erasing(tf.constant(images.astype("uint8")), seed_of(4), normalization)
     assert rounded.dtype == tf.uint8
     np.testing.assert_array_equal(rounded, np.round(np.clip(found, 0, 255)))
 
 
 def test_erasing_leaves_translation_and_flip_as_they_are():
     images = tf.constant(np.full((60, 16, 12, 3), 9, "uint8"))
-    plain = operations.augment(images, seed_of(5), "translate_flip").numpy()
-    found = operations.augment(images, seed_of(5), "translate_flip_erase").numpy()
+    plain = Augmentation("translate_flip")(images, seed_of(5)).numpy()
+    found = Augmentation("translate_flip_erase")(images, seed_of(5)).numpy()
     same = (plain == found).all((1, 2, 3))
     assert 0.6 < same.mean() < 0.95
     transforms = [
-        operations.sampled_transforms(name, seed_of(5), 60, (16, 12))
+        Augmentation(name).transforms(seed_of(5), 60, (16, 12))
         for name in ("translate_flip", "translate_flip_erase")
     ]
     np.testing.assert_array_equal(*transforms)

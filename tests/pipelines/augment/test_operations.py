@@ -1,15 +1,22 @@
 """Augmentation: what it does to pixels, and that the seed alone decides it."""
 
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from keras_attn.pipelines.augment import operations
+from keras_attn.pipelines.augment.composition import AUGMENTATIONS, OPERATIONS
+from keras_attn.pipelines.augment.operation import IMAGENET, Operation
+from keras_attn.pipelines.augment.operations import (
+    KINDS,
+    Augmentation,
+    Flip,
+    Translate,
+    operation_seed,
+)
 
-NAMES = tuple(operations.AUGMENTATIONS)
+NAMES = (*AUGMENTATIONS, "resize(20)|random_crop(16)|flip(0.3)|erase(0.25)")
 
 
 def pictures(count=5, height=11, width=7, seed=0):
@@ -33,15 +40,12 @@ def seed_of(number):
     return tf.constant([number, 1], tf.int32)
 
 
-def require(name):
-    if "grid_mask" in name:
-        pytest.importorskip("keras_cv")
-
-
 def test_translate_equals_a_loop_over_pixels():
     images = pictures()
     offsets = [(0, 0), (4, -4), (-1, 3), (-4, -4), (2, 0)]
-    found = operations.translate(tf.constant(images), tf.constant(offsets)).numpy()
+    found = (
+        Translate().apply(tf.constant(images), tf.constant(offsets), IMAGENET).numpy()
+    )
     for image, result, (row, column) in zip(images, found, offsets, strict=True):
         np.testing.assert_array_equal(result, slow_translate(image, row, column))
 
@@ -49,13 +53,9 @@ def test_translate_equals_a_loop_over_pixels():
 def test_random_translate_draws_every_offset_for_each_image_alone():
     images = pictures(1, 9, 9)
     batch = np.repeat(images, 2000, axis=0)
-    found = operations.random_translate(tf.constant(batch), seed_of(0)).numpy()
+    found = Translate()(tf.constant(batch), seed_of(0)).numpy()
     assert found.dtype == np.uint8 and found.shape == batch.shape
-    offsets = [
-        (row, column)
-        for row in range(-operations.PADDING, operations.PADDING + 1)
-        for column in range(-operations.PADDING, operations.PADDING + 1)
-    ]
+    offsets = [(row, column) for row in range(-4, 5) for column in range(-4, 5)]
     known = {
         slow_translate(images[0], row, column).tobytes(): (row, column)
         for row, column in offsets
@@ -68,20 +68,18 @@ def test_random_translate_draws_every_offset_for_each_image_alone():
 
 def test_random_flip_mirrors_half_of_the_images():
     images = pictures(1000, 3, 4)
-    found = operations.random_flip(tf.constant(images), seed_of(0)).numpy()
+    found = Flip()(tf.constant(images), seed_of(0)).numpy()
     mirrored = (found == images[:, :, ::-1]).all((1, 2, 3))
     same = (found == images).all((1, 2, 3))
     assert (mirrored ^ same).all()
     assert 430 < mirrored.sum() < 570
-    again = operations.random_flip(tf.constant(images), seed_of(1)).numpy()
+    again = Flip()(tf.constant(images), seed_of(1)).numpy()
     assert (again != found).any((1, 2, 3)).sum() > 400
 
 
 def test_translation_and_flip_are_drawn_independently():
     images = np.repeat(pictures(1, 9, 9), 500, axis=0)
-    found = operations.augment(
-        tf.constant(images), seed_of(0), "translate_flip"
-    ).numpy()
+    found = Augmentation("translate_flip")(tf.constant(images), seed_of(0)).numpy()
     # The first rows of zeros tell the row offset, the mirroring tells the flip.
     known = {}
     for row in range(-4, 5):
@@ -93,123 +91,32 @@ def test_translation_and_flip_are_drawn_independently():
     assert abs(np.corrcoef(rows, flips)[0, 1]) < 0.15
 
 
-def slow_box(draws, height, width, smallest):
-    """The definition, one attempt after the other."""
-    for share, shape, row, column in draws.astype("float64"):
-        area = height * width * (smallest + (1 - smallest) * share)
-        aspect = np.exp(np.log(3 / 4) + np.log(16 / 9) * shape)
-        h, w = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
-        if 1 <= h <= height and 1 <= w <= width:
-            y, x = int(row * (height - h + 1)), int(column * (width - w + 1))
-            return y, x, y + h, x + w
-    w = round(height * 4 / 3) if width / height > 4 / 3 else width
-    h = round(width * 4 / 3) if width / height < 3 / 4 else height
-    y, x = (height - h) // 2, (width - w) // 2
-    return y, x, y + h, x + w
-
-
-@pytest.mark.parametrize(("height", "width"), [(37, 53), (8, 40), (40, 7), (1, 1)])
-def test_crop_boxes_equal_their_definition_and_are_inside(height, width):
-    crop = operations.RandomResizedCrop(0.08)
-    draws = crop.draws(seed_of(0), 300)
-    find = tf.function(lambda drawn: crop.box(drawn, height, width))
-    boxes = np.array([find(drawn) for drawn in draws])
-    wanted = [slow_box(drawn, height, width, 0.08) for drawn in draws.numpy()]
-    # A product that float32 rounds to the other side of a half.
-    assert (boxes == wanted).all(-1).mean() > 0.98
-    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (height, width)).all()
-    assert (boxes[:, 2:] > boxes[:, :2]).all()
-    # Every border is reached.
-    assert (boxes.min(0)[:2] == 0).all() and (boxes.max(0)[2:] == (height, width)).all()
-
-
-def test_crop_boxes_are_distributed_as_defined():
-    crop = operations.RandomResizedCrop(0.08)
-    find = tf.function(lambda drawn: crop.box(drawn, 1000, 1000))
-    draws = crop.draws(seed_of(0), 2000)
-    boxes = np.array([find(drawn) for drawn in draws], "float64")
-    heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    shares, shapes = heights * widths / 1e6, np.log(widths / heights)
-    assert shares.min() > 0.079 and np.abs(shapes).max() < np.log(4 / 3) + 0.01
-    # Boxes up to 3/4 of the area always fit, so below it the area is uniform.
-    small = np.sort(shares[shares < 0.74])
-    uniform = (small - 0.08) / (0.74 - 0.08)
-    ranks = (np.arange(len(small)) + 0.5) / len(small)
-    # Kolmogorov-Smirnov: exceeded by chance once in a thousand times.
-    limit = 1.95 / np.sqrt(len(small))
-    assert len(small) > 1300 and np.abs(uniform - ranks).max() < limit
-    shapes = np.sort(shapes[shares < 0.74]) / np.log(16 / 9) + 0.5
-    assert np.abs(shapes - ranks).max() < limit
-    places = np.sort(boxes[:, 0] / (1000 - heights + 1))
-    ranks = (np.arange(2000) + 0.5) / 2000
-    assert np.abs(places - ranks).max() < 1.95 / np.sqrt(2000)
-    # Independent of one another.
-    table = np.stack([boxes[:, 0] / (1001 - heights), boxes[:, 1] / (1001 - widths)])
-    assert np.abs(np.corrcoef([*table, heights * widths]) - np.eye(3)).max() < 0.1
-
-
-def test_a_crop_shows_what_pillow_shows_of_its_box():
-    image = pictures(1, 45, 61)[0]
-    crop = operations.RandomResizedCrop(0.08)
-    for draws in crop.draws(seed_of(1), 40):
-        y0, x0, y1, x1 = (int(edge) for edge in crop.box(draws, 45, 61))
-        part = Image.fromarray(image[y0:y1, x0:x1])
-        # Pillow's bilinear filter widens with the reduction too.
-        wanted = np.asarray(part.resize((17, 23), Image.Resampling.BILINEAR), int)
-        found = crop.of_image(tf.constant(image), draws, (23, 17)).numpy()
-        assert found.dtype == np.uint8 and found.shape == (23, 17, 3)
-        assert np.abs(found.astype(int) - wanted).max() <= 1
-
-
-def test_crops_of_a_batch_are_those_of_its_images():
-    images = pictures(6, 19, 13)
-    crop = operations.RandomResizedCrop(0.5)
-    found = crop(tf.constant(images), seed_of(2)).numpy()
-    draws = crop.draws(seed_of(2), 6)
-    for image, drawn, result in zip(images, draws, found, strict=True):
-        alone = crop.of_image(tf.constant(image), drawn, (19, 13))
-        np.testing.assert_array_equal(result, alone)
-    assert len({box.numpy().tobytes() for box in draws}) == 6
-
-
-def test_the_whole_image_as_a_crop_is_the_image():
-    image = pictures(1, 12, 12)[0]
-    crop = operations.RandomResizedCrop(1.0)
-    draws = tf.fill((operations.CROP_ATTEMPTS, 4), 0.5)
-    np.testing.assert_array_equal(crop.box(draws, 12, 12), (0, 0, 12, 12))
-    np.testing.assert_array_equal(crop.of_image(image, draws, (12, 12)), image)
-
-
 def test_an_augmentation_without_its_crop():
     images = tf.constant(pictures())
     name = "random_resized_crop_flip"
-    crop = operations.resized_crop(name)
-    cropped = crop(images, operations.operation_seed(seed_of(0), 0))
+    augmentation = Augmentation(name)
+    cropped = augmentation.file_operation(images, operation_seed(seed_of(0), 0))
     np.testing.assert_array_equal(
-        operations.augment(cropped, seed_of(0), name, crop=False),
-        operations.augment(images, seed_of(0), name),
+        augmentation(cropped, seed_of(0), first=1), augmentation(images, seed_of(0))
     )
 
 
 def test_none_changes_nothing():
     images = pictures()
     np.testing.assert_array_equal(
-        operations.augment(tf.constant(images), seed_of(0), "none"), images
+        Augmentation("none")(tf.constant(images), seed_of(0)), images
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_eagerly_and_inside_a_dataset(name):
-    require(name)
     images = pictures(6, 16, 16)
     eager = [
-        operations.augment(tf.constant(images), seed_of(number), name).numpy()
+        Augmentation(name)(tf.constant(images), seed_of(number)).numpy()
         for number in range(3)
     ]
     dataset = tf.data.Dataset.range(3, output_type=tf.int32).map(
-        lambda number: operations.augment(
-            tf.constant(images), tf.stack([number, 1]), name
-        ),
+        lambda number: Augmentation(name)(tf.constant(images), tf.stack([number, 1])),
         num_parallel_calls=2,
     )
     for wanted, found in zip(eager, dataset, strict=True):
@@ -219,29 +126,43 @@ def test_the_seed_decides_eagerly_and_inside_a_dataset(name):
         assert (eager[0] != eager[1]).any()
 
 
-def test_the_grid_mask_blackens_part_of_each_image_and_leaves_the_rest():
-    pytest.importorskip("keras_cv")
-    images = pictures(40, 24, 24)
-    found = operations.random_grid_mask(tf.constant(images), seed_of(0)).numpy()
-    masked = (found == 0).all(-1)
-    np.testing.assert_array_equal(found[~masked], images[~masked])
-    shares = masked.mean((1, 2))
-    # Squares of ratio r in 0..0.5 cover about r**2: a twelfth on average.
-    assert 0.03 < shares.mean() < 0.16 and shares.max() < 0.45
-    assert len({mask.tobytes() for mask in masked if mask.any()}) > 25
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_fulfils_the_protocol(name):
+    """Its arguments are those of the table, and what it does follows from its draws."""
+    values = [3 if a.kind is int else (a.default or 0.5) for a in OPERATIONS[name]]
+    operation = KINDS[name](*values)
+    assert isinstance(operation, Operation)
+    images = tf.constant(pictures(4, 12, 9))
+    drawn = operation.draw(seed_of(0), 4)
+    found = operation.apply(images, drawn, IMAGENET)
+    assert found.dtype == images.dtype
+    assert tuple(found.shape[1:3]) == tuple(operation.result_size((12, 9)))
+    np.testing.assert_array_equal(found, operation(images, seed_of(0)))
+    matrix = operation.matrix(drawn, (12, 9), operation.result_size((12, 9)))
+    assert (matrix is None) == (name in ("erase", "grid_mask"))
+    assert matrix is None or matrix.shape == (4, 3, 3)
 
 
-def test_the_grid_mask_names_the_extra_that_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_cv", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras-attn\[augment\]'"):
-        operations.augment(
-            tf.constant(pictures()), seed_of(0), "translate_flip_grid_mask"
-        )
+def test_what_lacks_a_method_is_no_operation():
+    assert not isinstance(object(), Operation)
+    assert not isinstance(lambda images, seed: images, Operation)
 
 
-def test_an_unknown_name_is_an_error_that_names_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean 'translate_flip'"):
-        operations.check_augmentation("translate_flipp")
+def test_named_augmentations_give_the_pixels_that_they_always_gave():
+    """Arrays of the first version, so that old runs resume exactly."""
+    images = np.random.default_rng(5).integers(1, 256, (4, 12, 10, 3)).astype("uint8")
+    with np.load(Path(__file__).with_name("augmentations.npz")) as wanted:
+        assert set(wanted) == set(AUGMENTATIONS)
+        for name, pixels in wanted.items():
+            found = Augmentation(name)(tf.constant(images), tf.constant([3, 1]))
+            np.testing.assert_array_equal(found, pixels, err_msg=name)
+
+
+def test_a_composition_is_its_operations_one_after_the_other():
+    images = tf.constant(pictures(6, 16, 16))
+    found = Augmentation("translate_flip|erase(0.2)")(images, seed_of(2))
+    wanted = Augmentation("translate_flip_erase")(images, seed_of(2))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_why_these_are_not_layers_of_keras():

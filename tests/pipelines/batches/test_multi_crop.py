@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_attn.pipelines.augment.operations import RandomResizedCrop
+from keras_attn.pipelines.augment.crops import RandomResizedCrop
 from keras_attn.pipelines.batches import multi_crop
 from keras_attn.pipelines.batches.multi_crop import MultiCrop, View, multi_crop_batches
 
@@ -74,7 +74,8 @@ def test_a_box_is_resized_as_pillow_does(size):
 
 
 def test_boxes_cover_the_shares_asked_for():
-    boxes = multi_crop.random_boxes(SEED, 2000, (170, 230), (0.05, 0.4)).numpy()
+    crop = RandomResizedCrop(0.05, 0.4)
+    boxes = crop.boxes(crop.draw(SEED, 2000), (170, 230)).numpy()
     y0, x0, y1, x1 = boxes.T
     assert (y0 >= 0).all() and (x0 >= 0).all()
     assert (y1 <= 170).all() and (x1 <= 230).all()
@@ -85,16 +86,6 @@ def test_boxes_cover_the_shares_asked_for():
     assert np.abs(aspects).max() < np.log(4 / 3) + 0.05
     assert aspects.mean() == pytest.approx(0, abs=0.02)
     assert y0.min() == 0 and (x1 == 230).any()
-
-
-@pytest.mark.parametrize("size", [(17, 23), (5, 40)])
-def test_boxes_are_those_of_the_usual_crop(size):
-    # Of a strip hardly any box fits, and the one in the middle is taken.
-    crop = RandomResizedCrop(0.3)
-    draws = crop.draws(SEED, 20)
-    wanted = [crop.box(drawn, *size) for drawn in draws]
-    found = multi_crop.random_boxes(SEED, 20, size, (0.3, 1.0))
-    np.testing.assert_array_equal(found, wanted)
 
 
 def test_operations_are_applied_at_their_rates():

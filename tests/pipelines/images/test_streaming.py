@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_attn.pipelines.augment import operations
+from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images import streaming
 from keras_attn.pipelines.images.streaming import (
@@ -299,7 +299,9 @@ def test_the_digest_sees_what_it_says(tmp_path):
 
 
 def test_augmentations_that_crop_are_known():
-    assert operations.resized_crop("mild_resized_crop_flip").smallest_area == 0.5
-    assert operations.resized_crop("rotate_crop_flip").share == 0.875
+    operation = Augmentation("mild_resized_crop_flip").file_operation
+    assert operation.smallest_area == 0.5
+    assert Augmentation("rotate_crop_flip").file_operation.share == 0.875
+    assert Augmentation("resize(72)|random_crop(64)").file_operation.height == 72
     for name in ("none", "flip", "translate_flip"):
-        assert operations.resized_crop(name) is None
+        assert Augmentation(name).file_operation is None

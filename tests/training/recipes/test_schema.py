@@ -6,7 +6,7 @@ import json
 import pytest
 
 from keras_attn.models import BACKBONES, DOWNSTREAM_NETWORKS, FEATURE_BACKBONES
-from keras_attn.pipelines.augment.operations import AUGMENTATIONS
+from keras_attn.pipelines.augment.composition import AUGMENTATIONS
 from keras_attn.pipelines.sources.load import SOURCE_NAMES
 from keras_attn.pipelines.sources.splits import SPLIT_NAMES
 from keras_attn.training.methods import attention_masked_residual

@@ -89,9 +89,8 @@ class MapFeed(ImageFeed):
     """
 
     def __init__(self, recipe, splits, spec):
-        super().__init__(recipe, splits)
+        super().__init__(recipe, splits, spec)
         check_map_model(recipe)
-        self.normalization = (spec.mean, spec.std)
         self.images_only = (
             recipe.mask_target == "none" or recipe.map_mode == "end_to_end"
         )
@@ -166,7 +165,7 @@ class MapFeed(ImageFeed):
             start,
             recipe.augmentation,
             image_size=self.size,
-            normalization=self.normalization,
+            normalization=self.spec,
         )
         return self._taken(dataset)
 

@@ -13,11 +13,14 @@ class ImageFeed:
     Args:
         recipe: `Recipe`.
         splits: Dict from `train` and `validation` to `(images, labels)`.
+        spec: `ImageSpec` whose mean and standard deviation the network normalises with,
+            for noise; ImageNet's by default.
     """
 
-    def __init__(self, recipe, splits):
+    def __init__(self, recipe, splits, spec=None):
         self.recipe = recipe
         self.splits = splits
+        self.spec = spec
 
     @property
     def steps(self):
@@ -36,6 +39,7 @@ class ImageFeed:
             recipe.epochs,
             start,
             recipe.augmentation,
+            self.spec,
         )
 
     def validation(self):

@@ -15,7 +15,7 @@ class PairFeed(ImageFeed):
     Args:
         recipe: `Recipe` with `images_per_class` of at least 2, a divisor of
             `batch_size`, see `keras_attn.pipelines.batches.pairs`.
-        splits: As in `ImageFeed`.
+        splits, spec: As in `ImageFeed`.
         class_names: Names of the classes, for messages.
 
     Raises:
@@ -24,8 +24,8 @@ class PairFeed(ImageFeed):
             suffice, such as a class with a single one.
     """
 
-    def __init__(self, recipe, splits, class_names=None):
-        super().__init__(recipe, splits)
+    def __init__(self, recipe, splits, class_names=None, spec=None):
+        super().__init__(recipe, splits, spec)
         self.class_names = class_names
         each, count = recipe.images_per_class, devices.device_count()
         if recipe.batch_size % (each * count):
@@ -59,4 +59,5 @@ class PairFeed(ImageFeed):
             recipe.augmentation,
             self.class_names,
             devices.device_count(),
+            self.spec,
         )

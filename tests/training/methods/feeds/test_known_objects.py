@@ -12,6 +12,7 @@ from keras_attn.training.methods.feeds import attention_maps
 from keras_attn.training.methods.feeds.known_objects import true_maps
 from keras_attn.training.recipes.registry import get_experiment
 from keras_attn.training.recipes.schema import Recipe
+from keras_attn.training.runs.run import Run
 from keras_attn.training.trained import load_trained
 
 pytestmark = pytest.mark.skipif(
@@ -100,7 +101,7 @@ def test_a_row_is_trained_and_judged_with_its_maps(tmp_path, monkeypatch):
         load_trained(folder)
 
     # By hand: the last model on the test images and their masks.
-    run = attention_maps.Run.open(folder)
+    run = Run.open(folder)
     data = generate(120, SIZE)
     images, labels, masks = (
         each[100:] for each in (data.images, data.labels, data.masks)

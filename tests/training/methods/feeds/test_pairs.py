@@ -60,7 +60,7 @@ def test_validation_is_that_of_whole_images():
 
 
 def test_each_device_has_the_mates_of_its_images(monkeypatch):
-    monkeypatch.setattr(pairs.strategy, "device_count", lambda: 2)
+    monkeypatch.setattr(pairs.devices, "device_count", lambda: 2)
     for _, labels in PairFeed(recipe(batch_size=8), splits()).training(0):
         for part in labels.numpy().reshape(2, 4):
             assert (np.unique(part, return_counts=True)[1] == 2).all()

@@ -1,0 +1,83 @@
+"""The protocol of an augmentation's operations."""
+
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import tensorflow as tf
+
+from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of every channel, on the scale 0..1.
+
+    Those that the network normalises its images with. An `ImageSpec` has them too.
+    """
+
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
+
+
+IMAGENET = Normalization()
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """A step of an augmentation: a function of images and a seed.
+
+    `draw` decides everything random, `apply` and `matrix` follow it: `matrix` moves
+    boxes, points and maps as `apply` moves images.
+
+    Attributes:
+        turns: Whether a matrix may turn, so that rows and columns cannot be resampled
+            one after the other.
+        exceeds_range: Whether values outside of 0..255 may result, which images of
+            floats keep.
+        of_image: Method `(image, drawn, size)` that applies what was drawn for one
+            image of any size and gives a result of `size`, or `None`.
+    """
+
+    turns: ClassVar[bool] = False
+    exceeds_range: ClassVar[bool] = False
+    of_image: ClassVar = None
+
+    def draw(self, seed, count):
+        """Everything random about `count` images.
+
+        Args:
+            seed: Integer tensor of shape `(2,)`.
+            count: Number of images.
+
+        Returns:
+            Tensor, or tuple of tensors.
+        """
+
+    def apply(self, images, drawn, normalization):
+        """Images as drawn.
+
+        Args:
+            images: `(batch, height, width, channels)`, raw pixels in 0..255.
+            drawn: Result of `draw`.
+            normalization: `Normalization` of the network.
+
+        Returns:
+            Tensor of the dtype of `images`.
+        """
+
+    def result_size(self, size):
+        """Height and width of the results for images of a size."""
+        return size
+
+    def matrix(self, drawn, before, after):
+        """Transforms `(count, 3, 3)` as drawn, or `None` where nothing moves.
+
+        See `keras_attn.pipelines.augment.geometry`.
+
+        Args:
+            drawn: Result of `draw`.
+            before: Height and width of the images.
+            after: Height and width of the results.
+        """
+        return None
+
+    def __call__(self, images, seed, normalization=IMAGENET):
+        return self.apply(images, self.draw(seed, tf.shape(images)[0]), normalization)

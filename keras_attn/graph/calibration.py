@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn.graph.keras_graph import private_name
+
 # A channel whose gamma is smaller is switched off; its margin would be arbitrary.
 SMALLEST_GAMMA = 1e-3
 
@@ -118,10 +120,8 @@ def _is_wide_convolution(operation):
 def _is_relu(operation):
     if isinstance(operation, keras.layers.Activation):
         return operation.activation is keras.activations.relu
-    # `ops.relu` on a symbolic tensor is an operation of a private class.
-    return (
-        isinstance(operation, keras.layers.ReLU) or type(operation).__name__ == "Relu"
-    )
+    is_layer = isinstance(operation, keras.layers.ReLU)
+    return is_layer or private_name(operation) == "ops.Relu"
 
 
 def _normalization(model, name):

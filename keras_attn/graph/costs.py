@@ -1,12 +1,15 @@
-"""What a model costs: trainable parameters and multiply-adds."""
+"""Costs of a model: trainable parameters and multiply-adds."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import keras
 import numpy as np
 from keras import layers
 
+from keras_attn._checks import pair
 from keras_attn.graph.keras_graph import layers_of
 
 CONVOLUTIONS = (
@@ -18,16 +21,35 @@ CONVOLUTIONS = (
 )
 
 
-def trainable_params(model):
+@runtime_checkable
+class Countable(Protocol):
+    """A layer that counts its own multiply-adds."""
+
+    def multiply_adds(self, input_shape: tuple) -> int | None:
+        """Multiply-adds of convolutions and matrix products for one example.
+
+        Called once the layer is built.
+
+        Args:
+            input_shape: Shape of the layer's first input, with the batch.
+
+        Returns:
+            Number of multiply-adds; 0 for a layer without any, `None` where it is
+            unknown.
+        """
+
+
+def trainable_params(model: keras.Model) -> int:
     """Number of trainable scalars (batch-norm scale and offset counted)."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def multiply_adds(model, input_shape=None):
+def multiply_adds(model: keras.Model, input_shape: tuple | None = None) -> int:
     """Multiply-adds for one example, of convolution and dense layers only.
 
     Every application of a layer counts. A layer made of other layers counts them at
-    the cells of its own input, unless it has a method `multiply_adds(input_shape)`.
+    the cells of its own input, unless it has a method `multiply_adds(input_shape)`, see
+    `Countable`.
 
     Args:
         model: Functional or sequential model.
@@ -35,7 +57,7 @@ def multiply_adds(model, input_shape=None):
             takes several sizes; by default the model's own.
 
     Raises:
-        ValueError: If a spatial size is unknown.
+        ValueError: If a spatial size, or the cost of a layer, is unknown.
 
     Example:
 
@@ -68,13 +90,14 @@ def multiply_adds(model, input_shape=None):
 
 @dataclasses.dataclass(frozen=True)
 class PatchCost:
-    """What it costs to classify an image on its patches, in multiply-adds.
+    """Cost of classifying an image on its patches, in multiply-adds.
 
     AnchorNet paper, table 3, which leaves the localiser out.
 
     Args:
-        localizer: Of the localiser, once an image.
-        patch: Of the classifier on one patch, a tuple with one number a branch.
+        localizer: Multiply-adds of the localiser, counted once per image.
+        patch: Multiply-adds of the classifier on one patch, a tuple with one number
+            per branch.
 
     Example:
 
@@ -104,25 +127,36 @@ class PatchCost:
         return float(np.mean(self.per_image(branch, patches, with_localizer)))
 
 
-def patch_cost(localizer, classifier, patch_sizes, image_shape):
+def patch_cost(
+    localizer: keras.Model,
+    classifier: keras.Model,
+    patch_sizes: Sequence[int | tuple[int, int]],
+    image_shape: tuple[int, int, int],
+) -> PatchCost:
     """`PatchCost` of classifying the patches that a localiser finds.
 
     Args:
         localizer, classifier: Functional models.
-        patch_sizes: Of every branch, `height` or `(height, width)`.
+        patch_sizes: Patch size of every branch, `height` or `(height, width)`.
         image_shape: `(height, width, channels)` of the localiser's images.
     """
     channels = image_shape[-1]
     costs = []
     for size in patch_sizes:
-        height, width = (size, size) if isinstance(size, int) else size
-        costs.append(multiply_adds(classifier, (height, width, channels)))
+        size = pair("patch_sizes", size, 1)
+        costs.append(multiply_adds(classifier, (*size, channels)))
     return PatchCost(multiply_adds(localizer, image_shape), tuple(costs))
 
 
 def _layer_multiply_adds(layer, input_shape, *other_shapes):
-    if hasattr(layer, "multiply_adds"):
-        return layer.multiply_adds(input_shape)
+    if isinstance(layer, Countable):
+        count = layer.multiply_adds(input_shape)
+        if count is None:
+            raise ValueError(
+                f"Expected layers of known cost. Received: layer {layer.name!r} "
+                f"({type(layer).__name__}), whose multiply_adds() is None"
+            )
+        return count
     if isinstance(layer, keras.Model):
         return multiply_adds(layer, None if other_shapes else input_shape[1:])
     if isinstance(layer, layers.Dense):

@@ -1,4 +1,4 @@
-"""Everything that Keras keeps private and this package needs: one file to mend.
+"""Adapter for what Keras keeps private: the one file to change when Keras does.
 
 A node is one call of a layer or operation. It has `operation`, `input_tensors`,
 `output_tensors` and `arguments`.
@@ -53,6 +53,16 @@ def own_layers(model):
     return model._layers
 
 
-def is_of_applications(layer):
-    """Whether a layer's class is defined inside `keras.applications`."""
-    return type(layer).__module__.startswith("keras.src.applications")
+def private_name(operation):
+    """Name of a class that Keras does not export, or `None` for any other.
+
+    Operations on symbolic tensors, such as `x + y`, and some layers of
+    `keras.applications` are of such classes.
+
+    Returns:
+        The package and the class, such as `"ops.Add"` or `"applications.LayerScale"`.
+    """
+    name = type(operation).__module__.split(".")
+    if name[:2] != ["keras", "src"] or name[2] not in ("ops", "applications"):
+        return None
+    return f"{name[2]}.{type(operation).__name__}"

@@ -1,41 +1,28 @@
-"""What single layers do to the windows of their cells.
+"""Changes of the windows of cells by single layers.
 
-A layer of one's own says so with a method `window_steps()`, called once the layer is
-built. It returns the list of the `WindowStep`s that lead from its input to its output,
-as if they were layers one after the other:
-
-- `[]`: every output cell reads the input cell at its own place,
-- `[WindowStep(kernel=5, stride=2)]`: a 5 x 5 window without padding, stride 2,
-- `None` in the list, or instead of it: a global gate, such as squeeze-excitation or a
-  softmax over space, which scales cells by something that depends on the whole map.
-  Strictly every cell then sees the whole image; the gate is left out and the layer
-  named in `ReceptiveField.ignored`.
-
-With several inputs the steps hold for each of them; inputs without cells, such as
-pooled features, are gates. All outputs that are maps have the same windows; an output
-of another rank, such as logits, or of one cell made of many has none. Several paths
-inside the layer are described by the one with the largest window.
+A layer of one's own describes them with a method `window_steps()`, see `Windowed`.
 
     class Blur(keras.layers.Layer):
         def window_steps(self):
             return [WindowStep(kernel=3, padding="same")]
 
-Something that cannot be changed, such as a layer of another package, can be told on
-the instance: `layer.window_steps = lambda: []`.
+A layer that cannot be changed, such as one of another package, takes the method on the
+instance: `layer.window_steps = lambda: []`.
 """
 
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 import keras
 from keras import layers
 
 from keras_attn._checks import pair
-from keras_attn.graph.keras_graph import is_of_applications
+from keras_attn.graph.keras_graph import private_name
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowStep:
-    """What one convolution or pooling does to windows.
+    """Change of windows by one convolution or pooling.
 
     Args:
         kernel, stride, dilation: Integers, or pairs (rows, columns).
@@ -71,8 +58,35 @@ class WindowStep:
             )
 
 
+@runtime_checkable
+class Windowed(Protocol):
+    """A layer that describes what its output cells see of its input.
+
+    With several inputs the steps hold for each of them; inputs without cells, such as
+    pooled features, are gates. All outputs that are maps have the same windows; an
+    output of another rank, such as logits, or of one cell made of many has none.
+    Several paths inside the layer are described by the one with the largest window.
+    """
+
+    def window_steps(self) -> list[WindowStep | None] | None:
+        """The steps from input to output, as if they were layers one after the other.
+
+        Called once the layer is built.
+
+        Returns:
+            - `[]`: every output cell reads the input cell at its own place,
+            - `[WindowStep(kernel=5, stride=2)]`: a 5 x 5 window without padding,
+              stride 2,
+            - `None` in the list, or instead of it: a global gate, such as
+              squeeze-excitation or a softmax over space, which scales cells by
+              something that depends on the whole map. Strictly every cell then sees
+              the whole image; the gate is left out and the layer named in
+              `ReceptiveField.ignored`.
+        """
+
+
 class UnknownWindowsError(Exception):
-    """Why the windows behind a layer cannot be told."""
+    """Reason why the windows behind a layer are unknown."""
 
 
 def steps_of(operation):
@@ -81,25 +95,17 @@ def steps_of(operation):
     Raises:
         UnknownWindowsError: If nothing is known about it.
     """
-    if hasattr(operation, "window_steps"):
+    if isinstance(operation, Windowed):
         steps = operation.window_steps()
         return [None] if steps is None else list(steps)
-    for classes, rule in RULES:
-        if isinstance(operation, classes):
-            return rule(operation)
-    # Operations that are no layers, such as `x + y`, have no public classes.
-    name = type(operation).__name__
-    if not isinstance(operation, keras.layers.Layer):
-        if name in POINTWISE_OPERATIONS:
-            return []
-        if name in AXIS_OPERATIONS:
-            return _over_channels_or_gate(operation)
-    if name in APPLIED and is_of_applications(operation):
-        return []
-    raise UnknownWindowsError(
-        "has windows that nobody told. Give its class a method `window_steps()` that "
-        "returns a list of `WindowStep` (`[]`: cell by cell, `None`: a global gate)"
-    )
+    rule = next((rule for kinds, rule in RULES if isinstance(operation, kinds)), None)
+    rule = rule or PRIVATE_RULES.get(private_name(operation))
+    if rule is None:
+        raise UnknownWindowsError(
+            "has an unknown receptive field. Define `window_steps()` on its class: a "
+            "list of `WindowStep` (`[]`: cell by cell, `None`: a global gate)"
+        )
+    return rule(operation)
 
 
 def pools_everything(operation):
@@ -108,21 +114,19 @@ def pools_everything(operation):
         return True
     if isinstance(operation, ADAPTIVE_POOLINGS):
         return tuple(operation.output_size) == (1, 1)
-    if isinstance(operation, layers.Layer):
+    if private_name(operation) not in REDUCTIONS:
         return False
-    axis = getattr(operation, "axis", None)
     spatial = {1, 2} if _channel_axis() == 3 else {2, 3}
-    reduces = type(operation).__name__ in REDUCTIONS
-    return reduces and isinstance(axis, (tuple, list)) and _axes(axis) >= spatial
+    axis = operation.axis
+    return isinstance(axis, (tuple, list)) and _axes(axis) >= spatial
 
 
 def adds_up(operation):
     """Whether an input without cells would be no gate but a term of its own."""
     adding = (*MERGES, layers.Concatenate)
-    if isinstance(operation, adding) and not isinstance(operation, layers.Multiply):
-        return True
-    plain = not isinstance(operation, layers.Layer)
-    return plain and type(operation).__name__ in ADDING_OPERATIONS
+    if isinstance(operation, adding):
+        return not isinstance(operation, layers.Multiply)
+    return private_name(operation) in ADDITIONS
 
 
 # ---- rules -----------------------------------------------------------------------
@@ -169,7 +173,7 @@ def _concatenation(operation):
 
 
 def _over_channels_or_gate(operation):
-    """Normalisations by cell are no concern; those over cells are gates."""
+    """Nothing for normalisations by cell; a gate for those over cells."""
     axis = getattr(operation, "axis", -1)
     return [] if _axes(axis) == {_channel_axis()} else [None]
 
@@ -253,13 +257,25 @@ RULES = (
         _pointwise,
     ),
 )
-REDUCTIONS = {"Max", "Mean", "Min", "Sum"}
-AXIS_OPERATIONS = {"LogSoftmax", "Softmax", *REDUCTIONS}
-ADDING_OPERATIONS = {"Add", "Maximum", "Minimum", "Subtract"}
-POINTWISE_OPERATIONS = ADDING_OPERATIONS | {
-    *("Absolute", "Cast", "Clip", "Divide", "Elu", "Exp", "Gelu", "HardSigmoid"),
-    *("HardSilu", "Identity", "LeakyRelu", "Log", "Multiply", "Negative", "Relu"),
-    *("Relu6", "Sigmoid", "Silu", "Softplus", "Sqrt", "Square", "Tanh", "TrueDivide"),
+
+
+def _operations(names):
+    return {f"ops.{name}" for name in names.split()}
+
+
+# Classes that Keras does not export, by name; see `private_name`.
+REDUCTIONS = _operations("Max Mean Min Sum")
+ADDITIONS = _operations("Add Maximum Minimum Subtract")
+POINTWISE = ADDITIONS | _operations(
+    "Absolute Cast Clip Divide Elu Exp Gelu HardSigmoid HardSilu LeakyRelu Log"
+    " Multiply Negative Relu Relu6 Sigmoid Silu Softplus Sqrt Square Tanh TrueDivide"
+)
+PRIVATE_RULES = {
+    **dict.fromkeys(POINTWISE, _pointwise),
+    **dict.fromkeys(
+        REDUCTIONS | _operations("LogSoftmax Softmax"), _over_channels_or_gate
+    ),
+    # Of ConvNeXt.
+    "applications.LayerScale": _pointwise,
+    "applications.StochasticDepth": _pointwise,
 }
-# Layers that keras.applications keeps to itself (ConvNeXt).
-APPLIED = {"LayerScale", "StochasticDepth"}

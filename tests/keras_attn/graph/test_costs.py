@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_attn
 from keras_attn.graph.costs import (
+    Countable,
     PatchCost,
     multiply_adds,
     patch_cost,
@@ -138,3 +140,33 @@ def test_cost_of_patches_by_hand():
     second = small_cost(29, 31) + 2 * small_cost(5, 7)
     np.testing.assert_array_equal(cost.per_image([0, 1], [3, 2]), [first, second])
     assert cost.mean([0, 1], [3, 2]) == (first + second) / 2
+
+
+def test_layers_count_themselves_or_refuse():
+    class Known(layers.Identity):
+        def multiply_adds(self, input_shape):
+            return 5 * input_shape[1]
+
+    class Unknown(layers.Identity):
+        def multiply_adds(self, input_shape):
+            return None
+
+    assert isinstance(Known(), Countable) and not isinstance(layers.ReLU(), Countable)
+    inputs = keras.Input((7, 3))
+    assert multiply_adds(keras.Model(inputs, Known()(inputs))) == 35
+    model = keras.Model(inputs, Unknown(name="odd")(inputs))
+    with pytest.raises(ValueError, match=r"known cost.*'odd' \(Unknown\)"):
+        multiply_adds(model)
+
+
+def test_the_layers_of_this_package_count_themselves_or_are_made_of_such():
+    """Others would count as free, by their sublayers, of which they have none."""
+    free = {"BranchDecision", "CropPatches", "LocalizePatches"}
+    free |= {"MarginSoftmax", "PerturbedArgmax"}
+    of_sublayers = {"ClassEmbedding", "ContextPooling", "PatchLogits"}
+    counted = {
+        name
+        for name in keras_attn.layers.__all__
+        if issubclass(getattr(keras_attn.layers, name), Countable)
+    }
+    assert set(keras_attn.layers.__all__) - counted == free | of_sublayers

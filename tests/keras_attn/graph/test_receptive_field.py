@@ -1,10 +1,14 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_attn
+from keras_attn.graph.keras_graph import private_name, producer
 from keras_attn.graph.receptive_field import ReceptiveField, receptive_field
-from keras_attn.graph.window_steps import WindowStep
+from keras_attn.graph.window_steps import PRIVATE_RULES, Windowed, WindowStep
 from tests.harness import gradients, to_numpy
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -484,3 +488,32 @@ def test_refuses_wrong_arguments():
     for options in ({"kernel": 0}, {"stride": (1, 2, 3)}, {"padding": "causal"}):
         with pytest.raises(ValueError, match=f"Expected `{next(iter(options))}`"):
             WindowStep(**options)
+
+
+def test_private_classes_have_names_and_others_have_none():
+    class Add(layers.Layer):
+        pass
+
+    x = keras.Input((5, 7, 3))
+    found = [private_name(producer(y)) for y in (x + x, ops.relu(x), ops.mean(x, 1))]
+    assert found == ["ops.Add", "ops.Relu", "ops.Mean"]
+    assert private_name(Add()) is private_name(layers.Add()) is None
+
+
+@pytest.mark.parametrize("name", sorted(PRIVATE_RULES))
+def test_private_classes_of_the_rules_exist(name):
+    package, name = name.split(".")
+    modules = [
+        module
+        for path, module in sys.modules.items()
+        if path.startswith(f"keras.src.{package}.")
+    ]
+    assert any(hasattr(module, name) for module in modules)
+
+
+def test_layers_with_windows_are_recognised():
+    layer = layers.Layer()
+    assert not isinstance(layer, Windowed)
+    layer.window_steps = lambda: []
+    assert isinstance(layer, Windowed)
+    assert issubclass(keras_attn.layers.ValidBottleneck, Windowed)

@@ -4,7 +4,7 @@ import re
 
 import griffe
 
-SHAPES = re.compile(r"^(Input shape|Output shape|Convention): *(\S.*(?:\n[ \t]+\S.*)*)", re.M)  # fmt: skip # noqa: E501
+SHAPES = re.compile(r"^(Input shape|Output shape|Convention|Reference): *(\S.*(?:\n[ \t]+\S.*)*)", re.M)  # fmt: skip # noqa: E501
 SESSION = re.compile(r"^>>> .*(?:\n.*\S.*)*", re.M)
 
 

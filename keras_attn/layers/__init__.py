@@ -1,4 +1,4 @@
-"""Layers: weights around an op, one public layer a file."""
+"""Layers: weights around an op, one public layer per file."""
 
 from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual

@@ -6,7 +6,7 @@ SMALLEST_PROBABILITY = 1e-30
 
 
 def build_classifier(classifier, sizes, channels):
-    """Builds it if it is not, and raises where it does not take every size."""
+    """Builds a classifier that is not built; raises where it refuses a size."""
     _check_sizes(classifier, sizes, channels)
     if not classifier.built:
         classifier.build((None, *sizes[0], channels))
@@ -15,7 +15,7 @@ def build_classifier(classifier, sizes, channels):
 def _check_sizes(classifier, sizes, channels):
     expected = getattr(classifier, "input_shape", None)
     if not isinstance(expected, tuple) or len(expected) != 4:
-        return  # Subclassed models do not say.
+        return  # Unknown in subclassed models.
     for size in sizes:
         received = (*size, channels)
         pairs = zip(expected[1:], received, strict=True)

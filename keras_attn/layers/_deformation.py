@@ -4,10 +4,10 @@ from keras_attn.ops.sampling import warp
 
 
 class Deformation(keras.layers.Layer):
-    """What all layers share that read a map along one field for all channels.
+    """Base of layers that read a map along one field for all channels.
 
-    A subclass has `field(inputs)`, which returns a float32 tensor `(batch, height,
-    width, 1, 2)`, and may change `outside`, what lies outside the map.
+    A subclass defines `field(inputs)`, which returns a float32 tensor `(batch, height,
+    width, 1, 2)`, and may change `outside`, the padding of the map.
     """
 
     outside = "border"
@@ -25,7 +25,7 @@ class Deformation(keras.layers.Layer):
         return None
 
     def multiply_adds(self, input_shape):
-        """Of the sampling: four neighbours of every value."""
+        """Multiply-adds of the sampling: four neighbours of every value."""
         _, height, width, channels = input_shape
         return 4 * height * width * channels
 

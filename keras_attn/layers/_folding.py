@@ -14,7 +14,7 @@ def normalized(convolution, normalization, inputs, training):
         convolution: `Conv2D` or `DepthwiseConv2D` without bias and activation.
         normalization: `BatchNormalization` over the last axis.
         inputs: `(batch, height, width, channels)`.
-        training: As in `call`.
+        training: Whether to use the statistics of the batch.
     """
     if training and normalization.trainable:
         return normalization(convolution(inputs), training=training)

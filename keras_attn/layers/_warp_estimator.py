@@ -1,4 +1,4 @@
-"""The network inside `VolumetricTransformer` that looks at all channels at once.
+"""The network inside `VolumetricTransformer` that sees all channels at once.
 
 Tensors are `(batch, channels, height, width, features)`: every channel of the map is a
 map of its own with several features.
@@ -179,7 +179,7 @@ class WarpEstimator(keras.layers.Layer):
         return ops.reshape(outputs, (-1, height, width, self.outputs))
 
     def multiply_adds(self, input_shape):
-        """Of convolutions, channel mixing and the last layer."""
+        """Multiply-adds of convolutions, channel mixing and the last layer."""
         height, width = input_shape[2:4]
         sizes = [(height, width)]
         for _ in self.filters:

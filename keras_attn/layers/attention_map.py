@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_attn._checks import pair
+from keras_attn._checks import one_of, pair
 from keras_attn.ops.attention_maps import (
     AGGREGATES,
     NORMALIZATIONS,
@@ -13,25 +13,31 @@ from keras_attn.ops.resize import INTERPOLATIONS, upsample
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class AttentionMap(keras.layers.Layer):
-    """What the class token attends to, as a map over the patches.
+    """Attention of the class token as a map over the patches.
 
-    Attention-masked residuals, section 3: the first row of a transformer's attention
-    without its first entry, in the order of the patches. What follows is up to the
-    arguments, in their order; see `keras_attn.ops.attention_maps`.
+    Wang, "Refining Residual Mappings Using Regions of High Attention", section 3: the
+    first row of a transformer's attention without its first entry, in the order of the
+    patches, then aggregated, normalised and enlarged by the arguments, in their order;
+    see `keras_attn.ops.attention_maps`.
 
     Args:
-        aggregate: `None` for a channel a head, or `"mean"`, `"sum"`, `"max"`, `"min"`
-            for one channel.
+        aggregate: `None` for one channel per head, or `"mean"`, `"sum"`, `"max"`,
+            `"min"` for one channel.
         normalize: `None` for the attention itself, `"minmax"` or `"scale"`.
-        factor: How many times larger the map becomes, an integer or `(rows, columns)`;
+        factor: Factor of the size of the map, an integer or `(rows, columns)`;
             the patch size makes it as large as the image.
         interpolation: `"nearest"` or `"bilinear"`.
+
+    Call arguments:
+        inputs: List of the attention of the class token and the map of patches.
 
     Input shape: a list of the attention `(batch, heads, 1 + rows * columns)` and the
         map of patches `(batch, rows, columns, width)`, of which only the shape counts.
 
     Output shape: `(batch, factor * rows, factor * columns, channels)`, in
         the layer's compute dtype; give it `dtype="float32"` where that is a half type.
+
+    Convention: cells are in row-major order, as the patches are in `PatchEmbedding`.
 
     Raises:
         ValueError: For an unknown name or a factor that is not positive.
@@ -41,6 +47,8 @@ class AttentionMap(keras.layers.Layer):
     >>> attention = keras.ops.softmax(keras.random.normal((2, 3, 1 + 4 * 5)))
     >>> AttentionMap("mean", factor=8)([attention, np.zeros((2, 4, 5, 192))]).shape
     (2, 32, 40, 1)
+
+    Reference: [wang].
     """
 
     def __init__(
@@ -51,20 +59,14 @@ class AttentionMap(keras.layers.Layer):
         interpolation="nearest",
         **kwargs,
     ):
-        for name, value, known in (
-            ("aggregate", aggregate, (None, *AGGREGATES)),
-            ("normalize", normalize, (None, *NORMALIZATIONS)),
-            ("interpolation", interpolation, INTERPOLATIONS),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"Expected `{name}` to be one of {known}. "
-                    f"Received: {name}={value!r}"
-                )
+        one_of("aggregate", aggregate, (None, *AGGREGATES))
+        one_of("normalize", normalize, (None, *NORMALIZATIONS))
+        one_of("interpolation", interpolation, INTERPOLATIONS)
+        factor = pair("factor", factor, 1)
         super().__init__(**kwargs)
         self.aggregate = aggregate
         self.normalize = normalize
-        self.factor = pair("factor", factor, 1)
+        self.factor = factor
         self.interpolation = interpolation
 
     def call(self, inputs):

@@ -1,7 +1,7 @@
-import numbers
-
 import keras
 from keras import ops
+
+from keras_attn._checks import number_in, one_of
 
 TARGETS = ("shortcut", "branch", "literal")
 
@@ -14,7 +14,7 @@ class AttentionMaskedResidual(keras.layers.Layer):
     and (4), with the branch `f = f_i(x)`, the shortcut `P = P_i(x)`, the mask `m` and
     the strength `a`, elementwise:
 
-    - `"shortcut"`: `relu(f + P (1 - a + a m))`, what the text describes: an ordinary
+    - `"shortcut"`: `relu(f + P (1 - a + a m))`, as the text describes: an ordinary
       residual block at `a = 0` and at `m = 1`, and no shortcut at `a = 1, m = 0`;
     - `"branch"`: `relu(f (1 - a + a m) + P)`, the mask on the residual mapping, as the
       title says;
@@ -26,13 +26,16 @@ class AttentionMaskedResidual(keras.layers.Layer):
 
     Args:
         strength: The paper's `a`, from 0 to 1.
-        target: What is masked, `"shortcut"`, `"branch"` or `"literal"`.
+        target: The masked term, `"shortcut"`, `"branch"` or `"literal"`.
 
-    Input shape: list `[branch, shortcut, mask]`, the first two of the same shape
-    `(batch, height, width, channels)`; the mask has that shape too, or a single
-    channel for all. It lies in [0, 1], which is not checked.
+    Call arguments:
+        inputs: List `[branch, shortcut, mask]`.
 
-    Output shape: as the branch, in the layer's compute dtype, not negative.
+    Input shape: branch and shortcut of the same shape `(batch, height, width,
+        channels)`; the mask has that shape too, or a single channel for all. It lies
+        in [0, 1], which is not checked.
+
+    Output shape: that of the branch, in the layer's compute dtype, not negative.
 
     Raises:
         ValueError: If `strength` is not in [0, 1], `target` is unknown, or the shapes
@@ -44,18 +47,13 @@ class AttentionMaskedResidual(keras.layers.Layer):
     >>> mask = keras.random.uniform((2, 7, 5, 16))
     >>> AttentionMaskedResidual(0.5)([features, features, mask]).shape
     (2, 7, 5, 16)
+
+    Reference: [wang], equations (3) and (4).
     """
 
     def __init__(self, strength=1.0, target="shortcut", **kwargs):
-        if not isinstance(strength, numbers.Real) or not 0 <= strength <= 1:
-            raise ValueError(
-                "Expected `strength` to be a number in [0, 1]. "
-                f"Received: strength={strength!r}"
-            )
-        if target not in TARGETS:
-            raise ValueError(
-                f"Expected `target` to be one of {TARGETS}. Received: target={target!r}"
-            )
+        number_in("strength", strength, "[0, 1]")
+        one_of("target", target, TARGETS)
         super().__init__(**kwargs)
         self.strength = float(strength)
         self.target = target

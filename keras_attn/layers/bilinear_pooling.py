@@ -12,7 +12,10 @@ class BilinearPooling(keras.layers.Layer):
     network for both factors, `X^T X / n` of the n descriptors in the rows of `X`, then
     the signed square root `sign(x) sqrt(|x| + 1e-8)` and the L2 norm.
 
-    Reduce the channels before, as the output grows with their square.
+    The output grows with the square of the channels: reduce them first.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`, any height and width.
 
@@ -23,6 +26,8 @@ class BilinearPooling(keras.layers.Layer):
 
     >>> BilinearPooling()(keras.random.normal((2, 9, 7, 16))).shape
     (2, 256)
+
+    Reference: [lin2015] arXiv:1504.07889.
     """
 
     def __init__(self, **kwargs):

@@ -13,8 +13,11 @@ class BranchDecision(keras.layers.Layer):
     then the most confident branch among those that predict it. The largest of the
     returned logits is therefore the decided class.
 
-    Input shape: a list of logits `(batch, classes)`, one a branch, in increasing order
-        of their patch sizes.
+    Call arguments:
+        inputs: List of the branches' logits.
+
+    Input shape: a list of logits `(batch, classes)`, one per branch, in increasing
+        order of their patch sizes.
 
     Output shape: `(batch, classes)` in the layer's compute dtype.
 
@@ -23,6 +26,8 @@ class BranchDecision(keras.layers.Layer):
     >>> sure, unsure = np.array([[0.0, 4.0]]), np.array([[1.0, 0.0]])
     >>> BranchDecision()([unsure, sure])
     [[0., 4.]]
+
+    Reference: [yang2020] arXiv:2002.03737, equations (6) to (8).
     """
 
     def call(self, inputs):

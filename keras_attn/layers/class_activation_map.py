@@ -6,7 +6,7 @@ from keras_attn._checks import pair
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class ClassActivationMap(keras.layers.Layer):
-    """What every cell contributes to the logits of a pooled linear classifier.
+    """Contribution of every cell to the logits of a pooled linear classifier.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization". A classifier
     `logits = mean(X) W + b`, with the mean over the `n` cells of the features `X`, is
@@ -22,7 +22,10 @@ class ClassActivationMap(keras.layers.Layer):
         patch_size: Side of the patches that the cells stand for, an integer or
             `(rows, columns)`, centred where the cells' receptive fields are; `None`:
             the receptive fields themselves. Kept for
-            `keras_attn.models.branches_of`, no matter for the computation.
+            `keras_attn.models.branches_of`; the computation does not use it.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`.
 
@@ -30,7 +33,7 @@ class ClassActivationMap(keras.layers.Layer):
         (batch, classes)}` in the layer's compute dtype.
 
     Raises:
-        ValueError: If `classifier` is no `Dense` layer or `patch_size` not positive.
+        ValueError: If `classifier` is not a `Dense` layer or `patch_size` not positive.
 
     Example:
 
@@ -38,16 +41,18 @@ class ClassActivationMap(keras.layers.Layer):
     >>> outputs = ClassActivationMap(classifier)(keras.random.normal((2, 7, 5, 16)))
     >>> outputs["evidence"].shape, outputs["logits"].shape
     ((2, 7, 5, 10), (2, 10))
+
+    Reference: [zhou2015] arXiv:1512.04150.
     """
 
     def __init__(self, classifier, patch_size=None, **kwargs):
-        super().__init__(**kwargs)
         if not isinstance(classifier, keras.layers.Dense):
             raise ValueError(
                 f"Expected `classifier` to be a Dense layer. Received: {classifier!r}"
             )
         if patch_size is not None:
             pair("patch_size", patch_size, minimum=1)
+        super().__init__(**kwargs)
         self.classifier = classifier
         self.patch_size = patch_size
         self.input_spec = keras.layers.InputSpec(ndim=4)

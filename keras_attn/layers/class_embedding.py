@@ -1,7 +1,9 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import one_of, positive_integer
 from keras_attn.layers.patch_logits import PatchLogits
+from keras_attn.ops.pooling import standardize_window
 
 MERGES = ("add", "concatenate")
 
@@ -21,7 +23,7 @@ class ClassEmbedding(keras.layers.Layer):
     With `merge="concatenate"` step 4 is `f_out = [f ; f']` and there is no shortcut
     map. No activation follows; the next pre-activation block normalises.
 
-    The patch logits are to be trained with the image's label at every cell,
+    Train the patch logits with the image's label at every cell,
     `keras_attn.losses.PatchCrossentropy`; gradients of the main loss reach them too.
 
     Args:
@@ -31,12 +33,16 @@ class ClassEmbedding(keras.layers.Layer):
         window: `(rows, columns)` of the window, an integer for both, or `None` for
             half of the map, whatever its size.
         merge: `"add"` or `"concatenate"`.
-        use_bias: Whether the value and shortcut maps carry biases. Without, a cell
+        use_bias: Whether the value and shortcut maps have biases. Without them a cell
             that matches no class receives the zero vector. The classifier always has
             a bias.
         return_patch_logits: If `False`, only the features are returned.
         kernel_initializer: Initializer of the three kernels.
         kernel_regularizer: Regularizer of the three kernels.
+
+    Call arguments:
+        inputs: A feature map.
+        training: Whether the batch normalisation uses the statistics of the batch.
 
     Input shape: `(batch, height, width, channels)`; height and width may be unknown.
 
@@ -45,12 +51,18 @@ class ClassEmbedding(keras.layers.Layer):
         to `filters`, or `channels + filters` when concatenating; or the features
         alone. Both have the layer's compute dtype.
 
+    Raises:
+        ValueError: For numbers that are not positive integers, an unknown `merge` or a
+            bad window.
+
     Example:
 
     >>> features = keras.random.normal((2, 8, 8, 128))
     >>> outputs = ClassEmbedding(num_classes=10)(features)
     >>> outputs["features"].shape, outputs["patch_logits"].shape
     ((2, 8, 8, 128), (2, 8, 8, 10))
+
+    Reference: [gorgun2022] arXiv:2210.00992, section 3.3.
     """
 
     def __init__(
@@ -65,15 +77,10 @@ class ClassEmbedding(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        if filters is not None and (not isinstance(filters, int) or filters < 1):
-            raise ValueError(
-                "Expected `filters` to be None or a positive integer. "
-                f"Received: filters={filters}"
-            )
-        if merge not in MERGES:
-            raise ValueError(
-                f"Expected `merge` to be one of {MERGES}. Received: merge={merge!r}"
-            )
+        num_classes = positive_integer("num_classes", num_classes)
+        filters = positive_integer("filters", filters, optional=True)
+        one_of("merge", merge, MERGES)
+        standardize_window(window)
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.filters = filters

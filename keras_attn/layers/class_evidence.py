@@ -1,12 +1,14 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import one_of, positive_integer
+
 AGGREGATIONS = ("sum", "mean")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class ClassEvidence(keras.layers.Layer):
-    """Class logits as a sum of what every cell contributes.
+    """Class logits as a sum of the contributions of all cells.
 
     AnchorNet paper, section 3.2. With features `X` and spatial attention `S` of a
     branch, a linear 1x1 convolution gives `F = X W + b`, the logits of every cell, and
@@ -16,18 +18,21 @@ class ClassEvidence(keras.layers.Layer):
 
     The paper averages over the cells instead (`aggregation="mean"`), which divides
     both once more by the number of cells, as `S` sums to one already. With `"sum"`,
-    uniform attention gives plain global average pooling. That is what features
-    without attention get: the evidence is then their class activation map, divided by
-    the number of cells.
+    uniform attention gives plain global average pooling. Features without attention
+    get exactly that: the evidence is then their class activation map, divided by the
+    number of cells.
 
     The sum is linear, so `logits` are computed from the pooled features; the evidence
-    of all cells costs nothing where nobody asks for it.
+    of all cells costs nothing where it is not used.
 
     Args:
         num_classes: Number of classes, at least 1.
         aggregation: `"sum"` or `"mean"`.
         weighted: If `False`, `evidence` is the plain `F`, without attention.
         kernel_regularizer: Regularizer of `W`.
+
+    Call arguments:
+        inputs: List of features and attention, or the features alone.
 
     Input shape: a list of features `(batch, height, width, channels)` and attention
         `(batch, height, width, 1)`, or the features alone.
@@ -45,6 +50,8 @@ class ClassEvidence(keras.layers.Layer):
     >>> outputs = ClassEvidence(10)([features, attention])
     >>> outputs["evidence"].shape, outputs["logits"].shape
     ((2, 21, 21, 10), (2, 10))
+
+    Reference: [yang2020] arXiv:2002.03737, section 3.2.
     """
 
     def __init__(
@@ -55,16 +62,8 @@ class ClassEvidence(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                "Expected `num_classes` to be a positive integer. "
-                f"Received: num_classes={num_classes}"
-            )
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(
-                f"Expected `aggregation` to be one of {AGGREGATIONS}. "
-                f"Received: aggregation={aggregation!r}"
-            )
+        num_classes = positive_integer("num_classes", num_classes)
+        one_of("aggregation", aggregation, AGGREGATIONS)
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.aggregation = aggregation

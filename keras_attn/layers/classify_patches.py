@@ -15,7 +15,7 @@ from keras_attn.ops.rows import apply_to_rows, can_gather
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class ClassifyPatches(keras.layers.Layer):
-    """Cuts patches out of images, classifies each, and adds up what they say.
+    """Cuts patches out of images, classifies each, and averages the answers.
 
     AnchorNet paper, section 4.4: patches go at native size to a classifier, and the
     image's class is the largest entry of the sum of their softmax distributions.
@@ -39,19 +39,26 @@ class ClassifyPatches(keras.layers.Layer):
         from_logits: Whether the classifier returns logits; else probabilities.
         gather: Whether to collect valid patches, or `None`: where the backend can.
 
+    Call arguments:
+        inputs: List `[images, boxes, valid, branch]`.
+
     Input shape: list of images `(batch, height, width, channels)` on the scale that
         the classifier expects, boxes `(batch, slots, 4)`, valid `(batch, slots)`, and
         the index of each image's branch `(batch,)`; the last three as
         `LocalizePatches` returns them.
 
-        Convention: a box is `(y0, x0, y1, x1)`, half open, in pixels of the image; its
-        patch has the branch's size and begins at `(y0, x0)`. Pixels outside of the
-        image are 0.
-
     Output shape: a dict of float32 tensors: `"logits"` `(batch, classes)`, the
         logarithm of the mean probability over the valid patches, so that its softmax
         is that mean; `"patch_probabilities"` `(batch, slots, classes)`, 0 where
         nothing is valid.
+
+    Convention: a box is `(y0, x0, y1, x1)`, half open, in pixels of the image; its
+        patch has the branch's size and begins at `(y0, x0)`. Pixels outside the image
+        are 0.
+
+    Raises:
+        ValueError: If `classifier` is not a Keras model, there is no patch size,
+            `max_patches` has another length, or an image is smaller than a patch.
 
     Example:
 
@@ -67,6 +74,8 @@ class ClassifyPatches(keras.layers.Layer):
     >>> outputs = layer([np.zeros((1, 32, 32, 3)), boxes, [[True, True]], [0]])
     >>> outputs["logits"].shape, outputs["patch_probabilities"].shape
     ((1, 10), (1, 2, 10))
+
+    Reference: [yang2020] arXiv:2002.03737, section 4.4.
     """
 
     def __init__(
@@ -80,26 +89,16 @@ class ClassifyPatches(keras.layers.Layer):
     ):
         # Raw pixels and box corners do not survive a cast to half precision.
         kwargs.setdefault("autocast", False)
+        patch_sizes = [sides(size) for size in patch_sizes]
+        _check(classifier, patch_sizes, max_patches)
         super().__init__(**kwargs)
         self.classifier = classifier
-        self.patch_sizes = [sides(size) for size in patch_sizes]
+        self.patch_sizes = patch_sizes
         self.max_patches = None if max_patches is None else list(max_patches)
         self.from_logits = from_logits
         self.gather = gather
         # XLA on TensorFlow would pad what is gathered, and compile it for minutes.
         self.supports_jit = not (can_gather() if gather is None else gather)
-        if not isinstance(classifier, keras.Model):
-            raise ValueError(
-                f"Expected `classifier` to be a Keras model. Received: {classifier!r}"
-            )
-        if not self.patch_sizes:
-            raise ValueError("Expected at least one patch size. Received: none")
-        if max_patches is not None and len(self.max_patches) != len(self.patch_sizes):
-            raise ValueError(
-                "Expected `max_patches` to have one entry for each of "
-                f"`patch_sizes`. Received: max_patches={max_patches}, "
-                f"patch_sizes={patch_sizes}"
-            )
 
     def build(self, input_shape):
         channels = input_shape[0][-1]
@@ -157,7 +156,7 @@ class ClassifyPatches(keras.layers.Layer):
         return ops.reshape(logits, (-1, slots, self.num_classes))
 
     def multiply_adds(self, input_shape):
-        """Of one image with all its patches, in the branch where they cost most."""
+        """Multiply-adds of an image with all patches of the most expensive branch."""
         channels = input_shape[-1]
         counts = self.max_patches or [self.slots] * len(self.patch_sizes)
         return max(
@@ -194,3 +193,17 @@ class ClassifyPatches(keras.layers.Layer):
     def from_config(cls, config):
         classifier = keras.saving.deserialize_keras_object(config["classifier"])
         return cls(**{**config, "classifier": classifier})
+
+
+def _check(classifier, patch_sizes, max_patches):
+    if not isinstance(classifier, keras.Model):
+        raise ValueError(
+            f"Expected `classifier` to be a Keras model. Received: {classifier!r}"
+        )
+    if not patch_sizes:
+        raise ValueError("Expected at least one patch size. Received: patch_sizes=[]")
+    if max_patches is not None and len(max_patches) != len(patch_sizes):
+        raise ValueError(
+            "Expected `max_patches` to have one entry for each of `patch_sizes`. "
+            f"Received: max_patches={max_patches}, patch_sizes={patch_sizes}"
+        )

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import integer, positive_integer
 from keras_attn.ops import second_moments
 
 
@@ -18,18 +19,23 @@ class CompactBilinearPooling(keras.layers.Layer):
         dimension: Length of the descriptor, at least 1.
         seed: Non-negative integer.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: `(batch, dimension)`, of unit norm, or zero for a zero map; computed
         in float32, returned in the layer's compute dtype.
 
     Raises:
-        ValueError: If an argument is not as above.
+        ValueError: If `dimension` or `seed` is not such an integer.
 
     Example:
 
     >>> CompactBilinearPooling(64)(keras.random.normal((2, 9, 7, 16))).shape
     (2, 64)
+
+    Reference: [gao2015] arXiv:1511.06062, algorithm 2.
     """
 
     def __init__(self, dimension=8192, seed=0, **kwargs):
@@ -72,13 +78,6 @@ class CompactBilinearPooling(keras.layers.Layer):
 
 
 def check_sketch(dimension, seed):
-    """Raises a ValueError for a dimension or seed that is no sketch's."""
-    if not isinstance(dimension, int) or dimension < 1:
-        raise ValueError(
-            "Expected `dimension` to be a positive integer. "
-            f"Received: dimension={dimension}"
-        )
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(
-            f"Expected `seed` to be a non-negative integer. Received: seed={seed}"
-        )
+    """Raises a ValueError for arguments that no sketch can have."""
+    positive_integer("dimension", dimension)
+    integer("seed", seed, 0)

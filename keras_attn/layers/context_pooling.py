@@ -13,6 +13,9 @@ class ContextPooling(keras.layers.Layer):
     Args:
         kernel_regularizer: Regularizer of `w`.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: `(batch, 1, 1, channels)`, each value between the smallest and the
@@ -23,6 +26,8 @@ class ContextPooling(keras.layers.Layer):
 
     >>> ContextPooling()(keras.random.normal((2, 9, 7, 16))).shape
     (2, 1, 1, 16)
+
+    Reference: [yang2019] arXiv:1908.09699.
     """
 
     def __init__(self, kernel_regularizer=None, **kwargs):

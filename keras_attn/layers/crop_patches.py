@@ -6,7 +6,7 @@ from keras_attn.ops.patches import crop_patches
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class CropPatches(keras.layers.Layer):
-    """Pixels of boxes at native resolution, see `keras_attn.ops.crop_patches`.
+    """Crops boxes at native resolution, see `keras_attn.ops.crop_patches`.
 
     Pixels outside the image, and outside a box that is smaller than `size`, are zero;
     so is the whole patch of an absent box.
@@ -14,12 +14,17 @@ class CropPatches(keras.layers.Layer):
     Args:
         size: Side of the patches in pixels, an integer or `(rows, columns)`.
 
+    Call arguments:
+        inputs: List `[images, boxes]`.
+
     Input shape: a list of images `(batch, height, width, channels)` and boxes
-        `(batch, K, 4)`. Convention: `(y0, x0, y1, x1)`, half-open pixel coordinates of
-        the image, -1 where absent.
+        `(batch, K, 4)`.
 
     Output shape: `(batch, K, rows, columns, channels)`. Float images are returned in
         the layer's compute dtype, others in their own.
+
+    Convention: boxes are `(y0, x0, y1, x1)`, half-open pixel coordinates of the image,
+        -1 where absent.
 
     Raises:
         ValueError: For a size that is not positive.
@@ -30,11 +35,14 @@ class CropPatches(keras.layers.Layer):
     >>> boxes = np.array([[[8, 0, 71, 63]], [[-1, -1, -1, -1]]])
     >>> CropPatches(63)([images, boxes]).shape
     (2, 1, 63, 63, 3)
+
+    Reference: [yang2020] arXiv:2002.03737, section 4.4.
     """
 
     def __init__(self, size, **kwargs):
+        size = pair("size", size, minimum=1)
         super().__init__(**kwargs)
-        self.size = pair("size", size, minimum=1)
+        self.size = size
 
     def call(self, inputs):
         images, boxes = inputs

@@ -5,7 +5,7 @@ from keras_attn.ops.global_pooling import cross_dimensional_mean
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class CrossDimensionalPooling(keras.layers.Layer):
-    """CroW pooling: cells weigh what they respond, channels how rarely they do.
+    """CroW pooling: cells weighted by their response, channels by their rarity.
 
     Kalantidis et al., "Cross-dimensional Weighting for Aggregated Deep Convolutional
     Features". With the sum `S'` of the channels `X_k` of a cell and the share `Q_k` of
@@ -16,8 +16,11 @@ class CrossDimensionalPooling(keras.layers.Layer):
 
     and the result is the weighted sum over the cells. It has no weights to learn.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width; values that
-        are not negative, such as those behind a ReLU.
+        are not negative, such as those after a ReLU.
 
     Output shape: `(batch, channels)`, not normalised; computed in float32, returned in
         the layer's compute dtype.
@@ -26,6 +29,8 @@ class CrossDimensionalPooling(keras.layers.Layer):
 
     >>> CrossDimensionalPooling()(keras.random.uniform((2, 9, 7, 16))).shape
     (2, 16)
+
+    Reference: [kalantidis2015] arXiv:1512.04065.
     """
 
     def __init__(self, **kwargs):

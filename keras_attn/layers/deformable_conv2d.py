@@ -7,7 +7,7 @@ from keras_attn.ops.sampling import bilinear_sample
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class DeformableConv2D(keras.layers.Conv2D):
-    """A convolution whose taps lie where the map says.
+    """A convolution whose taps are displaced by learned offsets.
 
     Dai et al., "Deformable Convolutional Networks" (version 1), equations (2) to (4):
 
@@ -18,26 +18,30 @@ class DeformableConv2D(keras.layers.Conv2D):
     outside the map it is zero.
 
     A new layer is `keras.layers.Conv2D` with the same kernel and bias: the convolution
-    that gives the offsets starts at zero. It takes the place of one by the change of
-    the name, and of a trained one by assigning its `kernel` and `bias`.
+    that gives the offsets starts at zero. Change the name to put it in place of one,
+    and assign `kernel` and `bias` to put it in place of a trained one.
 
     Args:
         filters, kernel_size, strides, padding, dilation_rate, activation, use_bias,
             kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer:
-            As of `keras.layers.Conv2D`, whose other arguments are keywords; but maps
-            are `"channels_last"` and `groups` is 1. The regularizers also hold for the
-            convolution that gives the offsets.
+            Arguments of `keras.layers.Conv2D`, whose other arguments are keywords; but
+            maps are `"channels_last"` and `groups` is 1. The regularizers also hold for
+            the convolution that gives the offsets.
+
+    Call arguments:
+        inputs: A feature map.
+
+    Input shape: `(batch, height, width, channels)`, any height and width.
+
+    Output shape: that of `keras.layers.Conv2D`, in the layer's compute dtype. Offsets
+        are added to coordinates in float32 under any policy.
 
     Convention: that of `keras_attn.ops.sampling`; offsets are `(dy, dx)` in cells from
         the place of the tap in the plain convolution, taps in row-major order.
 
-    Input shape: `(batch, height, width, channels)`, any height and width.
-
-    Output shape: as of `keras.layers.Conv2D`, in the layer's compute dtype. Offsets are
-        added to coordinates in float32 under any policy.
-
     Raises:
-        ValueError: For another data format or several groups, and as Conv2D.
+        ValueError: For another data format, several groups, or arguments that `Conv2D`
+            refuses.
 
     Example:
 
@@ -45,6 +49,8 @@ class DeformableConv2D(keras.layers.Conv2D):
     >>> features = keras.random.normal((2, 14, 12, 32))
     >>> layer(features).shape, layer.sampling_offsets(features).shape
     ((2, 14, 12, 8), (2, 14, 12, 9, 2))
+
+    Reference: [dai2017] arXiv:1703.06211, equations (2) to (4).
     """
 
     def __init__(
@@ -129,7 +135,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         return ops.cast(ops.expand_dims(first, 1) + taps, "float32")
 
     def sampling_offsets(self, inputs):
-        """How far each tap lies from its place in the plain convolution.
+        """Displacement of each tap from its place in the plain convolution.
 
         Returns:
             Float32 tensor `(batch, rows, columns, taps, 2)`, see the class.
@@ -147,7 +153,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         return [None, plain]
 
     def multiply_adds(self, input_shape):
-        """Of both convolutions and the sampling: four neighbours of every value."""
+        """Multiply-adds of both convolutions and the sampling of four neighbours."""
         _, rows, columns, _ = self.compute_output_shape(input_shape)
         taps, channels = self.kernel_size[0] * self.kernel_size[1], input_shape[-1]
         each = taps * channels * (self.filters + 2 * taps + 4)

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import integer, positive_integer
+
 # Least length that a vector is divided by.
 SMALLEST_LENGTH = 1e-12
 
@@ -23,7 +25,10 @@ class DinoHead(keras.layers.Layer):
         hidden_units: Width of the perceptron.
         bottleneck_units: Width of z.
         hidden_layers: Layers of the perceptron before the bottleneck.
-        learn_gain: Whether g is learned; the paper's larger models are unstable then.
+        learn_gain: Whether g is learned; this makes the paper's larger models unstable.
+
+    Call arguments:
+        inputs: Embeddings.
 
     Input shape: `(..., channels)`.
 
@@ -38,6 +43,8 @@ class DinoHead(keras.layers.Layer):
     >>> head = DinoHead(4096)
     >>> head(keras.random.normal((2, 192))).shape
     (2, 4096)
+
+    Reference: [caron2021] arXiv:2104.14294, section 3.1.
     """
 
     def __init__(
@@ -49,24 +56,17 @@ class DinoHead(keras.layers.Layer):
         learn_gain=False,
         **kwargs,
     ):
-        sizes = units, hidden_units, bottleneck_units
-        if any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(
-                "Expected `units`, `hidden_units` and `bottleneck_units` to be "
-                f"positive integers. Received: units={units}, "
-                f"hidden_units={hidden_units}, bottleneck_units={bottleneck_units}"
-            )
-        if not isinstance(hidden_layers, int) or hidden_layers < 0:
-            raise ValueError(
-                "Expected `hidden_layers` to be an integer of at least 0. "
-                f"Received: hidden_layers={hidden_layers}"
-            )
+        positive_integer("units", units)
+        positive_integer("hidden_units", hidden_units)
+        positive_integer("bottleneck_units", bottleneck_units)
+        integer("hidden_layers", hidden_layers, 0)
         super().__init__(**kwargs)
         self.units = units
         self.hidden_units = hidden_units
         self.bottleneck_units = bottleneck_units
         self.hidden_layers = hidden_layers
         self.learn_gain = learn_gain
+        self.supports_masking = True
 
     def build(self, input_shape):
         def dense(units, activation, name):

@@ -60,6 +60,9 @@ class EarlyExit(keras.layers.Layer):
             counted, which needs functional models.
         gather: Whether to leave finished images out, or `None`: where the backend can.
 
+    Call arguments:
+        images: A batch of images.
+
     Input shape: images `(batch, height, width, channels)`, on the scale that all three
         networks expect.
 
@@ -72,9 +75,40 @@ class EarlyExit(keras.layers.Layer):
         - `"branch"` `(batch,)`, int32, and `"boxes"` `(batch, stages - 1, 4)`, int32,
           `"scores"`, `"valid"` `(batch, stages - 1)`: what the localiser found, the
           first `exit` patches of which were used; -1, -1, 0 and `False` where it was
-          not asked. Boxes as in `LocalizePatches`.
+          not run.
 
         Floating-point outputs are float32.
+
+    Convention: boxes are `(y0, x0, y1, x1)`, half-open pixel coordinates of the images.
+
+    Raises:
+        ValueError: For a policy of another number of exits, classifiers of different
+            classes, images smaller than a patch, and arguments that `LocalizePatches`
+            or `ClassifyPatches` refuses.
+
+    Example:
+
+    >>> pixels = keras.Input((32, 32, 3))
+    >>> evidence = keras.layers.AveragePooling2D(16, strides=8)(pixels)
+    >>> logits = keras.layers.GlobalAveragePooling2D()(evidence)
+    >>> localizer = keras.Model(pixels, {"logits_16": logits, "evidence_16": evidence})
+    >>> classifier = keras.Sequential(
+    ...     [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]
+    ... )
+    >>> layer = EarlyExit(
+    ...     localizer,
+    ...     resized_classifier=classifier,
+    ...     patch_classifier=classifier,
+    ...     branches=[{"name": "16", "patch_size": 16}],
+    ...     max_patches=2,
+    ...     resized_size=16,
+    ...     policy=keras_attn.ExitThresholds(0.9),
+    ... )
+    >>> outputs = layer(keras.random.uniform((5, 32, 32, 3)))
+    >>> outputs["logits"].shape, outputs["exit"].shape, outputs["boxes"].shape
+    ((5, 3), (5,), (5, 2, 4))
+
+    Reference: [yang2022] arXiv:2206.03367.
     """
 
     def __init__(
@@ -203,7 +237,7 @@ class EarlyExit(keras.layers.Layer):
         return resize_bicubic(images, self.resized_size)
 
     def _localize(self, images, running):
-        """Patches of the images that continue; nothing for the others."""
+        """Patches of the images that continue; none for the others."""
         names = [
             f"{kind}_{branch['name']}"
             for branch in self.branches
@@ -244,7 +278,7 @@ class EarlyExit(keras.layers.Layer):
         return ops.cast(self.policy.stop(stage, confidences), "bool")
 
     def multiply_adds(self, input_shape):
-        """Of one image that exits at the last stage, where that costs most."""
+        """Multiply-adds of an image that exits at the last, most expensive stage."""
         patches = self.patches.multiply_adds(input_shape)
         return self.network_costs["resized"] + self.network_costs["localizer"] + patches
 

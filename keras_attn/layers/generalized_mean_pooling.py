@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import positive_number
 from keras_attn.ops.global_pooling import generalized_mean
 
 
@@ -15,6 +16,9 @@ class GeneralizedMeanPooling(keras.layers.Layer):
             negative (SPoC); large ones come near to `GlobalMaxPooling2D` (MAC).
         epsilon: Smallest value, positive; negative features count as this.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: `(batch, channels)`, not normalised; computed in float32, returned in
@@ -27,15 +31,13 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     >>> GeneralizedMeanPooling()(keras.random.uniform((2, 9, 7, 16))).shape
     (2, 16)
+
+    Reference: [radenovic2017] arXiv:1711.02512, equation (3).
     """
 
     def __init__(self, p=3.0, epsilon=1e-6, **kwargs):
-        if not p > 0:
-            raise ValueError(f"Expected `p` to be positive. Received: p={p}")
-        if not epsilon > 0:
-            raise ValueError(
-                f"Expected `epsilon` to be positive. Received: epsilon={epsilon}"
-            )
+        positive_number("p", p)
+        positive_number("epsilon", epsilon)
         super().__init__(**kwargs)
         self.p = p
         self.epsilon = epsilon

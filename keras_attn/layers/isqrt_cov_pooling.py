@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import positive_integer
 from keras_attn.ops import second_moments
 
 
@@ -9,12 +10,15 @@ class ISQRTCOVPooling(keras.layers.Layer):
     """Square root of the covariance of the descriptors, by matrix products alone.
 
     Li et al., "Towards Faster Training of Global Covariance Pooling Networks by
-    Iterative Matrix Square Root Normalization" (iSQRT-COV). A few iterations are not
-    close to the exact root of many channels, and need not be: what is learned is
-    learned on top of them.
+    Iterative Matrix Square Root Normalization" (iSQRT-COV). A few iterations do
+    not come close to the exact root of many channels, and need not: the layers behind
+    learn from what they return.
 
     Args:
         iterations: Number of Newton-Schulz iterations, at least 1.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`, any height and width.
 
@@ -29,14 +33,12 @@ class ISQRTCOVPooling(keras.layers.Layer):
 
     >>> ISQRTCOVPooling()(keras.random.normal((2, 9, 7, 16))).shape
     (2, 136)
+
+    Reference: [li2017b] arXiv:1712.01034.
     """
 
     def __init__(self, iterations=5, **kwargs):
-        if not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(
-                "Expected `iterations` to be a positive integer. "
-                f"Received: iterations={iterations}"
-            )
+        iterations = positive_integer("iterations", iterations)
         super().__init__(**kwargs)
         self.iterations = iterations
         self.input_spec = keras.layers.InputSpec(ndim=4)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn._checks import integer, positive_number
 from keras_attn.layers.compact_bilinear_pooling import check_sketch
 from keras_attn.ops import second_moments
 
@@ -24,14 +25,17 @@ class KernelPooling(keras.layers.Layer):
     `a_p^2 = exp(-2 gamma) (2 gamma)^p / p!`, and are learned.
 
     Every cell has a sketch for each degree, which takes memory: about
-    `2 * degree * dimension` numbers a cell in training.
+    `2 * degree * dimension` numbers per cell in training.
 
     Args:
         degree: Highest power, at least 2.
         dimension: Length of each sketch, 1 to 65,536.
-        gamma: Positive number, the kernel's at the start.
-        seed: Non-negative integer from which the random tables follow, the same on
-            every backend.
+        gamma: Positive number, that of the kernel at the start.
+        seed: Non-negative integer that determines the random tables, the same on every
+            backend.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`, any height and width.
 
@@ -39,30 +43,25 @@ class KernelPooling(keras.layers.Layer):
         computed in float32, returned in the layer's compute dtype.
 
     Raises:
-        ValueError: If an argument is not as above.
+        ValueError: If an argument is out of its range.
 
     Example:
 
     >>> KernelPooling(dimension=32)(keras.random.normal((2, 9, 7, 16))).shape
     (2, 113)
+
+    Reference: [cui2017], section 3.
     """
 
     def __init__(self, degree=4, dimension=4096, gamma=1.0, seed=0, **kwargs):
-        if not isinstance(degree, int) or degree < 2:
-            raise ValueError(
-                "Expected `degree` to be an integer of at least 2. "
-                f"Received: degree={degree}"
-            )
+        degree = integer("degree", degree, 2)
         check_sketch(dimension, seed)
         if dimension > LARGEST_DIMENSION:
             raise ValueError(
                 f"Expected `dimension` to be at most {LARGEST_DIMENSION}. "
                 f"Received: dimension={dimension}"
             )
-        if not gamma > 0:
-            raise ValueError(
-                f"Expected `gamma` to be positive. Received: gamma={gamma}"
-            )
+        positive_number("gamma", gamma)
         super().__init__(**kwargs)
         self.degree = degree
         self.dimension = dimension

@@ -5,8 +5,8 @@ from keras_attn._checks import pair
 from keras_attn.ops.patches import branch_decision, check_selection, localize_patches
 
 # Section 4.1 of the AnchorNet paper: arguments of `LocalizePatches` for the branches
-# 63, 95 and 111. The tight ones are for looking at patches, the slack ones give many
-# overlapping patches to fine-tune a network on.
+# 63, 95 and 111. The tight ones show patches, the slack ones give many overlapping
+# patches to fine-tune a network on.
 TIGHT = {
     "max_patches": (5, 3, 2),
     "iou_threshold": 0.3,
@@ -17,7 +17,7 @@ SLACK = {"max_patches": (24, 10, 8), "iou_threshold": 0.8, "coverage": 0.3}
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class LocalizePatches(keras.layers.Layer):
-    """The class of an image, the branch that sees it best and that branch's patches.
+    """Selects the class of an image, its best branch, and the patches of that branch.
 
     AnchorNet paper, section 3.3: equations (6) to (8) decide on a class and a branch
     (`keras_attn.ops.branch_decision`), algorithm 1 selects patches on the branch's
@@ -33,6 +33,9 @@ class LocalizePatches(keras.layers.Layer):
             for each branch.
         compat: Whether to select as the authors' released code does.
 
+    Call arguments:
+        inputs: Dict of the localiser's outputs.
+
     Input shape: a dict with `logits_NAME` `(batch, classes)` and `evidence_NAME`
         `(batch, height, width, classes)` for every branch. Other entries are ignored.
 
@@ -42,7 +45,8 @@ class LocalizePatches(keras.layers.Layer):
         - `boxes` `(batch, K, 4)`, int32, `K` being the largest of `max_patches`,
         - `scores` `(batch, K)`, float32 under any policy, the evidence,
         - `valid` `(batch, K)`, bool.
-        Convention: boxes are `(y0, x0, y1, x1)`, half-open pixel coordinates; where
+
+    Convention: boxes are `(y0, x0, y1, x1)`, half-open pixel coordinates; where
         not valid they are -1 and the scores 0.
 
     Raises:
@@ -59,6 +63,8 @@ class LocalizePatches(keras.layers.Layer):
     ... })
     >>> found["boxes"].shape
     (2, 5, 4)
+
+    Reference: [yang2020] arXiv:2002.03737, section 3.3.
     """
 
     def __init__(
@@ -72,21 +78,24 @@ class LocalizePatches(keras.layers.Layer):
     ):
         # Rounding to half precision would make ties.
         kwargs.setdefault("autocast", False)
-        super().__init__(**kwargs)
-        self.branches = [_checked_branch(branch) for branch in branches]
-        sizes = [branch["patch_size"] for branch in self.branches]
+        branches = [_checked_branch(branch) for branch in branches]
+        sizes = [branch["patch_size"] for branch in branches]
         if not sizes or sizes != sorted(sizes):
             raise ValueError(
                 "Expected at least one branch, in increasing order of the patch sizes. "
                 f"Received: branches={branches}"
             )
-        self.max_patches = _one_each("max_patches", max_patches, len(sizes))
-        self.coverage = _one_each("coverage", coverage, len(sizes))
+        max_patches = _one_each("max_patches", max_patches, len(sizes))
+        coverage = _one_each("coverage", coverage, len(sizes))
+        for most, share in zip(max_patches, coverage, strict=True):
+            check_selection(most, iou_threshold, share, compat)
+        super().__init__(**kwargs)
+        self.branches = branches
+        self.max_patches = max_patches
+        self.coverage = coverage
         several = isinstance(iou_threshold, (tuple, list))
         self.iou_threshold = tuple(iou_threshold) if several else iou_threshold
         self.compat = compat
-        for most, share in zip(self.max_patches, self.coverage, strict=True):
-            check_selection(most, iou_threshold, share, compat)
 
     def call(self, inputs):
         self._check_names(inputs)
@@ -113,7 +122,7 @@ class LocalizePatches(keras.layers.Layer):
             )
 
     def _patches_of(self, index, evidence, label):
-        """Patches of one branch, padded to the number of the most generous one."""
+        """Patches of one branch, padded to the largest number of all branches."""
         branch = self.branches[index]
         label = ops.reshape(label, (-1, 1, 1, 1))
         evidence = ops.take_along_axis(evidence, label, axis=-1)[..., 0]
@@ -171,8 +180,8 @@ def _checked_branch(branch):
     unknown = set(branch) - {"name", "patch_size", "stride", "offset"}
     if unknown or not {"name", "patch_size"} <= set(branch):
         raise ValueError(
-            "Expected a branch with `name`, `patch_size` and perhaps `stride` and "
-            f"`offset`. Received: {dict(branch)}"
+            "Expected a branch with `name`, `patch_size` and optionally "
+            f"`stride` and `offset`. Received: {dict(branch)}"
         )
     return {
         "name": str(branch["name"]),

@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import positive_number
 from keras_attn.ops.soft_maximizers import margin_softmax
 
 
@@ -15,11 +16,14 @@ class MarginSoftmax(keras.layers.Layer):
 
     Args:
         margin: The paper's `mu`; its estimate for a ResNet20 on CIFAR-10 is 2.5.
-            See `keras_attn.graph.calibration.estimate_margin_and_scale`.
+            See `keras_attn.estimate_margin_and_scale`.
         inverse_temperature: The paper's `epsilon`, positive.
         scale: The paper's `kappa`, positive, 17 in its experiments. It brings the
             output to the magnitude that BatchNormalization-ReLU has.
         axis: Axis of the competing activations, the channels.
+
+    Call arguments:
+        inputs: Activations.
 
     Input shape: any.
 
@@ -34,20 +38,15 @@ class MarginSoftmax(keras.layers.Layer):
     >>> activations = np.array([[0.0, 0.0], [-90.0, -90.0]])
     >>> MarginSoftmax(margin=0.0, scale=3.0)(activations)
     [[1.0, 1.0], [0.0, 0.0]]
+
+    Reference: [gorgun2022] arXiv:2210.00992, proposition 3.2 and section 4.1.
     """
 
     def __init__(
         self, margin=2.5, inverse_temperature=1.0, scale=1.0, axis=-1, **kwargs
     ):
-        if not inverse_temperature > 0:
-            raise ValueError(
-                "Expected `inverse_temperature` to be positive. "
-                f"Received: inverse_temperature={inverse_temperature}"
-            )
-        if not scale > 0:
-            raise ValueError(
-                f"Expected `scale` to be positive. Received: scale={scale}"
-            )
+        positive_number("inverse_temperature", inverse_temperature)
+        positive_number("scale", scale)
         super().__init__(**kwargs)
         self.margin = margin
         self.inverse_temperature = inverse_temperature

@@ -15,6 +15,9 @@ class MPNCOVPooling(keras.layers.Layer):
 
     Decompositions are slow on accelerators; `ISQRTCOVPooling` avoids them.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: `(batch, channels * (channels + 1) / 2)`, the upper triangle with the
@@ -25,6 +28,8 @@ class MPNCOVPooling(keras.layers.Layer):
 
     >>> MPNCOVPooling()(keras.random.normal((2, 9, 7, 16))).shape
     (2, 136)
+
+    Reference: [li2017a] arXiv:1703.08050.
     """
 
     def __init__(self, **kwargs):

@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_attn._checks import pair
+from keras_attn._checks import pair, positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -15,11 +15,14 @@ class PatchEmbedding(keras.layers.Layer):
         width: Length of the vectors.
         patch_size: Side of the patches, an integer or `(rows, columns)`.
 
+    Call arguments:
+        inputs: A batch of images.
+
     Input shape: `(batch, height, width, channels)`, height and width divisible by the
         patch. They may be unknown until the layer is called.
 
     Output shape: `(batch, rows, columns, width)` in the layer's compute dtype, one
-        vector a patch.
+        vector per patch.
 
     Raises:
         ValueError: If an argument is not positive, or patches do not tile the image.
@@ -28,16 +31,16 @@ class PatchEmbedding(keras.layers.Layer):
 
     >>> PatchEmbedding(192, 16)(keras.random.normal((2, 224, 96, 3))).shape
     (2, 14, 6, 192)
+
+    Reference: [dosovitskiy2020] arXiv:2010.11929, equation (1).
     """
 
     def __init__(self, width, patch_size, **kwargs):
-        if not isinstance(width, int) or width < 1:
-            raise ValueError(
-                f"Expected `width` to be a positive integer. Received: width={width}"
-            )
+        width = positive_integer("width", width)
+        patch_size = pair("patch_size", patch_size, 1)
         super().__init__(**kwargs)
         self.width = width
-        self.patch_size = pair("patch_size", patch_size, 1)
+        self.patch_size = patch_size
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):

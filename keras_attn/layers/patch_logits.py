@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import positive_integer
 from keras_attn.ops.pooling import standardize_window, window_average
 
 
@@ -19,16 +20,24 @@ class PatchLogits(keras.layers.Layer):
         kernel_initializer: Initializer of the classifier's kernel.
         kernel_regularizer: Regularizer of the classifier's kernel.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`; height and width may be unknown.
 
     Output shape: `(batch, height, width, num_classes)`, un-normalised scores in the
         layer's compute dtype. `PatchCrossentropy` casts them to float32.
+
+    Raises:
+        ValueError: If `num_classes` is not a positive integer, or for a bad window.
 
     Example:
 
     >>> features = keras.random.normal((2, 8, 8, 128))
     >>> PatchLogits(num_classes=10)(features).shape
     (2, 8, 8, 10)
+
+    Reference: [gorgun2022] arXiv:2210.00992, section 3.3.
     """
 
     def __init__(
@@ -39,11 +48,7 @@ class PatchLogits(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                "Expected `num_classes` to be a positive integer. "
-                f"Received: num_classes={num_classes}"
-            )
+        num_classes = positive_integer("num_classes", num_classes)
         standardize_window(window)
         super().__init__(**kwargs)
         self.num_classes = num_classes

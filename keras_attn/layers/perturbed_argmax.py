@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import positive_integer, positive_number
 from keras_attn.ops.soft_maximizers import perturbed_argmax
 
 
@@ -13,7 +14,7 @@ class PerturbedArgmax(keras.layers.Layer):
     convolution, before the 1x1 convolution that sums the embedding vectors, and
     needs no batch statistics. The activations must come un-normalised.
 
-    The output is a Monte-Carlo estimate in training and at inference alike: calling
+    The output is a Monte-Carlo estimate in training and at inference: calling
     the layer twice gives two estimates, whose standard deviation is at most
     `scale / (2 sqrt(samples))`. The backward pass sees the noise of the forward pass.
     A pass draws `samples` times as many random numbers as there are activations, in
@@ -21,7 +22,7 @@ class PerturbedArgmax(keras.layers.Layer):
 
     Args:
         margin: The paper's `mu`; its estimate for a ResNet20 on CIFAR-10 is 2.5.
-            See `keras_attn.graph.calibration.estimate_margin_and_scale`.
+            See `keras_attn.estimate_margin_and_scale`.
         inverse_temperature: The paper's `epsilon`, positive; the noise has the
             standard deviation `1 / epsilon`.
         samples: Number of draws, 600 in the paper.
@@ -33,6 +34,9 @@ class PerturbedArgmax(keras.layers.Layer):
         control_variate: If True, a gradient estimate of lower variance and the same
             expectation.
         seed: Integer seed of the layer's generator, or `None` for a random one.
+
+    Call arguments:
+        inputs: Activations.
 
     Input shape: any.
 
@@ -48,6 +52,8 @@ class PerturbedArgmax(keras.layers.Layer):
     >>> layer = PerturbedArgmax(margin=0.0, scale=3.0, samples=10, seed=1)
     >>> layer(np.array([[9.0, 0.0], [-90.0, -90.0]]))
     [[3.0, 0.0], [0.0, 0.0]]
+
+    Reference: [gorgun2022] arXiv:2210.00992, proposition 3.1 and section 4.1.
     """
 
     def __init__(
@@ -62,26 +68,10 @@ class PerturbedArgmax(keras.layers.Layer):
         seed=None,
         **kwargs,
     ):
-        if not inverse_temperature > 0:
-            raise ValueError(
-                "Expected `inverse_temperature` to be positive. "
-                f"Received: inverse_temperature={inverse_temperature}"
-            )
-        if not isinstance(samples, int) or samples < 1:
-            raise ValueError(
-                f"Expected `samples` to be a positive integer. Received: {samples=}"
-            )
-        if not scale > 0:
-            raise ValueError(
-                f"Expected `scale` to be positive. Received: scale={scale}"
-            )
-        if chunk_size is not None and (
-            not isinstance(chunk_size, int) or chunk_size < 1
-        ):
-            raise ValueError(
-                "Expected `chunk_size` to be None or a positive integer. "
-                f"Received: {chunk_size=}"
-            )
+        positive_number("inverse_temperature", inverse_temperature)
+        samples = positive_integer("samples", samples)
+        positive_number("scale", scale)
+        chunk_size = positive_integer("chunk_size", chunk_size, optional=True)
         super().__init__(**kwargs)
         self.margin = margin
         self.inverse_temperature = inverse_temperature

@@ -20,6 +20,9 @@ class PositionEmbedding(keras.layers.Layer):
         offset: Added to the sizes before positions are interpolated: 0.1 as in DINO's
             own code, 0 as everywhere else.
 
+    Call arguments:
+        inputs: A map of patches.
+
     Input shape: `(batch, rows, columns, width)`; rows and columns may differ from call
         to call, and are known at each.
 
@@ -34,11 +37,14 @@ class PositionEmbedding(keras.layers.Layer):
     >>> layer = PositionEmbedding(14)
     >>> layer(keras.random.normal((2, 6, 28, 192))).shape
     (2, 169, 192)
+
+    Reference: [dosovitskiy2020] arXiv:2010.11929, equation (1).
     """
 
     def __init__(self, grid, offset=0.0, **kwargs):
+        grid = pair("grid", grid, 1)
         super().__init__(**kwargs)
-        self.grid = pair("grid", grid, 1)
+        self.grid = grid
         self.offset = offset
         self.input_spec = keras.layers.InputSpec(ndim=4)
 

@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import positive_integer
 from keras_attn.ops.global_pooling import fixed_size, regional_maximum
 
 
@@ -9,12 +10,16 @@ class RegionalMaxPooling(keras.layers.Layer):
 
     Tolias et al., "Particular object retrieval with integral max-pooling of CNN
     activations": the maximum over the whole map and over each of its overlapping
-    square regions, every one scaled to length one. Which regions these are is told by
-    `keras_attn.ops.global_pooling.pooling_regions`; a square map has 1 + 4 + 9.
+    square regions, every one scaled to length one.
+    `keras_attn.ops.global_pooling.pooling_regions` defines the regions; a square map
+    has 1 + 4 + 9.
 
     Args:
         levels: Number of scales, at least 1.
         epsilon: Added to lengths before dividing by them.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`, any fixed height and width.
 
@@ -29,13 +34,12 @@ class RegionalMaxPooling(keras.layers.Layer):
 
     >>> RegionalMaxPooling()(keras.random.uniform((2, 9, 7, 16))).shape
     (2, 16)
+
+    Reference: [tolias2015] arXiv:1511.05879.
     """
 
     def __init__(self, levels=3, epsilon=1e-6, **kwargs):
-        if not isinstance(levels, int) or levels < 1:
-            raise ValueError(
-                f"Expected `levels` to be a positive integer. Received: levels={levels}"
-            )
+        levels = positive_integer("levels", levels)
         super().__init__(**kwargs)
         self.levels = levels
         self.epsilon = epsilon
@@ -51,7 +55,7 @@ class RegionalMaxPooling(keras.layers.Layer):
         return 0
 
     def compute_output_shape(self, input_shape):
-        # Symbolic calls only come here.
+        # Symbolic calls reach no other check.
         fixed_size(input_shape)
         return (input_shape[0], input_shape[-1])
 

@@ -25,12 +25,18 @@ class SaliencySampler(Deformation):
             less than the map's size. The Gaussian reaches as far.
         kernel_regularizer: Regularizer of the convolution's kernel.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: a dict `{"features": (batch, height, width, channels), "fields":
         (batch, height, width, 1, 2)}`, the sampled map in the layer's compute dtype and
         the displacements `(dy, dx)` in cells, which stay on the map. Saliency and
         displacements are float32 under any policy.
+
+    Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
+        output to the place that it reads.
 
     Raises:
         ValueError: For a bad `fwhm` or `padding`.
@@ -40,6 +46,8 @@ class SaliencySampler(Deformation):
     >>> outputs = SaliencySampler()(keras.random.normal((2, 14, 12, 32)))
     >>> outputs["features"].shape, outputs["fields"].shape
     ((2, 14, 12, 32), (2, 14, 12, 1, 2))
+
+    Reference: [recasens2018] arXiv:1809.03355.
     """
 
     def __init__(self, fwhm=None, padding=None, kernel_regularizer=None, **kwargs):
@@ -69,7 +77,7 @@ class SaliencySampler(Deformation):
         return weights / ops.sum(weights, axis=(1, 2), keepdims=True)
 
     def multiply_adds(self, input_shape):
-        """Of the convolution, the Gaussian sums and the sampling."""
+        """Multiply-adds of the convolution, the Gaussian sums and the sampling."""
         _, height, width, channels = input_shape
         cells = height * width
         sums = cells * (2 * width + 3 * height)
@@ -85,5 +93,5 @@ class SaliencySampler(Deformation):
 
 
 def _kept(value):
-    """Pairs come back as lists from a saved file."""
+    """A pair as a tuple; saved files have lists."""
     return tuple(value) if isinstance(value, list) else value

@@ -15,8 +15,8 @@ class SelfAttention(keras.layers.Layer):
 
     Vaswani et al., "Attention Is All You Need", section 3.2.2, and Dosovitskiy et al.,
     "An Image is Worth 16x16 Words", appendix A, for each head of width `d`:
-    `A = softmax(q k^T / sqrt(d))`, and its result `A v`; the heads' results side by
-    side go through a last dense layer.
+    `A = softmax(q k^T / sqrt(d))` and the result `A v`; a last dense layer takes the
+    results of all heads side by side.
 
     Args:
         num_heads: Number of heads, which divides the width of the tokens.
@@ -35,6 +35,10 @@ class SelfAttention(keras.layers.Layer):
         `(batch, num_heads, tokens, tokens)`, every row of which sums to 1, the class
         attention is `(batch, num_heads, tokens)`, always float32.
 
+    Returns:
+        Tokens; `(tokens, scores)` with `return_attention_scores`; or the part of the
+        attention that `output` names.
+
     Raises:
         ValueError: If `num_heads` is not a positive integer that divides the width, or
             for an unknown `output`.
@@ -48,6 +52,9 @@ class SelfAttention(keras.layers.Layer):
     >>> _, scores = layer(tokens, return_attention_scores=True)
     >>> scores.shape
     (2, 3, 197, 197)
+
+    Reference: [vaswani2017] arXiv:1706.03762, section 3.2.2; [dosovitskiy2020]
+        arXiv:2010.11929, appendix A.
     """
 
     def __init__(self, num_heads, **kwargs):

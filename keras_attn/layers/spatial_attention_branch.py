@@ -4,16 +4,19 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class SpatialAttentionBranch(keras.layers.Layer):
-    """Where a branch of AnchorNet looks: channel attention, then spatial attention.
+    """Attention of a branch of AnchorNet: first over channels, then over cells.
 
     AnchorNet paper, equations (1) to (5), for features `X`:
 
-    1. `G = softmax over cells of X w + b`, one weight a cell,
+    1. `G = softmax over cells of X w + b`, one weight per cell,
     2. `C~ = sum over cells of X * G`, 3. `C = softmax over channels of C~`,
     4. `S~ = sum over channels of X * C`, 5. `S = softmax over cells of S~`.
 
     Args:
         kernel_regularizer: Regularizer of `w`.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`, any height and width.
 
@@ -25,6 +28,8 @@ class SpatialAttentionBranch(keras.layers.Layer):
     >>> attention = SpatialAttentionBranch()(keras.random.normal((2, 21, 21, 96)))
     >>> attention.shape, float(attention[0].numpy().sum().round(3))
     ((2, 21, 21, 1), 1.0)
+
+    Reference: [yang2020] arXiv:2002.03737, equations (1) to (5).
     """
 
     def __init__(self, kernel_regularizer=None, **kwargs):

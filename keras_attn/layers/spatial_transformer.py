@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import positive_integer
 from keras_attn.layers._deformation import Deformation
 from keras_attn.ops.sampling_grids import affine_field
 
@@ -13,8 +14,8 @@ class SpatialTransformer(Deformation):
 
     Jaderberg et al., "Spatial Transformer Networks", with the map's own features to
     decide by: a 1x1 convolution, ReLU, all cells side by side, a dense layer, ReLU, and
-    a dense layer that gives the six numbers of equation (1). What lies outside the map
-    is zero. See `keras_attn.ops.sampling_grids.affine_field` for the convention.
+    a dense layer that gives the six numbers of equation (1). Outside the map all values
+    are zero. See `keras_attn.ops.sampling_grids.affine_field` for the convention.
 
     A new layer leaves the map as it is, exactly: the last kernel is zero and its bias
     the identity.
@@ -24,6 +25,9 @@ class SpatialTransformer(Deformation):
         units: Width of the hidden dense layer.
         kernel_regularizer: Regularizer of all kernels.
 
+    Call arguments:
+        inputs: A feature map.
+
     Input shape: `(batch, height, width, channels)`, height and width known: the dense
         layer has weights for every cell, so that other sizes need another layer.
 
@@ -31,6 +35,9 @@ class SpatialTransformer(Deformation):
         (batch, height, width, 1, 2)}`, the transformed map in the layer's compute dtype
         and the displacements `(dy, dx)` in cells, which may lead out of the map. The
         six numbers and the displacements are float32 under any policy.
+
+    Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
+        output to the place that it reads.
 
     Raises:
         ValueError: For widths that are not positive integers, and for a map of unknown
@@ -42,17 +49,15 @@ class SpatialTransformer(Deformation):
     >>> outputs = SpatialTransformer()(features)
     >>> outputs["features"].shape, outputs["fields"].shape
     ((2, 14, 14, 32), (2, 14, 14, 1, 2))
+
+    Reference: [jaderberg2015] arXiv:1506.02025, equation (1).
     """
 
     outside = "zeros"
 
     def __init__(self, channels=128, units=64, kernel_regularizer=None, **kwargs):
-        for name, width in (("channels", channels), ("units", units)):
-            if not isinstance(width, int) or width < 1:
-                raise ValueError(
-                    f"Expected `{name}` to be a positive integer. "
-                    f"Received: {name}={width}"
-                )
+        channels = positive_integer("channels", channels)
+        units = positive_integer("units", units)
         super().__init__(**kwargs)
         self.channels = channels
         self.units = units

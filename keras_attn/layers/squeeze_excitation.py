@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class SqueezeExcitation(keras.layers.Layer):
@@ -10,17 +12,20 @@ class SqueezeExcitation(keras.layers.Layer):
     `x * gate(relu(mean(x) W1 + b1) W2 + b2)`, with the mean over all cells.
 
     The gate sees the whole map, so it widens no cell's window but scales all cells
-    alike; `keras_attn.graph.receptive_field` leaves it out and says so.
+    by the same factors; `keras_attn.graph.receptive_field` leaves it out and notes it.
 
     Args:
         units: Width of the hidden layer, at least 1.
-        activation: Of the hidden layer.
-        gate_activation: Of the gate.
+        activation: Activation of the hidden layer.
+        gate_activation: Activation of the gate.
         kernel_regularizer: Regularizer of both kernels.
+
+    Call arguments:
+        inputs: A feature map.
 
     Input shape: `(batch, height, width, channels)`.
 
-    Output shape: as the input, in the layer's compute dtype.
+    Output shape: that of the input, in the layer's compute dtype.
 
     Raises:
         ValueError: If `units` is not a positive integer.
@@ -29,6 +34,8 @@ class SqueezeExcitation(keras.layers.Layer):
 
     >>> SqueezeExcitation(4)(keras.random.normal((2, 9, 7, 16))).shape
     (2, 9, 7, 16)
+
+    Reference: [hu2017] arXiv:1709.01507.
     """
 
     def __init__(
@@ -39,10 +46,7 @@ class SqueezeExcitation(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(
-                f"Expected `units` to be a positive integer. Received: units={units}"
-            )
+        units = positive_integer("units", units)
         super().__init__(**kwargs)
         self.units = units
         self.activation = keras.activations.get(activation)

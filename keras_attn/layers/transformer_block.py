@@ -36,8 +36,12 @@ class TransformerBlock(keras.layers.Layer):
         num_heads, tokens, tokens)`, the class attention is `(batch, num_heads,
         tokens)`, always float32.
 
+    Returns:
+        Tokens; `(tokens, scores)` with `return_attention_scores`; or the part of the
+        attention that `output` names.
+
     Raises:
-        ValueError: For arguments out of range, or those of `SelfAttention`.
+        ValueError: For arguments out of range, or those that `SelfAttention` refuses.
 
     Example:
 
@@ -45,6 +49,9 @@ class TransformerBlock(keras.layers.Layer):
     >>> tokens = keras.random.normal((2, 197, 192))
     >>> block(tokens).shape, block(tokens, output="class_attention").shape
     ((2, 197, 192), (2, 3, 197))
+
+    Reference: [dosovitskiy2020] arXiv:2010.11929, equations (2) and (3); [huang2016]
+        arXiv:1603.09382.
     """
 
     def __init__(self, num_heads, mlp_ratio=4, drop_path=0.0, **kwargs):

@@ -1,5 +1,6 @@
 import keras
 
+from keras_attn._checks import one_of, positive_integer
 from keras_attn.graph.window_steps import WindowStep
 from keras_attn.layers._folding import normalized
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
@@ -24,13 +25,17 @@ class ValidBottleneck(keras.layers.Layer):
     Args:
         filters: Channels of the output.
         expansion: Channels of the expanded map.
-        kernel_size: Of the depthwise convolution, an integer.
-        strides: Of the depthwise convolution, an integer.
+        kernel_size: Integer, kernel size of the depthwise convolution.
+        strides: Integer, strides of the depthwise convolution.
         squeeze_units: Hidden width of the squeeze-excitation; `None`: without.
-        activation: After expansion and depthwise convolution.
-        squeeze_activation, gate_activation: Of the squeeze-excitation.
+        activation: Activation after expansion and depthwise convolution.
+        squeeze_activation, gate_activation: Activations of the squeeze-excitation.
         shortcut: `"top_left"` or `"centre"`.
         kernel_regularizer: Regularizer of all kernels.
+
+    Call arguments:
+        inputs: A feature map.
+        training: Whether batch normalisations use the statistics of the batch.
 
     Input shape: `(batch, height, width, channels)`, with height and width at least
         `kernel_size`.
@@ -47,6 +52,8 @@ class ValidBottleneck(keras.layers.Layer):
     >>> layer = ValidBottleneck(24, expansion=72, kernel_size=3, strides=2)
     >>> layer(keras.random.normal((2, 55, 55, 16))).shape
     (2, 27, 27, 24)
+
+    Reference: [yang2020] arXiv:2002.03737, tables 1 and 2.
     """
 
     def __init__(
@@ -63,23 +70,11 @@ class ValidBottleneck(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        sizes = {
-            "filters": filters,
-            "expansion": expansion,
-            "kernel_size": kernel_size,
-            "strides": strides,
-        }
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Expected `{name}` to be a positive integer. "
-                    f"Received: {name}={value}"
-                )
-        if shortcut not in SHORTCUTS:
-            raise ValueError(
-                f"Expected `shortcut` to be one of {SHORTCUTS}. "
-                f"Received: shortcut={shortcut!r}"
-            )
+        filters = positive_integer("filters", filters)
+        expansion = positive_integer("expansion", expansion)
+        kernel_size = positive_integer("kernel_size", kernel_size)
+        strides = positive_integer("strides", strides)
+        one_of("shortcut", shortcut, SHORTCUTS)
         super().__init__(**kwargs)
         self.filters = filters
         self.expansion = expansion

@@ -13,7 +13,7 @@ FORMER_NAMES = {"features": "estimator_filters", "channels": "squeezed_channels"
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class VolumetricTransformer(keras.layers.Layer):
-    """Moves the parts that groups of channels see to where a class usually has them.
+    """Warps groups of channels, each to the usual places of the parts that it sees.
 
     Volumetric Transformer Networks, section 3.3, for a map `U` whose channels form `C`
     groups `c` of consecutive ones:
@@ -32,8 +32,8 @@ class VolumetricTransformer(keras.layers.Layer):
     strongest responses of the group in its window and, near the border, inwards, as
     there are no candidates outside the map.
 
-    The paper leaves open how wide the estimator is, how it goes up and down, and what
-    lies outside the map; the defaults here have 790,761 trainable parameters.
+    The paper leaves open the widths of the estimator, its resampling and the padding of
+    the map; the defaults here have 790,761 trainable parameters.
 
     Args:
         groups: Number `C` of groups, a divisor of the number of channels; or `None`,
@@ -52,6 +52,11 @@ class VolumetricTransformer(keras.layers.Layer):
             layer then leaves the map as it is; window and temperature play no part.
         kernel_regularizer: Regularizer of all kernels and mixing matrices.
 
+    Call arguments:
+        inputs: A feature map.
+        training: Whether the estimator's batch normalisations use the statistics of the
+            batch.
+
     Input shape: `(batch, height, width, channels)`, height and width at least as large
         as the window. They may be unknown, and vary, on TensorFlow.
 
@@ -59,6 +64,9 @@ class VolumetricTransformer(keras.layers.Layer):
         (batch, height, width, C, 2)}`: `V` in the layer's compute dtype, and `G`,
         `(dy, dx)` in cells, always float32. Softmax and coordinates are computed in
         float32.
+
+    Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
+        output to the place that it reads.
 
     Raises:
         ValueError: For arguments other than these, channels that cannot be grouped, or
@@ -70,6 +78,8 @@ class VolumetricTransformer(keras.layers.Layer):
     >>> outputs = layer(keras.random.normal((2, 14, 12, 64)))
     >>> outputs["features"].shape, outputs["fields"].shape
     ((2, 14, 12, 64), (2, 14, 12, 8, 2))
+
+    Reference: [kim2020], section 3.3.
     """
 
     def __init__(
@@ -188,7 +198,7 @@ class VolumetricTransformer(keras.layers.Layer):
         return None
 
     def multiply_adds(self, input_shape):
-        """Of the estimator, the expected displacements and the sampling."""
+        """Multiply-adds of the estimator, the expectation and the sampling."""
         _, height, width, channels = input_shape
         groups = self._groups_of(input_shape)
         cells = height * width

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_attn._checks import positive_integer
 from keras_attn.ops.global_pooling import l2_normalize
 
 
@@ -9,14 +10,17 @@ class Whitening(keras.layers.Layer):
     """Whitens descriptors: `(x - mean) projection`, scaled to length one.
 
     Its weights come from `keras_attn.retrieval.whitening`, as
-    `layer.set_weights(pca_whitening( descriptors, dimensions))`; before that it keeps
+    `layer.set_weights(pca_whitening(descriptors, dimensions))`; before that it keeps
     the first dimensions of `x`. They can be trained further, as Radenovic et al.,
     "Fine-tuning CNN Image Retrieval with No Human Annotation", do; `trainable=False`
     leaves them as they were learned.
 
     Args:
-        dimensions: How many to keep, or `None` for all.
+        dimensions: Number of dimensions to keep, or `None` for all.
         epsilon: Added to lengths before dividing by them.
+
+    Call arguments:
+        inputs: Descriptors.
 
     Input shape: `(batch, dimension)`, descriptors.
 
@@ -31,16 +35,12 @@ class Whitening(keras.layers.Layer):
     >>> layer = Whitening(5)
     >>> layer(keras.random.normal((2, 16))).shape
     (2, 5)
+
+    Reference: [radenovic2017] arXiv:1711.02512.
     """
 
     def __init__(self, dimensions=None, epsilon=1e-6, **kwargs):
-        if dimensions is not None and not (
-            isinstance(dimensions, int) and dimensions > 0
-        ):
-            raise ValueError(
-                "Expected `dimensions` to be None or a positive integer. "
-                f"Received: dimensions={dimensions}"
-            )
+        dimensions = positive_integer("dimensions", dimensions, optional=True)
         super().__init__(**kwargs)
         self.dimensions = dimensions
         self.epsilon = epsilon

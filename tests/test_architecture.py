@@ -57,6 +57,7 @@ ROOMS = {
         "attention_maps",
     ),
     "keras_attn.training": (
+        "choices",
         "recipes",
         "drawing",
         "runs",

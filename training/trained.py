@@ -13,14 +13,12 @@ from keras_attn.explain.split import output_key, without_probabilities
 from keras_attn.graph.flat import FlatGraph
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImageSpec, spec_of
+from keras_attn.training.choices import CHECKPOINTS, PIXELS
 from keras_attn.training.methods import method_of
 from keras_attn.training.runs.outputs import read_model, softmax
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 
-CHECKPOINTS = ("best", "last")
-# Values for black and white that models of others may take.
-PIXELS = {"0..255": (0, 255), "0..1": (0, 1), "-1..1": (-1, 1)}
 # For models that leave the size of their images open.
 USUAL_SIZE = 224
 

@@ -5,6 +5,8 @@ import difflib
 import json
 import sys
 
+from keras_attn.training.choices import CHECKPOINTS, SPLITS
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors look like all others of the command."""
@@ -127,11 +129,25 @@ def add_model(added):
     added.add_argument(
         "model", metavar="WORKDIR|MODEL.keras", help="folder of a run, or a model file"
     )
+    add_checkpoint(added)
+
+
+def add_checkpoint(added):
     added.add_argument(
         "--checkpoint",
-        choices=("best", "last"),
+        choices=CHECKPOINTS,
         default="best",
-        help="which model of a run (best)",
+        help="model of a run (best)",
+    )
+
+
+def add_split(added):
+    """Adds `--dataset` and `--split` of the images that a model is evaluated on."""
+    added.add_argument("--dataset", help="name of the data set, if not the run's own")
+    added.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="images of the data set (test, if there are any)",
     )
 
 

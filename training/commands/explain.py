@@ -1,15 +1,17 @@
-"""Pictures of what a trained model sees."""
+"""Explanations of a model's answers, as pictures."""
 
-import json
 import sys
 
+from keras_attn.training.choices import PIXELS
 from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
     add_model,
     add_output,
+    print_result,
     report_skipped,
 )
+from keras_attn.training.explain.names import AUTO, METHODS
 
 
 def add(command):
@@ -22,17 +24,9 @@ def add(command):
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
     added.add_argument(
         "--method",
-        # As `keras_attn.training.explain.saliency.METHODS`, which would load Keras.
-        choices=(
-            "auto",
-            "grad_cam",
-            "grad_cam_plus_plus",
-            "cam",
-            "rollout",
-            "occlusion",
-        ),
-        default="auto",
-        help="what the model itself tells, or a method for any model (auto)",
+        choices=METHODS,
+        default=AUTO,
+        help="the model's own maps, or a method for any model (auto)",
     )
     added.add_argument(
         "--layer",
@@ -41,9 +35,9 @@ def add(command):
     )
     added.add_argument(
         "--pixels",
-        choices=("0..255", "0..1", "-1..1"),
+        choices=tuple(PIXELS),
         default="0..255",
-        help="values that a model of others wants (0..255)",
+        help="values for black and white in a model of others (0..255)",
     )
     added.add_argument(
         "--metrics",
@@ -60,7 +54,7 @@ def add(command):
         type=int,
         nargs="+",
         metavar="K",
-        help="most patches of an image, one value or one a branch (the recipe's)",
+        help="most patches per image, one value or one per branch (the recipe's)",
     )
     added.add_argument(
         "--iou-threshold",
@@ -73,7 +67,7 @@ def add(command):
         type=float,
         nargs="+",
         metavar="P",
-        help="share of the cells to choose among, one value or one a branch",
+        help="share of the cells to choose among, one value or one per branch",
     )
     add_json(added)
 
@@ -85,14 +79,14 @@ def explain(arguments):
         arguments.model,
         arguments.images,
         arguments.output,
-        arguments.classes,
-        arguments.top,
-        arguments.checkpoint,
-        arguments.on_corrupt,
-        arguments.method,
-        arguments.layer,
-        arguments.pixels,
-        arguments.metrics,
+        classes=arguments.classes,
+        top=arguments.top,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
+        method=arguments.method,
+        layer=arguments.layer,
+        pixels=arguments.pixels,
+        metrics=arguments.metrics,
         say=lambda text: print(text, file=sys.stderr),
     )
     report_skipped(problems)
@@ -109,14 +103,11 @@ def localize(arguments):
         arguments.model,
         arguments.images,
         arguments.output,
-        arguments.max_patches,
-        arguments.iou_threshold,
-        arguments.coverage,
-        arguments.checkpoint,
-        arguments.on_corrupt,
+        max_patches=arguments.max_patches,
+        iou_threshold=arguments.iou_threshold,
+        coverage=arguments.coverage,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
     )
     report_skipped(problems)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print("\n".join(map(str, written)))
+    print_result(arguments, result, lambda _: "\n".join(map(str, written)))

@@ -18,7 +18,7 @@ def add(command):
     added.add_argument(
         "model",
         metavar="WORKDIR|MODEL.keras",
-        help="of a transformer, or of what makes maps",
+        help="a transformer, or a model from images to maps",
     )
     added.add_argument(
         "dataset", metavar="DATA", help="name of a data set, or a folder of images"
@@ -42,7 +42,7 @@ def add(command):
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="of a recipe (1)",
+        help="central part of the images, a recipe's crop_fraction (1)",
     )
     added.add_argument(
         "--storage", choices=("uint8", "float16"), default="uint8", help="(uint8)"
@@ -59,17 +59,19 @@ def masks(arguments):
             arguments.model,
             arguments.dataset,
             arguments.output,
-            arguments.data,
-            arguments.size,
-            arguments.network_size,
-            arguments.crop_fraction,
-            arguments.storage,
-            arguments.on_corrupt,
+            data=arguments.data,
+            size=arguments.size,
+            network_size=arguments.network_size,
+            crop_fraction=arguments.crop_fraction,
+            storage=arguments.storage,
+            on_corrupt=arguments.on_corrupt,
             assignments=arguments.set,
             progress=show_described,
         )
     except KeyboardInterrupt:
-        print("\nWhat was computed is kept; repeat to go on.", file=sys.stderr)
+        print(
+            "\nThe finished maps are kept; the same command resumes.", file=sys.stderr
+        )
         raise
     report_skipped(problems)
     print_result(arguments, summary, format_summary)

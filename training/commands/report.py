@@ -2,15 +2,19 @@
 
 import sys
 
-from keras_attn.training.commands.arguments import add_data, add_model, add_output
+from keras_attn.training.commands.arguments import (
+    add_data,
+    add_model,
+    add_output,
+    add_split,
+)
 
 
 def add(command):
-    added = command(report, "one HTML page: how good a trained model is, and where not")
+    added = command(report, "one HTML page: accuracy, mistakes, calibration, recipe")
     add_model(added)
     add_data(added, on_corrupt=True)
-    added.add_argument("--dataset", help="name of the data set, if not the run's own")
-    added.add_argument("--split", choices=("test", "validation", "train", "all"))
+    add_split(added)
     add_output(
         added,
         "the page (report.html in the run's folder, or beside the model file)",
@@ -24,22 +28,22 @@ def add(command):
 def report(arguments):
     from keras_attn.training.evaluation.report import write_report
 
-    print(
-        write_report(
-            arguments.model,
-            arguments.output,
-            arguments.split,
-            arguments.data,
-            arguments.dataset,
-            arguments.checkpoint,
-            arguments.on_corrupt,
-            arguments.mistakes,
-            _show,
-        )
+    written = write_report(
+        arguments.model,
+        arguments.output,
+        split=arguments.split,
+        data=arguments.data,
+        dataset=arguments.dataset,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
+        mistakes=arguments.mistakes,
+        progress=_show,
     )
+    print(written)
 
 
-def _show(what, done, total):
+def _show(activity, done, total):
     end = "\r" if sys.stderr.isatty() and done < total else "\n"
     if end == "\r" or done == total:
-        print(f"{what} {done} of {total} images", end=end, file=sys.stderr, flush=True)
+        text = f"{activity} {done} of {total} images"
+        print(text, end=end, file=sys.stderr, flush=True)

@@ -1,20 +1,17 @@
 """Models in the browser."""
 
+from keras_attn.training.commands.arguments import add_checkpoint
+
 
 def add(command):
-    added = command(view, "look at what models see, in the browser")
+    added = command(view, "explore models and their explanations in the browser")
     added.add_argument(
         "models",
         metavar="WORKDIR|MODEL.keras",
         nargs="*",
         help="folders of runs, or model files (all runs below runs/)",
     )
-    added.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="which model of a run (best)",
-    )
+    add_checkpoint(added)
     added.add_argument(
         "--index", metavar="INDEX", help="show its nearest images; made by `index`"
     )
@@ -39,10 +36,10 @@ def view(arguments):
 
     view(
         arguments.models,
-        arguments.index,
-        arguments.examples,
-        arguments.data,
-        arguments.port,
-        not arguments.no_browser,
-        arguments.checkpoint,
+        index=arguments.index,
+        examples=arguments.examples,
+        data=arguments.data,
+        port=arguments.port,
+        browser=not arguments.no_browser,
+        checkpoint=arguments.checkpoint,
     )

@@ -10,6 +10,7 @@ from keras_attn.pipelines.batches.build import check_arrays, is_checksum_of
 from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources import load_source
+from keras_attn.training.choices import SPLITS
 from keras_attn.training.data.load import load_source_split
 from keras_attn.training.runs.outputs import (
     log_softmax,
@@ -21,7 +22,6 @@ from keras_attn.training.runs.outputs import (
 from keras_attn.training.runs.state import load_progress
 from keras_attn.training.trained import Trained, load_trained
 
-SPLITS = ("test", "validation", "train", "all")
 # Images whose outputs are in memory at a time; patch logits of a whole data set can
 # be large.
 CHUNK = 4096
@@ -29,6 +29,13 @@ CHUNK = 4096
 PROGRESS_CHUNK = 512
 # What is judged; a localiser's maps of a whole data set would not fit in memory.
 JUDGED = ("logits", "patch_logits")
+
+
+# A note on `EvaluationData.same_data`.
+OTHER_DATA = (
+    "The data are not those of the run's training and are split differently, so the "
+    "model may have been trained on some of these images."
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,11 @@ from keras_attn.training.evaluation.class_scores import (
     most_confused,
     wilson_interval,
 )
-from keras_attn.training.evaluation.evaluate import evaluated, evaluation_data
+from keras_attn.training.evaluation.evaluate import (
+    OTHER_DATA,
+    evaluated,
+    evaluation_data,
+)
 from keras_attn.training.evaluation.mistakes import mistakes_among
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.saliency import Saliency
@@ -97,6 +101,7 @@ def write_report(
         **_judged(found, probabilities),
         **_training(found.trained.run),
         "mistakes": explained(found, probabilities, worst, progress),
+        "other_data": OTHER_DATA,
         "has_own_maps": explainer_of(found.trained) is not None,
     }
     output = output or default_path(found.trained)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import threading
 
+from keras_attn.training.choices import CHECKPOINTS
 from keras_attn.training.explain.localizers import (
     chooses_patches,
     has_evidence,
@@ -13,7 +14,7 @@ from keras_attn.training.explain.localizers import (
 )
 from keras_attn.training.runs.outputs import with_outputs
 from keras_attn.training.runs.run import Run
-from keras_attn.training.trained import CHECKPOINTS, load_trained
+from keras_attn.training.trained import load_trained
 
 # Models in memory at a time.
 KEPT_MODELS = 8

@@ -86,10 +86,10 @@ class Trained:
     @property
     def judged(self):
         """The model as it is evaluated; a control may have one of its own."""
-        method = method_of(self.run.recipe) if self.run else None
-        if not hasattr(method, "control_model"):
+        if self.run is None:
             return self.model
-        return method.control_model(self.model, self.run) or self.model
+        control = method_of(self.run.recipe).control_model(self.model, self.run)
+        return control or self.model
 
     @property
     def epoch(self):

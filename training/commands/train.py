@@ -17,7 +17,7 @@ def add(command):
     add_set(added)
     add_json(added)
 
-    added = command(train, "train a recipe, or go on where its training stopped")
+    added = command(train, "train a recipe, or resume where its training stopped")
     added.add_argument(
         "recipe", metavar="RECIPE", nargs="?", default=DEFAULT, help=f"{DEFAULT}"
     )
@@ -44,14 +44,13 @@ def add(command):
 
 
 def recipes(arguments):
-    from keras_attn.training.recipes.dino import DINO_RECIPES
     from keras_attn.training.recipes.registry import EXPERIMENTS, RECIPES
 
     columns = ("name", "dataset", "backbone", "row", "epochs")
     lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
     lines += [
         tuple(str(getattr(recipe, column)) for column in columns)
-        for recipe in (*RECIPES.values(), *DINO_RECIPES.values())
+        for recipe in RECIPES.values()
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -71,9 +70,9 @@ def summary(arguments):
 
 def train(arguments):
     recipe = _recipe(arguments)
-    if recipe.method == "dino":
-        return _train_dino(arguments, recipe)
     from keras_attn.training.fit.train import train as train_recipe
+    from keras_attn.training.methods import method_of
+    from keras_attn.training.runs.card import accuracies
     from keras_attn.training.runs.state import load_progress
 
     run = train_recipe(
@@ -81,34 +80,12 @@ def train(arguments):
     )
     progress = load_progress(run.checkpoints / "last.npz")
     print(f"\nModel: {run.model_path('best')}")
-    for which, epoch in (("best", progress.best_epoch), ("last", -1)):
-        logs = progress.history[epoch]
-        if "val_logits_accuracy" in logs:
-            percent = 100 * logs["val_logits_accuracy"]
-            print(
-                f"Validation accuracy, {which} epoch ({logs['epoch']}): {percent:.2f} %"
-            )
+    for name, value in accuracies(progress).items():
+        print(f"{name}: {value}")
     data = f" --data {arguments.data}" if arguments.data else ""
-    print(
-        "Next:\n"
-        f"  keras-attn evaluate {run.workdir}{data}\n"
-        f"  keras-attn predict {run.workdir} IMAGE_OR_FOLDER\n"
-        f"  keras-attn explain {run.workdir} IMAGE_OR_FOLDER --output explained\n"
-        f"  keras-attn export {run.workdir}"
-    )
-
-
-def _train_dino(arguments, recipe):
-    from keras_attn.training.fit.dino import train_dino
-
-    run = train_dino(
-        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
-    )
-    print(
-        f"\nModel: {run.model_path('last')}\n"
-        "Next:\n"
-        f"  keras-attn masks {run.workdir} IMAGES --output maps"
-    )
+    print("Next:")
+    for command in method_of(recipe).next_commands:
+        print("  keras-attn " + command.format(run=run.workdir, data=data))
 
 
 def reproduce(arguments):
@@ -133,15 +110,13 @@ def demo(arguments):
 
 
 def _recipe(arguments):
-    from keras_attn.training.recipes.dino import DINO_RECIPES
     from keras_attn.training.recipes.registry import get_recipe
     from keras_attn.training.recipes.schema import apply_overrides
 
     assignments = list(arguments.set)
     if getattr(arguments, "mixed_precision", False):
         assignments.append("dtype_policy=mixed_bfloat16")
-    recipe = DINO_RECIPES.get(arguments.recipe) or get_recipe(arguments.recipe)
-    return apply_overrides(recipe, assignments)
+    return apply_overrides(get_recipe(arguments.recipe), assignments)
 
 
 def _workdir(arguments):

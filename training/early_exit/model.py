@@ -34,7 +34,7 @@ def early_exit_model(path, resized, policy=None, checkpoint="best"):
     """
     trained, small = load_trained(path, checkpoint), load_trained(resized, checkpoint)
     run = trained.run
-    if run is None or not run.recipe.localizer:
+    if run is None or not run.recipe.options.localizer:
         raise ValueError(
             "Expected the folder of a run that was trained on patches (a recipe with "
             f"a localizer). Received: {path}"
@@ -51,7 +51,7 @@ def early_exit_model(path, resized, policy=None, checkpoint="best"):
         run.load_model(checkpoint),
         resized_size=(small.spec.height, small.spec.width),
         policy=policy,
-        **run.recipe.patch_settings(),
+        **run.recipe.options.patch_settings(),
     )
 
 

@@ -5,7 +5,6 @@ the browser to load anything.
 """
 
 import base64
-import dataclasses
 import datetime
 import hashlib
 import io
@@ -38,6 +37,7 @@ from keras_attn.training.evaluation.mistakes import mistakes_among
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.recipes.registry import RECIPES
+from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.card import NAME as CARD
 from keras_attn.training.runs.environment import commit, hardware, versions
 from keras_attn.training.runs.outputs import softmax
@@ -247,16 +247,12 @@ class Difference(NamedTuple):
 
 def recipe_rows(recipe):
     """The `RecipeRow` of every field but the name."""
-    rows = []
-    for field in dataclasses.fields(recipe):
-        if field.name == "name":
-            continue
-        value, default = getattr(recipe, field.name), field.default
-        known = default is not dataclasses.MISSING
-        shown = _shown(default) if known else ""
-        changed = known and value != default
-        rows.append(RecipeRow(field.name, _shown(value), shown, changed))
-    return rows
+    defaults = Recipe(recipe.name, recipe.method).to_dict()
+    return [
+        RecipeRow(name, _shown(value), _shown(defaults[name]), value != defaults[name])
+        for name, value in recipe.to_dict().items()
+        if name != "name"
+    ]
 
 
 def differing_fields(recipe):
@@ -264,10 +260,11 @@ def differing_fields(recipe):
     named = RECIPES.get(recipe.name)
     if named is None:
         return []
+    there = named.to_dict()
     return [
-        Difference(field.name, _shown(getattr(recipe, field.name)), _shown(there))
-        for field in dataclasses.fields(recipe)
-        if (there := getattr(named, field.name)) != getattr(recipe, field.name)
+        Difference(name, _shown(value), _shown(there.get(name)))
+        for name, value in recipe.to_dict().items()
+        if value != there.get(name)
     ]
 
 

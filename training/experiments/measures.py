@@ -17,7 +17,7 @@ def accuracy(run, splits):
     """
     split = held_out(splits)
     method = method_of(run.recipe)
-    fed = hasattr(method, "fed_logits") and method.fed_logits(run, *splits[split])
+    fed = method.fed_logits(run, *splits[split])
     if fed:
         return f"{split}_accuracy", 100.0 * score(*fed)["accuracy"]
     model = load_trained(run.workdir, "last").judged

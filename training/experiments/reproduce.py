@@ -9,7 +9,6 @@ from collections.abc import Callable
 import keras
 
 from keras_attn.pipelines.images.streaming import load_images
-from keras_attn.training import methods
 from keras_attn.training.data.load import image_spec, load_data, load_source_of
 from keras_attn.training.experiments import (
     features,
@@ -20,6 +19,7 @@ from keras_attn.training.experiments import (
     tables,
 )
 from keras_attn.training.fit.train import train
+from keras_attn.training.methods import method_of
 from keras_attn.training.recipes.experiment import Experiment
 from keras_attn.training.recipes.registry import get_experiment
 from keras_attn.training.recipes.schema import apply_overrides
@@ -75,7 +75,8 @@ def reproduce(
         functools.partial(load_source_of, data=data, on_corrupt=on_corrupt),
     )
     for row in chosen:
-        methods.check(comparison.recipe(row, 0))
+        recipe = comparison.recipe(row, 0)
+        method_of(recipe).check(recipe)
     measured = 0
     for seed in range(seeds):
         for row in chosen:
@@ -136,7 +137,7 @@ class Comparison:
             return False
         print(f"{row.label}, seed {seed}: training in {workdir}", flush=True)
         keras.backend.clear_session()
-        run = _train(recipe, workdir, self.source(recipe))
+        run = train(recipe, workdir, source=self.source(recipe))
         if study:
             return True
         _, splits = load_data(recipe, source=self.source(recipe))
@@ -182,14 +183,6 @@ class Comparison:
         draw = PICTURES[self.experiment.picture]
         picture = draw(runs, examples, spec.class_names)
         tables.write(self.experiment, self.path, self.command, *picture)
-
-
-def _train(recipe, workdir, source):
-    if recipe.method == "dino":
-        from keras_attn.training.fit.dino import train_dino
-
-        return train_dino(recipe, workdir, source=source)
-    return train(recipe, workdir, source=source)
 
 
 def _choose(experiment, labels):

@@ -8,14 +8,7 @@ import pathlib
 import numpy as np
 
 from keras_attn.pipelines.files import write_then_rename
-
-METHODS = (
-    "class_embedding",
-    "anchornet",
-    "volumetric_transformer",
-    "attention_masked_residual",
-    "dino",
-)
+from keras_attn.training.recipes.options import method_names
 
 # Column -> type; `paper_value` may be empty where the paper prints no number.
 COLUMNS = {
@@ -75,9 +68,10 @@ def check_row(row):
             raise ValueError(
                 f"Expected {name} to be {EXPECTED[kind]}. Received: {value!r}"
             ) from None
-    if checked["method"] not in METHODS:
+    if checked["method"] not in method_names():
         raise ValueError(
-            f"Expected method to be one of {METHODS}. Received: {checked['method']!r}"
+            f"Expected method to be one of {', '.join(method_names())}. "
+            f"Received: {checked['method']!r}"
         )
     return checked
 

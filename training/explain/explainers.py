@@ -23,9 +23,8 @@ def explainer_of(subject):
         model without any maps.
     """
     method = method_of(subject.run.recipe) if subject.run else None
-    own = getattr(method, "explainer", None)
-    if own is not None:
-        return own
+    if method is not None and method.explainer is not None:
+        return method.explainer
     outputs = subject.model.output
     names = outputs if isinstance(outputs, dict) else ()
     for beginning, explainer in BY_OUTPUT.items():

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.models.localizer import with_patches
-from keras_attn.training.recipes.schema import Recipe
+from keras_attn.training.recipes.options.anchornet import AnchorNetOptions
 
 # In place of the recipes' defaults where those are for another number of branches.
 ANY_BRANCHES = {"max_patches": 5, "coverage": 1.0}
@@ -56,8 +56,11 @@ def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None)
         Dict of the three.
     """
     branches = sum(name.startswith("evidence_") for name in trained.model.output)
-    defaults = Recipe(name="defaults").patch_settings()
-    settings = trained.run.recipe.patch_settings() if trained.run else dict(defaults)
+    defaults = AnchorNetOptions().patch_settings()
+    settings = dict(defaults)
+    options = trained.run.recipe.options if trained.run else None
+    if isinstance(options, AnchorNetOptions):
+        settings = options.patch_settings()
     for name, value in ANY_BRANCHES.items():
         if settings[name] == defaults[name] and len(defaults[name]) != branches:
             settings[name] = value

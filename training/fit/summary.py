@@ -1,4 +1,4 @@
-"""What a recipe's network is and costs, without training it."""
+"""Outputs, maps and costs of a recipe's network, without training it."""
 
 import dataclasses
 import re
@@ -9,6 +9,7 @@ from keras_attn.pipelines.sources import load_source
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.fit.train import make_model
+from keras_attn.training.methods import method_of
 
 # Data sets whose number of classes is known though their names are not.
 CLASS_COUNTS = {
@@ -30,11 +31,12 @@ def summarize(recipe, data=None):
         `multiply_adds` (one image, convolution and dense layers), `outputs` (name to
         shape, the batch is `None`) and `maps` (the same for the stages' features).
     """
-    names = class_names(recipe, data)
+    names = class_names(recipe, data) if method_of(recipe).classifies else ()
     size = recipe.image_size
     spec = ImageSpec(size, size, class_names=names)
-    # The published weights, which a recipe may start from, change no count.
-    model = make_model(dataclasses.replace(recipe, initial=""), spec)
+    # Initial weights change no count.
+    untrained = dataclasses.replace(recipe, options=recipe.options.untrained())
+    model = make_model(untrained, spec)
     model = without_auxiliary(model)
     stages = [layer for layer in model.layers if re.fullmatch(r"stage\d+", layer.name)]
     return {
@@ -75,10 +77,11 @@ def class_names(recipe, data=None):
 
 def format_summary(summary):
     """`summarize`'s dict as lines for people."""
+    classes = summary["classes"]
     lines = [
         f"recipe                {summary['recipe']}",
         f"backbone, row         {summary['backbone']}, {summary['row']}",
-        f"classes               {summary['classes']}",
+        *[f"classes               {classes}"] * bool(classes),
         f"trainable parameters  {summary['trainable_params']:,}",
         f"multiply-adds         {summary['multiply_adds']:,} (one image)",
     ]

@@ -6,35 +6,23 @@ import keras
 
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images.streaming import clear_errors
-from keras_attn.training import methods
 from keras_attn.training.data.load import load_data
 from keras_attn.training.fit import callbacks
-from keras_attn.training.fit.optimizers import make_optimizer
 from keras_attn.training.methods import method_of
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.card import write_card
-from keras_attn.training.runs.outputs import model_file, read_model
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress, restore_state
 
 
 def make_model(recipe, spec):
-    """The recipe's network, un-trained: raw 8-bit pixels in, named outputs out."""
-    return method_of(recipe).make_model(recipe, spec)
-
-
-def compile_model(model, recipe, steps):
-    """Compiles with the recipe's loss and optimizer, and accuracy on the logits."""
-    model.compile(
-        make_optimizer(recipe, steps),
-        **method_of(recipe).losses(recipe, model),
-        metrics={"logits": keras.metrics.SparseCategoricalAccuracy(name="accuracy")},
-        jit_compile=recipe.jit_compile,
-    )
+    """The recipe's network, untrained: raw 8-bit pixels in, named outputs out."""
+    with dtype_policy(recipe.dtype_policy):
+        return method_of(recipe).make_model(recipe, spec)
 
 
 def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=None):
-    """Trains a recipe in a run folder, or goes on where that run stopped.
+    """Trains a recipe in a run folder, or resumes where that run stopped.
 
     The folder is made when data and model are known to be fit, so a mistake in the
     command leaves nothing behind.
@@ -42,8 +30,9 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     Args:
         recipe: `Recipe`.
         workdir: Folder of the run; made if it does not exist.
-        data, source, on_corrupt: As in `load_data`.
-        verbose: As in `fit`; `None`: a bar on a terminal, else a line an epoch.
+        data, source, on_corrupt: See `load_data`.
+        verbose: See `keras.Model.fit`; `None`: a bar on a terminal, else a line per
+            epoch.
 
     Returns:
         The `Run`.
@@ -57,115 +46,106 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     run = Run.check(workdir, recipe)
     state = run.checkpoints / "last.npz"
     progress = load_progress(state)
-    if progress.epochs >= recipe.epochs:
-        print(f"{run.workdir} is finished: {progress.epochs} epochs.")
-        return run
-    devices.check_recipe(recipe)
-    methods.check(recipe)
-    spec, splits = load_data(recipe, data, source, on_corrupt)
-    check_same_data(run, progress, splits)
-    feed = method_of(recipe).make_feed(recipe, splits, spec)
-    model = trainable_model(recipe, spec, feed.steps)
     start = progress.epochs
+    if start >= recipe.epochs:
+        print(f"{run.workdir} is finished: {start} epochs.")
+        return run
+    method = method_of(recipe)
+    devices.check_recipe(recipe)
+    method.check(recipe)
+    spec, splits = load_data(recipe, data, source, on_corrupt)
+    _check_same_data(run, progress, splits)
+    feed = method.make_feed(recipe, splits, spec)
+    prepare(recipe)
+    model = trainable_model(recipe, spec, feed.steps, print)
+    saved = _saved_model(recipe, spec, model)
     if start:
         restore_state(state, model)
         print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
-    outputs = list(model.output)
-    training = build.label_outputs(feed.training(start), outputs)
-    validation = feed.validation()
-    if validation is not None:
-        validation = build.label_outputs(validation, outputs)
+    watch = method.watched(model) if len(splits["validation"][1]) else None
+    added = [
+        callbacks.StopAtNotFinite(run, progress),
+        *method.callbacks(recipe, saved, splits),
+        callbacks.Checkpoint(run, progress, watch, saved),
+        callbacks.EventFiles(run),
+    ]
+    batches = feed.training(start), feed.validation()
+    batches = [each if each is None else method.label(model, each) for each in batches]
     Run.create(workdir, recipe)
     feed.save(run)
-    if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
     try:
-        with clear_errors():
-            model.fit(
-                training,
-                validation_data=validation,
-                initial_epoch=start,
-                epochs=recipe.epochs,
-                steps_per_epoch=feed.steps,
-                shuffle=False,
-                verbose=verbose,
-                callbacks=[
-                    callbacks.StopAtNotFinite(run, progress),
-                    callbacks.Checkpoint(run, progress, _watched(model, validation)),
-                    callbacks.EventFiles(run),
-                ],
-            )
+        _fit(model, batches, recipe, start, feed.steps, added, verbose)
     except KeyboardInterrupt:
         done = load_progress(state).epochs
         print(
             f"\nInterrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
-            "same command goes on from there."
+            "same command resumes from there."
         )
         raise
     write_card(run, spec)
     return run
 
 
-def trainable_model(recipe, spec, steps):
-    """The recipe's compiled model and built optimizer, before the first step."""
+def _fit(model, batches, recipe, start, steps, added, verbose):
+    training, validation = batches
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    with clear_errors():
+        model.fit(
+            training,
+            validation_data=validation,
+            initial_epoch=start,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=verbose,
+            callbacks=added,
+        )
+
+
+def prepare(recipe):
+    """Sets the process's random seed, and its determinism for good."""
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def trainable_model(recipe, spec, steps, report=None):
+    """The recipe's compiled model and built optimizer, before the first step.
+
+    Args:
+        recipe: `Recipe`; its random weights depend on its seed after `prepare`.
+        spec: `ImageSpec` of its images.
+        steps: Steps per epoch.
+        report: Called with a line about the initial weights.
+    """
+    method = method_of(recipe)
     with devices.scope(), dtype_policy(recipe.dtype_policy):
-        model = make_model(recipe, spec)
-        print(f"Initial weights: {recipe.initial or 'random'}")
-        # Published weights are the method's to load.
-        if recipe.initial and not recipe.published_weights:
-            start_from(model, recipe.initial)
+        model = method.make_trainer(recipe, spec, steps)
+        origin = method.start(recipe, model)
         devices.synchronize(model, devices.device_count() > 1)
-        compile_model(model, recipe, steps * recipe.epochs)
+        method.compile(model, recipe, steps)
         model.optimizer.build(model.trainable_variables)
+    if report:
+        report(f"Initial weights: {origin}")
     return model
 
 
-def start_from(model, path):
-    """Gives a new model the weights of a trained one.
-
-    Of the same architecture, or of one whose layers the new model has too, by their
-    names: what the new model has beside them keeps its first values.
-
-    Args:
-        model: The new model.
-        path: Folder of a run, of which the best model is taken, or a `.keras` file.
-
-    Raises:
-        ValueError: If a trained weight has no place in the model, or another shape.
-    """
-    trained = read_model(model_file(path))
-    shapes = [[tuple(w.shape) for w in m.weights] for m in (trained, model)]
-    if shapes[0] == shapes[1]:
-        model.set_weights(trained.get_weights())
-        return
-    places = {weight.path: weight for weight in model.weights}
-    for weight in trained.weights:
-        place = places.get(weight.path)
-        if place is None or place.shape != weight.shape:
-            raise ValueError(
-                f"Expected a model of layers that {model.name!r} has too to start "
-                f"from. Received: {path} with {weight.path} of shape "
-                f"{tuple(weight.shape)}"
-            )
-    for weight in trained.weights:
-        places[weight.path].assign(weight)
-    new = len(places) - len(trained.weights)
-    print(f"{new} of {len(places)} weights are new.")
+def initial_model(recipe, spec):
+    """The model that a run of the recipe would save before its first step."""
+    prepare(recipe)
+    # Any number of steps: it is not trained.
+    return _saved_model(recipe, spec, trainable_model(recipe, spec, steps=1))
 
 
-def _watched(model, validation):
-    if validation is None:
-        return None
-    # Keras leaves the output's name out where there is but one.
-    return "val_logits_accuracy" if len(model.output) > 1 else "val_accuracy"
+def _saved_model(recipe, spec, model):
+    with dtype_policy(recipe.dtype_policy):
+        return method_of(recipe).saved_model(recipe, spec, model)
 
 
-def check_same_data(run, progress, splits):
+def _check_same_data(run, progress, splits):
     known = progress.data
     if progress.epochs and known and not build.is_checksum_of(known, splits):
         raise ValueError(

@@ -15,12 +15,12 @@ import pathlib
 import warnings
 
 from keras_attn.pipelines.files import write_then_rename
-from keras_attn.training import methods
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.fit.callbacks import NotFiniteError
 from keras_attn.training.fit.train import train
+from keras_attn.training.methods import method_of
 from keras_attn.training.recipes.assignments import split_assignment
-from keras_attn.training.recipes.schema import Recipe, apply_overrides
+from keras_attn.training.recipes.schema import apply_overrides
 from keras_attn.training.runs.state import load_progress
 
 # Searched by default; those of section 5.1 and how far the rate drops.
@@ -92,7 +92,10 @@ def parse_space(recipe, texts):
             raise ValueError(
                 f"Expected fields of the training, each once. Received: {text!r}"
             )
-        known = [getattr(apply_overrides(recipe, [f"{name}={p}"]), name) for p in parts]
+        known = [
+            apply_overrides(recipe, [f"{name}={part}"]).to_dict()[name]
+            for part in parts
+        ]
         kinds = float if len(ends) == 2 else (int, float, str, bool)
         if not all(isinstance(value, kinds) for value in known):
             raise ValueError(
@@ -143,7 +146,7 @@ def tune(
             search, there are no validation images, or no trial succeeded.
         ImportError: If KerasTuner is not installed.
     """
-    if not isinstance(recipe, Recipe):
+    if not method_of(recipe).classifies:
         raise ValueError(
             "Expected a recipe of a classifier, which validation images judge. "
             f"Received: {recipe.name!r}"
@@ -154,7 +157,7 @@ def tune(
             f"a seed of at least 0. Received: trials={trials}, grid={grid}, seed={seed}"
         )
     fields = parse_space(recipe, space)
-    methods.check(recipe)
+    method_of(recipe).check(recipe)
     tuner = _require_tuner()
     folder = pathlib.Path(folder)
     _check_folder(folder, recipe, fields, seed, trials)
@@ -362,7 +365,7 @@ def _write(path, text):
 
 def _description(recipe, fields, seed):
     described = {
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.to_dict(),
         "space": [dataclasses.asdict(field) for field in fields],
         "seed": seed,
     }

@@ -37,7 +37,7 @@ EXPERIMENTS = (
         dataset="cifar10",
         title="Class embedding, figure 3: BN-ReLU and soft maximisers",
         rows=tuple(
-            Row(f"{recipe.activation}_batch{recipe.batch_size}", recipe)
+            Row(f"{recipe.options.activation}_batch{recipe.batch_size}", recipe)
             for recipe in RECIPES
         ),
     ),

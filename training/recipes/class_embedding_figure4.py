@@ -29,7 +29,7 @@ EXPERIMENTS = (
         dataset="cifar10",
         title="Class embedding, figure 4: weight of the patch loss",
         rows=tuple(
-            Row(f"{recipe.patch_loss_weight:.1f}", recipe) for recipe in RECIPES
+            Row(f"{recipe.options.patch_loss_weight:.1f}", recipe) for recipe in RECIPES
         ),
     ),
 )

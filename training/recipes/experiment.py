@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from keras_attn.training.recipes.dino_schema import DinoRecipe
 from keras_attn.training.recipes.schema import Recipe
 
 
@@ -12,7 +11,7 @@ class Row:
 
     Args:
         label: Name of the row in the results.
-        recipe: Recipe to train, once a seed.
+        recipe: Recipe to train, once per seed.
         paper_value: The paper's number, or `None` where it prints none.
         needs: Fields of the recipe that name another row's run of the same seed, as
             pairs `(field, label)`: `(("initial", "full"),)` starts from row `full`.
@@ -21,7 +20,7 @@ class Row:
     """
 
     label: str
-    recipe: Recipe | DinoRecipe
+    recipe: Recipe
     paper_value: float | None = None
     needs: tuple[tuple[str, str], ...] = ()
     runs_of: str = ""

@@ -1,57 +1,24 @@
 """Recipes and experiments by name."""
 
 import difflib
+import importlib
+import pkgutil
 
-from keras_attn.training.recipes import (
-    anchornet_figure3,
-    anchornet_figure6,
-    anchornet_object_hits,
-    anchornet_table3,
-    anchornet_table4,
-    attention_masked_residual_figure4,
-    attention_masked_residual_table3,
-    attention_masked_residual_true_maps,
-    class_embedding_figure3,
-    class_embedding_figure4,
-    class_embedding_figure5,
-    class_embedding_table1,
-    dino,
-    generated,
-    volumetric_transformer_alignment,
-    volumetric_transformer_retrieval,
-    volumetric_transformer_table1,
-    volumetric_transformer_table2,
-    volumetric_transformer_table4,
-    volumetric_transformer_table5,
-)
+from keras_attn.training import recipes
 
 DEFAULT = "generated_rn26_class_embedding"
 
 
-FAMILIES = (
-    generated,
-    class_embedding_table1,
-    class_embedding_figure3,
-    class_embedding_figure4,
-    class_embedding_figure5,
-    anchornet_table3,
-    anchornet_table4,
-    anchornet_figure3,
-    anchornet_figure6,
-    anchornet_object_hits,
-    volumetric_transformer_table1,
-    volumetric_transformer_table2,
-    volumetric_transformer_table4,
-    volumetric_transformer_table5,
-    volumetric_transformer_retrieval,
-    volumetric_transformer_alignment,
-    attention_masked_residual_table3,
-    attention_masked_residual_figure4,
-    attention_masked_residual_true_maps,
-    dino,
-)
+def _families():
+    """The modules of this package that hold recipes or experiments."""
+    for found in pkgutil.iter_modules(recipes.__path__, f"{recipes.__name__}."):
+        if found.name != __name__:
+            module = importlib.import_module(found.name)
+            if hasattr(module, "RECIPES"):
+                yield module
 
 
+FAMILIES = tuple(_families())
 RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}
 
 

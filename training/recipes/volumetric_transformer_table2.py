@@ -57,7 +57,7 @@ RECIPES = tuple(
     row.recipe
     for rows in ROWS.values()
     for row in rows
-    if row.recipe.pooling != "average"
+    if row.recipe.options.pooling != "average"
 )
 
 EXPERIMENTS = tuple(

@@ -1,4 +1,4 @@
-"""A run's card: what its model is, what it learned from, and how well."""
+"""A run's card: its model, its data and its accuracy."""
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.runs.environment import commit, versions
@@ -43,10 +43,10 @@ def kept_facts(run):
 
 
 def facts_of(run, spec):
-    """What is known of a run, but for who trained it: names to texts.
+    """Facts about a run, but for who trained it: names to texts.
 
     Args:
-        run, spec: As of `write_card`.
+        run, spec: See `write_card`.
     """
     recipe = run.recipe
     progress = load_progress(run.checkpoints / "last.npz")
@@ -57,20 +57,20 @@ def facts_of(run, spec):
         "Source of the data": spec.source or "generated or given by path",
         "Images": f"{spec.height} x {spec.width} pixels",
         "Classes": len(spec.class_names),
-        "Initial weights": getattr(recipe, "initial", "") or "random",
+        "Initial weights": recipe.options.initial or "random",
         "Epochs": f"{progress.epochs} of {recipe.epochs}",
-        **_accuracies(progress),
+        **accuracies(progress),
     }
 
 
-def _accuracies(progress):
-    """Validation accuracy of the best and the last epoch, in per cent."""
+def accuracies(progress):
+    """Validation accuracy of the best and the last epoch, as texts in per cent."""
     found = {}
     if not progress.history:
         return found
     for which, epoch in (("best", progress.best_epoch), ("last", -1)):
-        for name, told in ACCURACIES.items():
+        for name, title in ACCURACIES.items():
             if name in progress.history[epoch]:
                 value = 100 * progress.history[epoch][name]
-                found[f"{told}, {which} epoch"] = f"{value:.2f} %"
+                found[f"{title}, {which} epoch"] = f"{value:.2f} %"
     return found

@@ -1,14 +1,12 @@
 """The folder of a training run: create, check, open."""
 
 import dataclasses
-import json
 import pathlib
 
 import keras
 
 from keras_attn.pipelines.files import DAMAGE, partial_path, write_then_rename
 from keras_attn.preprocessing import spec_of
-from keras_attn.training.recipes.dino_schema import DinoRecipe
 from keras_attn.training.recipes.schema import Recipe
 
 
@@ -16,13 +14,13 @@ from keras_attn.training.recipes.schema import Recipe
 class Run:
     """A training run's folder.
 
-    `recipe.json` names what was trained, `history.csv` holds one line an epoch,
+    `recipe.json` names what was trained, `history.csv` holds one line per epoch,
     `checkpoints/` the training state (`last.npz`) and the models `last.keras` and
     `best.keras`, `tensorboard/` the event files.
     """
 
     workdir: pathlib.Path
-    recipe: Recipe | DinoRecipe
+    recipe: Recipe
 
     @classmethod
     def create(cls, workdir, recipe):
@@ -63,7 +61,7 @@ class Run:
                 "without a recipe.json. `keras-attn train` makes one."
             )
         try:
-            return cls(workdir, _read_recipe(path.read_text()))
+            return cls(workdir, Recipe.from_json(path.read_text()))
         except DAMAGE as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
@@ -76,7 +74,7 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(
                 f"No {which} model in {self.workdir} yet: no epoch has ended. "
-                "`keras-attn train` with the same --workdir goes on."
+                "`keras-attn train` with the same --workdir resumes."
             )
         return path
 
@@ -86,12 +84,6 @@ class Run:
 
     def spec(self, which="best"):
         return spec_of(self.load_model(which))
-
-
-def _read_recipe(text):
-    values = json.loads(text)
-    dino = isinstance(values, dict) and values.get("method") == "dino"
-    return (DinoRecipe if dino else Recipe).from_json(text)
 
 
 def _is_unused(workdir):
@@ -107,7 +99,7 @@ def _is_unused(workdir):
 
 
 def _check_same(found, wanted, workdir):
-    found, wanted = dataclasses.asdict(found), dataclasses.asdict(wanted)
+    found, wanted = found.to_dict(), wanted.to_dict()
     differences = [
         f"{name}={found.get(name)!r} there, {wanted.get(name)!r} now"
         for name in wanted

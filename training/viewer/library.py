@@ -12,6 +12,7 @@ from keras_attn.training.explain.localizers import (
     has_evidence,
     localizing,
 )
+from keras_attn.training.methods import method_of
 from keras_attn.training.runs.outputs import with_outputs
 from keras_attn.training.runs.run import Run
 from keras_attn.training.trained import load_trained
@@ -103,7 +104,7 @@ def find_runs(folder):
         except ValueError:
             # An older version's; named on the command line it gives its error.
             continue
-        if run.recipe.method != "dino" and any(
+        if method_of(run.recipe).classifies and any(
             (run.checkpoints / f"{which}.keras").is_file() for which in CHECKPOINTS
         ):
             found.append(recipe.parent)

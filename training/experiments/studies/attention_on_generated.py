@@ -10,7 +10,7 @@ each difficulty.
 from keras_attn.pipelines.generated.dataset import generate
 from keras_attn.training.data.load import image_spec
 from keras_attn.training.experiments.studies.attention_on_object import METRICS, compare
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import initial_model
 
 EXAMPLES = 1000
 DIFFICULTIES = (0.0, 0.25, 0.5)
@@ -22,7 +22,7 @@ def study(runs, sources):
     for label, run in runs.items():
         trained = run.load_model("last")
         spec = image_spec(run.recipe, sources[label])
-        initial = dino.initial_network(run.recipe, spec)
+        initial = initial_model(run.recipe, spec)
         for difficulty in DIFFICULTIES:
             data = generate(
                 EXAMPLES, image_size=run.recipe.image_size, difficulty=difficulty

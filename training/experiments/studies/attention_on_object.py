@@ -21,7 +21,7 @@ from keras_attn.models.vit import attention_map_model
 from keras_attn.training.data.load import image_spec
 from keras_attn.training.experiments.measures import held_out
 from keras_attn.training.experiments.studies._annotations import annotated
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import initial_model
 
 METRICS = ("attention_on_object", "attention_in_box")
 BATCH = 64
@@ -34,7 +34,7 @@ def study(runs, sources):
         images, source, indices = annotated(run, sources[label], ["mask", "box"])
         chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
         masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
-        initial = dino.initial_network(run.recipe, image_spec(run.recipe, source))
+        initial = initial_model(run.recipe, image_spec(run.recipe, source))
         trained = run.load_model("last")
         shares = compare(label, trained, initial, images[chosen], masks, boxes)
         lines += [(row, METRICS[which], value) for row, which, value in shares]

@@ -16,7 +16,8 @@ import numpy as np
 from keras_attn.metrics import knn_accuracy
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import initial_model
+from keras_attn.training.methods import dino
 
 METRIC = "knn_accuracy"
 
@@ -27,7 +28,7 @@ def study(runs, sources):
     for label, run in runs.items():
         spec, splits = load_data(run.recipe, source=sources[label])
         judged = [
-            dino.evenly(*splits[name], run.recipe.judged_images)
+            dino.evenly(*splits[name], run.recipe.options.judged_images)
             for name in (held_out(splits), "train")
         ]
         described = {
@@ -35,7 +36,7 @@ def study(runs, sources):
                 run.load_model("last"), images
             ),
             "random_initialization": lambda images, run=run, spec=spec: dino.embeddings(
-                dino.initial_network(run.recipe, spec), images
+                initial_model(run.recipe, spec), images
             ),
             "pixels": lambda images, spec=spec: pixels(images, spec),
         }

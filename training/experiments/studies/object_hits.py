@@ -33,7 +33,7 @@ def study(runs, sources):
     selections, _ = select(
         localizer,
         source.images[chosen],
-        **run.recipe.patch_settings(),
+        **run.recipe.options.patch_settings(),
         seed=run.recipe.seed,
     )
     truth = {name: array[chosen] for name, array in source.annotations.items()}

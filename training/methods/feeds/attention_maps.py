@@ -1,4 +1,4 @@
-"""What a network that masks with attention maps is fed with: images and their maps."""
+"""Batches of images and their attention maps."""
 
 import sys
 
@@ -30,25 +30,26 @@ MAP_MODEL = "map_model.keras"
 
 def network_size(recipe):
     """Height and width that the network sees."""
-    return recipe.network_size or recipe.image_size
+    return recipe.options.network_size or recipe.image_size
 
 
 def reads_maps(recipe):
     """Whether the logits depend on the maps that the recipe's model is given."""
+    options = recipe.options
     return (
-        recipe.mask_target != "none"
-        and recipe.mask_strength > 0
-        and recipe.mask_control != "constant"
+        options.mask_target != "none"
+        and options.mask_strength > 0
+        and options.mask_control != "constant"
     )
 
 
 def reads_true_maps(recipe):
-    """Whether the logits depend on what is known of the images, so on no model."""
-    return recipe.map_mode in MODES and reads_maps(recipe)
+    """Whether the logits depend on the known objects of the images, so on no model."""
+    return recipe.options.map_mode in MODES and reads_maps(recipe)
 
 
 def check_map_model(recipe):
-    """Raises what is wrong with the `map_model` of a recipe that needs one.
+    """Checks the `map_model` of a recipe that needs one.
 
     Raises:
         ValueError: If the recipe names none, or wants the true maps of objects that
@@ -60,16 +61,16 @@ def check_map_model(recipe):
     if reads_true_maps(recipe):
         check_true_maps(recipe)
         return
-    if not recipe.map_model:
+    if not recipe.options.map_model:
         raise ValueError(
             f"Expected map_model of recipe {recipe.name!r}, the run or file of the "
             "model that makes the maps: --set map_model=RUN. Received: none"
         )
-    model_file(recipe.map_model)
+    model_file(recipe.options.map_model)
 
 
 class MapFeed(ImageFeed):
-    """Whole images, augmented, and their maps, moved alike.
+    """Whole images, augmented, and their maps, moved together.
 
     Maps are computed once for all images and kept beside the model that makes them,
     where all runs find them; with `map_mode` "online" they are computed for every
@@ -79,7 +80,7 @@ class MapFeed(ImageFeed):
 
     Args:
         recipe: `Recipe` of the method `attention_masked_residual`.
-        splits: As in `ImageFeed`.
+        splits: See `ImageFeed`.
         spec: `ImageSpec` of the recipe's data, whose mean and standard deviation the
             network normalises with.
 
@@ -92,11 +93,12 @@ class MapFeed(ImageFeed):
         super().__init__(recipe, splits, spec)
         check_map_model(recipe)
         self.images_only = (
-            recipe.mask_target == "none" or recipe.map_mode == "end_to_end"
+            recipe.options.mask_target == "none"
+            or recipe.options.map_mode == "end_to_end"
         )
         self.size = (network_size(recipe),) * 2
         self.map_model = None
-        if not reads_maps(recipe) or recipe.map_mode == "end_to_end":
+        if not reads_maps(recipe) or recipe.options.map_mode == "end_to_end":
             self.maps = self._no_maps()
             return
         if reads_true_maps(recipe):
@@ -104,8 +106,8 @@ class MapFeed(ImageFeed):
                 name: true_maps(recipe, self.splits[name][0]) for name in self._names()
             }
             return
-        self.map_model = load_map_model(recipe.map_model)
-        if recipe.map_mode == "online":
+        self.map_model = load_map_model(recipe.options.map_model)
+        if recipe.options.map_mode == "online":
             self.maps = dict.fromkeys(self._names(), self.map_model)
         else:
             self.maps = {name: self._cached(name) for name in self._names()}
@@ -123,18 +125,18 @@ class MapFeed(ImageFeed):
         """The maps of a split, as stored."""
         images, _ = self.splits[name]
         model = model_digest(self.map_model)
-        if self.recipe.map_cache:
-            cache = MapCache.open(self.recipe.map_cache)
+        if self.recipe.options.map_cache:
+            cache = MapCache.open(self.recipe.options.map_cache)
             made = (cache.maker["model"], tuple(cache.maker["image_size"]))
             if made != (model, self.size):
                 raise ValueError(
                     f"Expected the cached maps in {cache.path} to be made by "
-                    f"{self.recipe.map_model} from images of size {self.size}. "
+                    f"{self.recipe.options.map_model} from images of size {self.size}. "
                     "Received: maps of "
                     + ("another model" if made[0] != model else f"size {made[1]}")
                 )
             return cache.maps_of(images)
-        folder = model_file(self.recipe.map_model).parent
+        folder = model_file(self.recipe.options.map_model).parent
         if folder.name == "checkpoints":
             folder = folder.parent
         digests = (model, digest_of(image_keys(images)))
@@ -163,7 +165,7 @@ class MapFeed(ImageFeed):
             recipe.seed,
             recipe.epochs,
             start,
-            recipe.augmentation,
+            recipe.options.augmentation,
             image_size=self.size,
             normalization=self.spec,
         )
@@ -175,7 +177,7 @@ class MapFeed(ImageFeed):
             return None
         images, labels = self.splits["validation"]
         maps = self.maps["validation"]
-        if self.recipe.mask_control == "shuffled":
+        if self.recipe.options.mask_control == "shuffled":
             # The maps of neighbours are not to be those of the same class.
             order = np.random.default_rng(self.recipe.split_seed).permutation(
                 len(labels)
@@ -198,7 +200,7 @@ class MapFeed(ImageFeed):
         """Copies the map model into the run's folder, which needs it to predict."""
         target = run.checkpoints / MAP_MODEL
         if self.map_model is not None and not target.exists():
-            copy_file(model_file(self.recipe.map_model), target)
+            copy_file(model_file(self.recipe.options.map_model), target)
 
 
 def _show(done, total):

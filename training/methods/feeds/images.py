@@ -1,4 +1,4 @@
-"""What a training is fed with: the batches of a run's splits."""
+"""Batches of whole images."""
 
 from keras_attn.pipelines.batches import build
 from keras_attn.training.runs import devices
@@ -24,7 +24,7 @@ class ImageFeed:
 
     @property
     def steps(self):
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return build.steps_per_epoch(
             len(self.splits["train"][1]), self.recipe.batch_size
         )
@@ -38,7 +38,7 @@ class ImageFeed:
             recipe.seed,
             recipe.epochs,
             start,
-            recipe.augmentation,
+            recipe.options.augmentation,
             self.spec,
         )
 

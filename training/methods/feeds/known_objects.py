@@ -1,9 +1,8 @@
-"""Where the objects truly are, in place of attention maps: what maps could be worth.
+"""Maps of the known places of objects, in place of attention maps.
 
-With a `map_mode` of `MODES` a network gets, instead of what a transformer makes of an
-image, what is known of the image: the mask of its object, or the object's box, filled.
-That tells bad maps from masks that do not help. No image but those of the data set has
-such a map.
+With a `map_mode` of `MODES` a network gets the mask of the image's object, or the
+object's box, filled, instead of a transformer's map. That separates bad maps from masks
+that do not help. No image but those of the data set has such a map.
 """
 
 import functools
@@ -13,17 +12,18 @@ import numpy as np
 from keras_attn.pipelines.attention_maps.digests import image_keys
 from keras_attn.pipelines.sources import load_source
 
-# Of `Recipe.map_mode` -> annotation of the data set.
+# Value of the option `map_mode` -> annotation of the data set.
 MODES = {"true_mask": "mask", "true_box": "box"}
-# Data sets that can be made again with all that is known of them.
+# Data sets that can be made again with all their annotations.
 DATASETS = ("generated",)
 
 
 def check_true_maps(recipe):
     """Raises ValueError if nothing is known of where the recipe's objects are."""
     if recipe.dataset not in DATASETS:
+        mode = recipe.options.map_mode
         raise ValueError(
-            f"Expected a data set with known objects for map_mode={recipe.map_mode}: "
+            f"Expected a data set with known objects for map_mode={mode}: "
             f"{', '.join(DATASETS)}. Received: dataset={recipe.dataset!r}"
         )
 
@@ -51,8 +51,9 @@ def true_maps(recipe, images):
             f"{recipe.name!r}, whose objects are known. Received: others, the first is "
             f"image {found.index(None)}"
         )
-    values = source.annotations[MODES[recipe.map_mode]][found]
-    if recipe.map_mode == "true_box":
+    mode = recipe.options.map_mode
+    values = source.annotations[MODES[mode]][found]
+    if mode == "true_box":
         values = _filled(values, images.shape[1:3])
     return np.where(values, 255, 0).astype("uint8")[..., None]
 

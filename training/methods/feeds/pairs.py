@@ -1,4 +1,4 @@
-"""What a network that compares images is fed with: several images of each class."""
+"""Batches with several images of each class."""
 
 from keras_attn.pipelines.batches import pairs
 from keras_attn.training.methods.feeds.images import ImageFeed
@@ -15,7 +15,7 @@ class PairFeed(ImageFeed):
     Args:
         recipe: `Recipe` with `images_per_class` of at least 2, a divisor of
             `batch_size`, see `keras_attn.pipelines.batches.pairs`.
-        splits, spec: As in `ImageFeed`.
+        splits, spec: See `ImageFeed`.
         class_names: Names of the classes, for messages.
 
     Raises:
@@ -27,22 +27,23 @@ class PairFeed(ImageFeed):
     def __init__(self, recipe, splits, class_names=None, spec=None):
         super().__init__(recipe, splits, spec)
         self.class_names = class_names
-        each, count = recipe.images_per_class, devices.device_count()
+        each, count = recipe.options.images_per_class, devices.device_count()
         if recipe.batch_size % (each * count):
             share = f", times the {count} devices" if count > 1 else ""
             raise ValueError(
                 f"Expected batch_size to be a multiple of images_per_class{share}. "
                 f"Received: batch_size={recipe.batch_size}, images_per_class={each}"
             )
+        self.images_per_class = each
         self.classes_per_batch = recipe.batch_size // each
 
     @property
     def steps(self):
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return pairs.balanced_steps_per_epoch(
             self.splits["train"][1],
             self.classes_per_batch,
-            self.recipe.images_per_class,
+            self.images_per_class,
             self.class_names,
         )
 
@@ -52,11 +53,11 @@ class PairFeed(ImageFeed):
         return pairs.balanced_batches(
             *self.splits["train"],
             self.classes_per_batch,
-            recipe.images_per_class,
+            self.images_per_class,
             recipe.seed,
             recipe.epochs,
             start,
-            recipe.augmentation,
+            recipe.options.augmentation,
             self.class_names,
             devices.device_count(),
             self.spec,

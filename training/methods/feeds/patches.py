@@ -1,4 +1,4 @@
-"""What a downstream network is fed with: localised patches of the images."""
+"""Batches of localised patches of the images."""
 
 import pathlib
 import sys
@@ -25,13 +25,13 @@ class PatchFeed:
 
     Args:
         recipe: `Recipe` with a `localizer`.
-        splits: As in `ImageFeed`.
+        splits: See `ImageFeed`.
     """
 
     def __init__(self, recipe, splits):
         self.recipe = recipe
         self.splits = splits
-        self.path = model_file(recipe.localizer)
+        self.path = model_file(recipe.options.localizer)
         self.localizer = without_auxiliary(read_model(self.path))
         self.boxes = {
             name: self._boxes(name)
@@ -45,11 +45,11 @@ class PatchFeed:
         if any(e not in (None, s) for s, e in zip(size, expected, strict=True)):
             raise ValueError(
                 f"Expected image_size={expected[0]}, the size that the localizer "
-                f"{self.recipe.localizer} was trained on. "
+                f"{self.recipe.options.localizer} was trained on. "
                 f"Received: image_size={self.recipe.image_size}"
             )
         branches = branches_of(self.localizer)
-        folder = pathlib.Path(self.recipe.localizer)
+        folder = pathlib.Path(self.recipe.options.localizer)
         folder = folder if folder.is_dir() else self.path.parent
         found = patches.localized_boxes(
             self.localizer,
@@ -63,10 +63,10 @@ class PatchFeed:
 
     @property
     def steps(self):
-        """Batches in an epoch."""
+        """Batches per epoch."""
         recipe = self.recipe
         return patches.patch_steps_per_epoch(
-            self.boxes["train"], recipe.batch_size, recipe.patches_per_image
+            self.boxes["train"], recipe.batch_size, recipe.options.patches_per_image
         )
 
     def training(self, start):
@@ -79,7 +79,7 @@ class PatchFeed:
             recipe.seed,
             recipe.epochs,
             start,
-            recipe.patches_per_image,
+            recipe.options.patches_per_image,
         )
 
     def validation(self):
@@ -100,10 +100,12 @@ class PatchFeed:
 
 
 def slack_settings(branches):
-    """The paper's slack settings; a branch that it has not, as the one nearest in size.
+    """The paper's slack settings.
+
+    A branch the paper does not have uses the settings of the branch nearest in size.
 
     Args:
-        branches: As `branches_of` returns them.
+        branches: See `branches_of`.
     """
     sizes = np.array(list(BRANCHES))
     nearest = [

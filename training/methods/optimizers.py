@@ -1,8 +1,6 @@
-"""Optimizers that Keras lacks."""
+"""Optimizers of recipes."""
 
 import keras
-
-from keras_attn.training.methods import method_of
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -12,10 +10,10 @@ class LayerwiseSGD(keras.optimizers.SGD):
     For fine-tuning: layers that are new learn faster than those with learned weights.
 
     Args:
-        learning_rate: Of all other layers, a number or a schedule.
+        learning_rate: Learning rate of all other layers, a number or a schedule.
         factors: Dict from a layer's name to the factor on its learning rate. A layer
             of a functional model is known by the first part of its variables' paths.
-        **kwargs: As of `keras.optimizers.SGD`.
+        **kwargs: Passed on to `keras.optimizers.SGD`.
     """
 
     def __init__(self, learning_rate=0.01, factors=None, **kwargs):
@@ -34,39 +32,49 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
 def learning_rate(recipe, steps):
     """The recipe's learning rate, or its schedule over that many steps."""
-    schedules = keras.optimizers.schedules
-    if recipe.schedule == "cosine":
+    options, schedules = recipe.options, keras.optimizers.schedules
+    if options.schedule == "cosine":
         return schedules.CosineDecay(recipe.learning_rate, steps)
-    boundaries = [round(fraction * steps) for fraction in recipe.decay_at]
+    boundaries = [round(fraction * steps) for fraction in options.decay_at]
     if not boundaries:
         return recipe.learning_rate
     rates = [
-        recipe.learning_rate * recipe.decay_factor**drop
+        recipe.learning_rate * options.decay_factor**drop
         for drop in range(len(boundaries) + 1)
     ]
     return schedules.PiecewiseConstantDecay(boundaries, rates)
 
 
-def make_optimizer(recipe, steps):
-    """The recipe's optimizer; `steps` are those of the whole training."""
+def _sgd(rate, decay, factors):
+    options = {"momentum": 0.9, "weight_decay": decay or None}
+    if factors:
+        return LayerwiseSGD(rate, factors, **options)
+    return keras.optimizers.SGD(rate, **options)
+
+
+# Each is called with the learning rate, the decoupled weight decay and the factors.
+BUILDERS = {
+    "adam": lambda rate, decay, _: keras.optimizers.Adam(
+        rate, weight_decay=decay or None
+    ),
+    "adamw": lambda rate, decay, _: keras.optimizers.AdamW(rate, weight_decay=decay),
+    "sgd": _sgd,
+}
+
+
+def make_optimizer(recipe, steps, factors=None):
+    """The recipe's optimizer.
+
+    Args:
+        recipe: `Recipe` of a classifier.
+        steps: Steps of the whole training.
+        factors: See `LayerwiseSGD`; only with `sgd`.
+    """
+    options = recipe.options
+    decoupled = options.weight_decay_mode == "decoupled"
+    decay = recipe.weight_decay if decoupled else 0.0
     rate = learning_rate(recipe, steps)
-    decay = recipe.weight_decay if recipe.weight_decay_mode == "decoupled" else None
-    options = {"weight_decay": decay or None}
-    if recipe.optimizer == "sgd":
-        options["momentum"] = 0.9
-    classes = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": keras.optimizers.SGD,
-    }
-    if recipe.optimizer == "adamw":
-        options["weight_decay"] = decay or 0.0
-    if recipe.new_layers_rate != 1:
-        options["factors"] = dict.fromkeys(
-            method_of(recipe).NEW_LAYERS, recipe.new_layers_rate
-        )
-        classes["sgd"] = LayerwiseSGD
-    optimizer = classes[recipe.optimizer](rate, **options)
+    optimizer = BUILDERS[options.optimizer](rate, decay, factors)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer

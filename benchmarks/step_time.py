@@ -5,7 +5,8 @@ import numpy as np
 
 from benchmarks import measure
 from keras_attn.preprocessing import ImageSpec
-from keras_attn.training.fit.train import compile_model, make_model
+from keras_attn.training.fit.train import make_model
+from keras_attn.training.methods import method_of
 from keras_attn.training.recipes.schema import Recipe
 
 ROWS = ("baseline", "aux", "class_embedding")
@@ -44,7 +45,7 @@ def training_step(row, batch_size, jit_compile=False):
         IMAGE_SIZE, IMAGE_SIZE, class_names=tuple(map(str, range(CLASSES)))
     )
     model = make_model(recipe, spec)
-    compile_model(model, recipe, steps=10_000)
+    method_of(recipe).compile(model, recipe, steps=10_000)
     random = np.random.default_rng(0)
     images, labels = random_images(random, batch_size)
     images = keras.ops.convert_to_tensor(images)

@@ -44,7 +44,7 @@ def test_a_run_is_used_as_its_method_says(tmp_path, monkeypatch):
         used.append(run)
         return with_outputs(model, ["logits", "logits_16"])
 
-    monkeypatch.setattr(anchornet, "serving_model", serving_model)
+    monkeypatch.setattr(anchornet.METHOD, "serving_model", serving_model)
     trained = load_trained(run.workdir, "last")
     assert set(trained.model.output) == {"logits", "logits_16"}
     assert trained.class_names == tiny.COLOURS

@@ -1,6 +1,6 @@
 """A recipe of DINO that trains in a second, where "tiny" is `TINY_SIZE`."""
 
-from keras_attn.training.recipes.dino_schema import DinoRecipe
+from keras_attn.training.recipes.schema import Recipe
 
 TINY_SIZE = (8, 1, 2)
 
@@ -8,6 +8,8 @@ TINY_SIZE = (8, 1, 2)
 def tiny_recipe(**changes):
     values = {
         "name": "tiny",
+        "method": "dino",
+        "weight_decay": 0.04,
         "image_size": 32,
         "size": "tiny",
         "patch_size": 4,
@@ -26,4 +28,4 @@ def tiny_recipe(**changes):
         # Determinism cannot be switched off again, so it would stay for other tests.
         "deterministic": False,
     }
-    return DinoRecipe(**{**values, **changes})
+    return Recipe(**{**values, **changes})

@@ -80,8 +80,8 @@ def train(arguments):
     )
     progress = load_progress(run.checkpoints / "last.npz")
     print(f"\nModel: {run.model_path('best')}")
-    for name, value in accuracies(progress).items():
-        print(f"{name}: {value}")
+    for title, which, epoch, percent in accuracies(progress):
+        print(f"{title}, {which} epoch ({epoch}): {percent:.2f} %")
     data = f" --data {arguments.data}" if arguments.data else ""
     print("Next:")
     for command in method_of(recipe).next_commands:

@@ -129,9 +129,11 @@ class Recipe:
 
         Earlier versions kept the options of all methods: those of others are left out.
         """
-        if not isinstance(values, dict):
-            raise ValueError(f"Expected fields with values. Received: {values!r}")
-        method = values.get("method", "class_embedding")
+        if not isinstance(values, dict) or not {"name", "method"} <= set(values):
+            raise ValueError(
+                f"Expected the fields of a recipe. Received: {str(values)[:60]}"
+            )
+        method = values["method"]
         known = field_types(method)
         others = set().union(*map(fields.types_of, map(options_of, method_names())))
         chosen = {}

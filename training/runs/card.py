@@ -59,18 +59,22 @@ def facts_of(run, spec):
         "Classes": len(spec.class_names),
         "Initial weights": recipe.options.initial or "random",
         "Epochs": f"{progress.epochs} of {recipe.epochs}",
-        **accuracies(progress),
+        **{
+            f"{title}, {which} epoch": f"{percent:.2f} %"
+            for title, which, _, percent in accuracies(progress)
+        },
     }
 
 
 def accuracies(progress):
-    """Validation accuracy of the best and the last epoch, as texts in per cent."""
-    found = {}
+    """`(title, which, epoch, per cent)` of the validation after two epochs.
+
+    `which` of them is "best" or "last"; neither where nothing was validated.
+    """
     if not progress.history:
-        return found
+        return
     for which, epoch in (("best", progress.best_epoch), ("last", -1)):
+        logs = progress.history[epoch]
         for name, title in ACCURACIES.items():
-            if name in progress.history[epoch]:
-                value = 100 * progress.history[epoch][name]
-                found[f"{title}, {which} epoch"] = f"{value:.2f} %"
-    return found
+            if name in logs:
+                yield title, which, logs["epoch"], 100 * logs[name]

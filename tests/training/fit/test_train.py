@@ -9,10 +9,10 @@ import pytest
 from keras_attn.pipelines.batches import build
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.fit import callbacks
-from keras_attn.training.fit.optimizers import make_optimizer
-from keras_attn.training.fit.train import _watched, train, trainable_model
+from keras_attn.training.fit.train import prepare, train, trainable_model
 from keras_attn.training.methods import class_embedding
 from keras_attn.training.methods.feeds.images import ImageFeed
+from keras_attn.training.methods.optimizers import make_optimizer
 from keras_attn.training.runs import state
 from keras_attn.training.runs.run import Run
 from tests.training.tiny import tiny_model, tiny_recipe
@@ -117,7 +117,9 @@ def test_the_same_seed_gives_the_same_weights(source):
     spec, _ = load_data(tiny_recipe(), source=source)
 
     def start(seed):
-        return trainable_model(tiny_recipe(seed=seed), spec, 1).get_weights()
+        recipe = tiny_recipe(seed=seed)
+        prepare(recipe)
+        return trainable_model(recipe, spec, 1).get_weights()
 
     for first, second in zip(start(1), start(1), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -184,7 +186,7 @@ def test_a_baseline_is_judged_by_its_validation_accuracy(source):
         ImageFeed(recipe, splits).validation(), list(model.output)
     )
     logs = model.evaluate(validation, verbose=0, return_dict=True)
-    assert _watched(model, validation).removeprefix("val_") in logs
+    assert class_embedding.METHOD.watched(model).removeprefix("val_") in logs
 
 
 @pytest.mark.parametrize(

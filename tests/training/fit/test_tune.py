@@ -12,9 +12,8 @@ from keras_attn.training.fit import tune as tune_module
 from keras_attn.training.fit.callbacks import NotFiniteError
 from keras_attn.training.fit.tune import parse_space, tune
 from keras_attn.training.methods import class_embedding
-from keras_attn.training.recipes.dino_schema import DinoRecipe
 from keras_attn.training.recipes.registry import RECIPES
-from keras_attn.training.recipes.schema import apply_overrides
+from keras_attn.training.recipes.schema import Recipe, apply_overrides
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 from tests.training.tiny import tiny_model, tiny_recipe
@@ -203,7 +202,7 @@ def test_what_cannot_be_searched(tmp_path):
     with pytest.raises(ValueError, match="at least one random trial.*trials=0"):
         tune(RECIPE, tmp_path / "tuned", trials=0)
     with pytest.raises(ValueError, match="a recipe of a classifier"):
-        tune(DinoRecipe("tiny"), tmp_path / "tuned")
+        tune(Recipe("tiny", method="dino"), tmp_path / "tuned")
     with pytest.raises(ValueError, match="--set map_model=RUN"):
         tune(RECIPES["generated_resnet8_a1"], tmp_path / "tuned")
     assert not list(tmp_path.iterdir())

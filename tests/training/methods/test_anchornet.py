@@ -81,12 +81,12 @@ def runs(tmp_path_factory, source):
     """A localiser, a network of whole images, and the same fine-tuned on patches."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def train(row, **changes):
+    def trained(row, **changes):
         return train(recipe(row=row, **changes), folder / row, source=source)
 
-    localizer = train("localizer")
-    full = train("full", backbone="small_resnet")
-    patches = train(
+    localizer = trained("localizer")
+    full = trained("full", backbone="small_resnet")
+    patches = trained(
         "patches",
         backbone="small_resnet",
         initial=str(full.workdir),

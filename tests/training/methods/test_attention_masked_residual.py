@@ -32,7 +32,7 @@ def recipe(**changes):
 
 
 def feed_of(recipe, splits):
-    return method.make_feed(recipe, splits, SPEC)
+    return method.METHOD.make_feed(recipe, splits, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def test_a_cached_training_and_what_it_is_served_as(generator, splits, tmp_path)
     wanted = recipe(map_model=str(generator))
     feed = feed_of(wanted, splits)
     assert feed.steps == 2
-    model = method.make_model(wanted, SPEC)
-    model.compile("sgd", **method.losses(wanted, model), run_eagerly=True)
+    model = method.METHOD.make_model(wanted, SPEC)
+    model.compile("sgd", **method.METHOD.losses(wanted, model), run_eagerly=True)
     training = feed.training(0).map(lambda x, y: (x, {"logits": y}))
     model.fit(training, steps_per_epoch=2, verbose=0)
-    served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    served = method.METHOD.serving_model(model, run_of(wanted, tmp_path, feed))
     # Not that of the generator, which has one of its own.
     assert spec_of(served).class_names == SPEC.class_names
     images, labels = splits["validation"]
@@ -129,8 +129,8 @@ def test_enlarged_images(generator, splits, tmp_path):
     pair, _ = next(iter(feed.training(0)))
     assert pair["images"].shape == (6, 32, 32, 3)
     assert pair["attention_map"].shape == (6, 32, 32, 1)
-    model = method.make_model(wanted, SPEC)
-    served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    model = method.METHOD.make_model(wanted, SPEC)
+    served = method.METHOD.serving_model(model, run_of(wanted, tmp_path, feed))
     ((pair, _),) = feed.validation()
     np.testing.assert_allclose(
         to_numpy(served(splits["validation"][0])["logits"]),
@@ -146,14 +146,14 @@ def test_enlarged_images(generator, splits, tmp_path):
 def test_what_reads_no_map_needs_no_map_model(changes, splits, tmp_path):
     wanted = recipe(**changes)
     feed = feed_of(wanted, splits)
-    model = method.make_model(wanted, SPEC)
+    model = method.METHOD.make_model(wanted, SPEC)
     ((inputs, _),) = feed.validation()
     logits = to_numpy(model(inputs)["logits"])
-    served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    served = method.METHOD.serving_model(model, run_of(wanted, tmp_path, feed))
     found = served(splits["validation"][0])
     np.testing.assert_allclose(to_numpy(found["logits"]), logits, atol=1e-5)
     assert "attention_map" not in found
-    assert isinstance(inputs, dict) == (wanted.mask_target != "none")
+    assert isinstance(inputs, dict) == (wanted.options.mask_target != "none")
 
 
 def test_shuffled_validation_keeps_images_and_labels_together(generator, splits):
@@ -171,18 +171,18 @@ def test_shuffled_validation_keeps_images_and_labels_together(generator, splits)
 def test_end_to_end_trains_the_transformer(generator, splits, tmp_path):
     wanted = recipe(map_model=str(generator), map_mode="end_to_end")
     feed = feed_of(wanted, splits)
-    model = method.make_model(wanted, SPEC)
+    model = method.METHOD.make_model(wanted, SPEC)
     before = keras.saving.load_model(generator).get_layer("block_1").get_weights()
     transformer = model.get_layer("map_model")
     np.testing.assert_array_equal(
         transformer.get_layer("block_1").get_weights()[2], before[2]
     )
-    losses = method.losses(wanted, model)
+    losses = method.METHOD.losses(wanted, model)
     model.compile(keras.optimizers.SGD(0.1), **losses, run_eagerly=True)
     training = feed.training(0).map(lambda x, y: (x, {"logits": y}))
     model.fit(training, steps_per_epoch=2, verbose=0)
     assert np.any(transformer.get_layer("block_1").get_weights()[2] != before[2])
-    served = method.serving_model(model, run_of(wanted, tmp_path, feed))
+    served = method.METHOD.serving_model(model, run_of(wanted, tmp_path, feed))
     assert spec_of(served).class_names == SPEC.class_names
     assert served(splits["validation"][0])["attention_map"].shape == (5, 4, 4, 1)
 
@@ -201,7 +201,7 @@ def test_says_what_is_missing_or_wrong(generator, splits, tmp_path):
     with pytest.raises(ValueError, match="normalises raw images itself"):
         load_map_model(bare)
     with pytest.raises(ValueError, match="Did you mean 'resnet8'"):
-        method.make_model(recipe(backbone="resnet9"), SPEC)
+        method.METHOD.make_model(recipe(backbone="resnet9"), SPEC)
     feed_of(recipe(map_model=str(generator)), splits)
     cache = next((tmp_path / "maps").iterdir())
     wrong = recipe(map_model=str(generator), map_cache=str(cache), network_size=32)
@@ -212,7 +212,7 @@ def test_says_what_is_missing_or_wrong(generator, splits, tmp_path):
 def test_erased_pixels_are_in_the_units_of_the_networks_images(splits):
     spec = dataclasses.replace(SPEC, mean=(0.1, 0.5, 0.9), std=(0.01, 0.02, 0.04))
     wanted = recipe(mask_strength=0.0, augmentation="translate_flip_erase", epochs=40)
-    feed = method.make_feed(wanted, splits, spec)
+    feed = method.METHOD.make_feed(wanted, splits, spec)
     plain = recipe(mask_strength=0.0, augmentation="translate_flip", epochs=40)
     changed = []
     for (pair, _), (before, _) in zip(
@@ -237,9 +237,9 @@ def test_shuffled_maps_are_judged_with_the_maps_of_other_images(
         mask_strength=1.0,
     )
     feed = feed_of(wanted, splits)
-    model = method.make_model(wanted, SPEC)
+    model = method.METHOD.make_model(wanted, SPEC)
     run = run_of(wanted, tmp_path, feed)
-    control = method.control_model(method.serving_model(model, run), run)
+    control = method.METHOD.control_model(method.METHOD.serving_model(model, run), run)
     images, labels = splits["train"]
     found = judged_outputs(control, images, labels, 5)[0]
     # The maps are those of the model itself, each beside the image that it is not of.
@@ -260,4 +260,6 @@ def test_shuffled_maps_are_judged_with_the_maps_of_other_images(
     )
     np.testing.assert_allclose(found, to_numpy(expected["logits"]), atol=1e-4)
     own = recipe(map_model=str(generator), map_mode=map_mode)
-    assert method.control_model(model, run_of(own, tmp_path / "own", feed)) is None
+    assert (
+        method.METHOD.control_model(model, run_of(own, tmp_path / "own", feed)) is None
+    )

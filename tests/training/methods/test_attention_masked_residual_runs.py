@@ -7,9 +7,9 @@ import pytest
 from keras_attn.models.vit import VIT_SIZES
 from keras_attn.training.data import attention_maps
 from keras_attn.training.experiments import reproduce, results
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import train
 from keras_attn.training.trained import load_trained
-from tests.training.fit import test_dino
+from tests.training import tiny_dino
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
@@ -30,7 +30,7 @@ def transformer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dino") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VIT_SIZES, "tiny", (12, 2, 3))
-        dino.train_dino(test_dino.tiny_recipe(epochs=2), folder, verbose=0)
+        train(tiny_dino.tiny_recipe(epochs=2), folder, verbose=0)
     return folder
 
 

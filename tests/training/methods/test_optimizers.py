@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_attn.training.fit.optimizers import LayerwiseSGD
+from keras_attn.training.methods.optimizers import LayerwiseSGD
 
 
 def network(optimizer):

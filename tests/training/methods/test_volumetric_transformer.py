@@ -11,9 +11,9 @@ from keras import layers
 from keras_attn.training import cli
 from keras_attn.training.data.load import image_spec, load_source_of
 from keras_attn.training.experiments import reproduce, results
-from keras_attn.training.fit.optimizers import LayerwiseSGD
 from keras_attn.training.fit.train import train, trainable_model
 from keras_attn.training.methods import volumetric_transformer as method
+from keras_attn.training.methods.optimizers import LayerwiseSGD
 from keras_attn.training.recipes.experiment import Experiment, Row
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.outputs import outputs_of
@@ -87,7 +87,7 @@ def runs(tmp_path_factory, source):
 def test_losses_are_weighted_as_the_recipe_says(source):
     spec = image_spec(recipe(), source)
     model = trainable_model(recipe(**WARPED), spec, 10)
-    compiled = method.losses(recipe(**WARPED), model)
+    compiled = method.METHOD.losses(recipe(**WARPED), model)
     assert compiled["loss_weights"] == {"logits": 1.0, "warped": 0.1}
     images = np.concatenate([source.images[:4]] * 2)
     labels = np.array([0, 0, 1, 1, 0, 0, 1, 1])
@@ -109,7 +109,7 @@ def test_new_layers_learn_faster(source):
 def test_the_warped_network_starts_from_the_plain_one(runs, source, capsys):
     plain, warped = runs
     spec = image_spec(recipe(), source)
-    model = trainable_model(warped.recipe, spec, 10)
+    model = trainable_model(warped.recipe, spec, 10, print)
     said = capsys.readouterr().out
     assert f"Initial weights: {plain.workdir}" in said and "weights are new" in said
     trained = keras.saving.load_model(plain.model_path("best"), compile=False)
@@ -178,7 +178,9 @@ def test_studies_measure_the_runs_of_a_table(runs, source, tmp_path, monkeypatch
 
 
 def test_recipe_refuses_what_cannot_be():
-    with pytest.raises(ValueError, match="images_per_class .* divisor of 12"):
+    with pytest.raises(
+        ValueError, match="images_per_class .* divisor of batch_size=12"
+    ):
         recipe(images_per_class=5)
     with pytest.raises(ValueError, match="new_layers_rate .* 1 with adam"):
         recipe(optimizer="adam")

@@ -10,9 +10,14 @@ from keras_attn.pipelines.augment.composition import AUGMENTATIONS
 from keras_attn.pipelines.sources.load import SOURCE_NAMES
 from keras_attn.pipelines.sources.splits import SPLIT_NAMES
 from keras_attn.training.methods import attention_masked_residual
+from keras_attn.training.recipes.options import method_names, options_of
+from keras_attn.training.recipes.options.volumetric_transformer import (
+    VolumetricTransformerOptions,
+)
 from keras_attn.training.recipes.registry import (
     DEFAULT,
     EXPERIMENTS,
+    FAMILIES,
     RECIPES,
     get_experiment,
     get_recipe,
@@ -42,13 +47,13 @@ def test_overrides_are_parsed_by_type():
     )
     assert (recipe.epochs, recipe.learning_rate) == (3, 0.05)
     assert (recipe.deterministic, recipe.jit_compile) == (False, True)
-    assert (recipe.backbone, recipe.decay_at) == ("wrn16", (0.25, 0.5, 0.9))
+    assert (recipe.backbone, recipe.options.decay_at) == ("wrn16", (0.25, 0.5, 0.9))
     assert type(recipe.weight_decay) is float
 
 
 def test_an_override_may_hold_an_equals_sign_or_nothing():
     assert apply_overrides(Recipe("r"), ["split=a=b"]).split == "a=b"
-    assert apply_overrides(Recipe("r"), ["decay_at="]).decay_at == ()
+    assert apply_overrides(Recipe("r"), ["decay_at="]).options.decay_at == ()
     assert apply_overrides(Recipe("r"), []) == Recipe("r")
 
 
@@ -69,22 +74,21 @@ def test_the_last_of_two_overrides_counts():
         ("learning_rate=fast", ["learning_rate", "a number", "'fast'"]),
         ("deterministic=yes", ["true or false", "'yes'"]),
         ("decay_at=0.5;0.7", ["numbers separated by commas"]),
-        ("epochs=0", ["epochs", "a positive number"]),
-        ("batch_size=-8", ["batch_size", "a positive number"]),
+        ("epochs=0", ["epochs", "a positive integer"]),
+        ("batch_size=-8", ["batch_size", "a positive integer"]),
         ("learning_rate=nan", ["a positive number"]),
         ("learning_rate=inf", ["a positive number"]),
         ("decay_factor=0", ["a positive number"]),
         ("weight_decay=-1", ["weight_decay", "zero or a positive number"]),
         ("weight_decay=nan", ["weight_decay", "zero or a positive number"]),
-        ("method=resnet", ["class_embedding, anchornet"]),
+        ("method=resnet", ["anchornet, attention_masked_residual, class_embedding"]),
         ("schedule=linear", ["steps, cosine"]),
         ("crop_fraction=0", ["crop_fraction", "(0, 1]"]),
-        ("max_patches=3,0", ["max_patches", "positive integers"]),
-        ("coverage=0.5,1.5", ["coverage", "(0, 1]"]),
-        ("iou_threshold=2", ["iou_threshold", "[0, 1]"]),
+        ("groups=3", ["'groups'", "an option of volumetric_transformer."]),
+        ("options=3", ["'options'"]),
         ("in_memory=-1", ["in_memory", "zero or a positive"]),
-        ("seed=-1", ["seed", "2**31"]),
-        ("seed=4294967296", ["seed", "2**31"]),
+        ("seed=-1", ["seed", "an integer in [0, 2147483648)"]),
+        ("seed=4294967296", ["seed", "2147483648"]),
         ("patch_loss_weight=1.5", ["patch_loss_weight", "[0, 1]"]),
         ("decay_at=0.5,1.5", ["decay_at", "(0, 1)"]),
         ("decay_at=0.75,0.5", ["decay_at", "increasing"]),
@@ -94,12 +98,96 @@ def test_the_last_of_two_overrides_counts():
     ],
 )
 def test_a_wrong_override_is_one_clear_error(assignment, words):
+    _check_refused(Recipe("r"), assignment, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "assignment", "words"),
+    [
+        ("anchornet", "max_patches=3,0", ["max_patches", "positive integers"]),
+        ("anchornet", "max_patches=2.5", ["positive integers", "2.5"]),
+        ("anchornet", "coverage=0.5,1.5", ["coverage", "(0, 1]"]),
+        ("anchornet", "iou_threshold=2", ["iou_threshold", "[0, 1]"]),
+        ("volumetric_transformer", "groups=-1", ["zero or a positive integer"]),
+        ("volumetric_transformer", "images_per_class=3", ["divisor of batch_size=32"]),
+        ("volumetric_transformer", "new_layers_rate=2", ["1 with adam"]),
+        ("attention_masked_residual", "map_mode=none", ["cached, online"]),
+        ("dino", "optimizer=sgd", ["'optimizer'", "It is an option of anchornet"]),
+        ("dino", "local_view=2", ["Did you mean 'local_views'?"]),
+    ],
+)
+def test_a_wrong_option_is_one_clear_error(method, assignment, words):
+    _check_refused(Recipe("r", method), assignment, words)
+
+
+def _check_refused(recipe, assignment, words):
     with pytest.raises(ValueError) as caught:
-        apply_overrides(Recipe("r"), [assignment])
+        apply_overrides(recipe, [assignment])
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_options_are_given_like_all_fields_and_read_as_a_block():
+    recipe = Recipe(name="r", method="volumetric_transformer", groups=8, epochs=2)
+    assert recipe.options == VolumetricTransformerOptions(groups=8)
+    assert (recipe.options.groups, recipe.epochs) == (8, 2)
+    changed = dataclasses.replace(recipe, groups=4, backbone="vgg19")
+    assert (changed.options.groups, changed.backbone, changed.epochs) == (4, "vgg19", 2)
+    assert apply_overrides(recipe, ["groups=4", "backbone=vgg19"]) == changed
+    with pytest.raises(ValueError, match="Did you mean 'groups'"):
+        Recipe(name="r", method="volumetric_transformer", group=8)
+    with pytest.raises(ValueError, match="options of method anchornet"):
+        dataclasses.replace(recipe, method="anchornet")
+
+
+def test_another_method_keeps_the_fields_that_it_has_too():
+    recipe = Recipe("r", patch_loss_weight=0.25, backbone="small_resnet", epochs=3)
+    changed = apply_overrides(recipe, ["groups=4", "method=volumetric_transformer"])
+    assert changed == Recipe(
+        "r", "volumetric_transformer", groups=4, backbone="small_resnet", epochs=3
+    )
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_field_has_a_help_text_and_a_name_of_its_own(method):
+    shared, own = dataclasses.fields(Recipe), dataclasses.fields(options_of(method))
+    for field in (*shared[1:-1], *own):
+        text = field.metadata["help"]
+        assert text[0].isupper() or text[0] == "`"
+        assert text.endswith(".")
+    names = [field.name for field in (*shared, *own)]
+    assert len(names) == len(set(names))
+
+
+# Fields that a recipe.json of one of the methods for classifiers held at first.
+FLAT = {
+    "name": "old",
+    "method": "class_embedding",
+    "activation": "bn_relu",
+    "patch_loss_weight": 0.25,
+    "max_patches": [5.0, 3.0, 2.0],
+    "coverage": [0.3],
+    "groups": 16,
+    "images_per_class": 1,
+    "mask_strength": 0.5,
+    "map_model": "",
+    "decay_at": [0.5],
+    "epochs": 3,
+    "optimizer": "sgd",
+}
+
+
+def test_a_file_with_the_options_of_all_methods_is_read():
+    assert Recipe.from_dict(FLAT) == Recipe(
+        "old", patch_loss_weight=0.25, decay_at=(0.5,), epochs=3, optimizer="sgd"
+    )
+    recipe = Recipe.from_dict({**FLAT, "method": "anchornet"})
+    assert recipe.options.max_patches == (5, 3, 2)
+    assert recipe.options.patch_settings()["coverage"] == (0.3,)
+    with pytest.raises(ValueError, match="'colour'"):
+        Recipe.from_dict({**FLAT, "colour": 1})
 
 
 def test_json_round_trip():
@@ -107,9 +195,9 @@ def test_json_round_trip():
         Recipe("r", learning_rate=1 / 3), ["decay_at=0.1,0.2", "jit_compile=true"]
     )
     assert Recipe.from_json(recipe.to_json()) == recipe
-    assert set(json.loads(recipe.to_json())) == {
-        field.name for field in dataclasses.fields(Recipe)
-    }
+    values = json.loads(recipe.to_json())
+    assert values == {**recipe.to_dict(), "decay_at": [0.1, 0.2]}
+    assert {"name", "method", "epochs", "decay_at", "activation"} < set(values)
 
 
 def test_a_recipe_cannot_be_changed():
@@ -127,20 +215,19 @@ def test_recipes_have_the_promised_names():
     assert DEFAULT == "generated_rn26_class_embedding"
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert name.startswith(f"{recipe.dataset}_{recipe.backbone}_")
+        dataset = "imagenet" if recipe.dataset == "folder" else recipe.dataset
+        assert name.startswith(f"{dataset}_{recipe.backbone}_")
 
 
 def test_recipes_name_what_exists():
     for recipe in RECIPES.values():
-        assert recipe.backbone in BACKBONE_NAMES[recipe.method]
+        assert recipe.backbone in BACKBONE_NAMES.get(recipe.method, (recipe.backbone,))
         assert recipe.dataset in SOURCE_NAMES
         assert recipe.split in SPLIT_NAMES
-        assert recipe.augmentation in AUGMENTATIONS
+        assert getattr(recipe.options, "augmentation", "flip") in AUGMENTATIONS
 
 
 def test_no_recipe_is_defined_twice():
-    from keras_attn.training.recipes.registry import FAMILIES
-
     names = [recipe.name for family in FAMILIES for recipe in set(family.RECIPES)]
     assert len(names) == len(set(names))
 
@@ -178,11 +265,12 @@ def test_table1_has_ten_rows_that_differ_in_nothing_but_the_network(dataset):
     assert len(same) == 1
     recipe = same.pop()
     # Section 4 of the class-embedding paper.
-    assert (recipe.optimizer, recipe.learning_rate) == ("adam", 1e-3)
+    options = recipe.options
+    assert (options.optimizer, recipe.learning_rate) == ("adam", 1e-3)
     assert (recipe.batch_size, recipe.epochs) == (32, 200)
-    assert (recipe.decay_factor, recipe.decay_at) == (0.1, (0.5, 0.75))
-    assert (recipe.weight_decay, recipe.weight_decay_mode) == (1e-4, "l2")
-    assert recipe.patch_loss_weight == 0.5
+    assert (options.decay_factor, options.decay_at) == (0.1, (0.5, 0.75))
+    assert (recipe.weight_decay, options.weight_decay_mode) == (1e-4, "l2")
+    assert options.patch_loss_weight == 0.5
     assert recipe.split == "pooled_65_15_20"
     assert recipe.image_size == (84 if dataset == "miniimagenet" else 32)
 
@@ -203,7 +291,7 @@ def test_paper_values():
 
 def test_figure4_sweeps_the_weight_of_the_patch_loss():
     rows = get_experiment("class_embedding_figure4_cifar10").rows
-    weights = [row.recipe.patch_loss_weight for row in rows]
+    weights = [row.recipe.options.patch_loss_weight for row in rows]
     assert weights == pytest.approx([0.1 * step for step in range(11)])
     assert [float(row.label) for row in rows] == pytest.approx(weights)
 
@@ -220,7 +308,10 @@ def test_figure4_sweeps_the_weight_of_the_patch_loss():
 def test_rows_of_masks_differ_in_nothing_but_strength_and_control(name, values):
     rows = get_experiment(f"attention_masked_residual_{name}").rows
     assert [row.paper_value for row in rows] == values
-    changed = [(row.recipe.mask_strength, row.recipe.mask_control) for row in rows]
+    changed = [
+        (row.recipe.options.mask_strength, row.recipe.options.mask_control)
+        for row in rows
+    ]
     assert changed == [
         (0, "none"),
         (0.5, "none"),
@@ -238,12 +329,13 @@ def test_rows_of_masks_differ_in_nothing_but_strength_and_control(name, values):
     (recipe,) = same
     if name in ("table3_cifar10", "table3_cifar100"):
         # Sections 4 and 5.1 of the paper, with its 0.2 as the factor of the steps.
-        assert (recipe.optimizer, recipe.weight_decay) == ("adamw", 5e-4)
+        options = recipe.options
+        assert (options.optimizer, recipe.weight_decay) == ("adamw", 5e-4)
         assert (recipe.epochs, recipe.batch_size) == (100, 128)
-        assert (recipe.learning_rate, recipe.decay_factor) == (1e-3, 0.2)
-        assert [100 * at for at in recipe.decay_at] == pytest.approx([30, 60, 80])
-        assert (recipe.network_size, recipe.split) == (224, "45k_5k")
-        assert recipe.augmentation == "translate_flip_erase"
+        assert (recipe.learning_rate, options.decay_factor) == (1e-3, 0.2)
+        assert [100 * at for at in options.decay_at] == pytest.approx([30, 60, 80])
+        assert (options.network_size, recipe.split) == (224, "45k_5k")
+        assert options.augmentation == "translate_flip_erase"
 
 
 def test_figure4_of_masks_shares_the_run_of_the_strongest_masks():

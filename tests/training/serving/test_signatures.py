@@ -15,7 +15,7 @@ from keras_attn.layers import VolumetricTransformer
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
-from keras_attn.training.recipes.dino_schema import DinoRecipe
+from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.outputs import outputs_of, softmax
 from keras_attn.training.runs.run import Run
 from keras_attn.training.serving.export import export_formats
@@ -81,7 +81,7 @@ def masked():
 
 
 def dino_run(folder):
-    recipe = DinoRecipe(name="tiny_dino", patch_size=4, image_size=16)
+    recipe = Recipe(name="tiny_dino", method="dino", patch_size=4, image_size=16)
     run = Run.create(folder, recipe)
     for which in ("best", "last"):
         transformer().save(run.checkpoints / f"{which}.keras")

@@ -92,13 +92,12 @@ class MapFeed(ImageFeed):
     def __init__(self, recipe, splits, spec):
         super().__init__(recipe, splits, spec)
         check_map_model(recipe)
-        self.images_only = (
-            recipe.options.mask_target == "none"
-            or recipe.options.map_mode == "end_to_end"
-        )
+        options = recipe.options
+        end_to_end = options.map_mode == "end_to_end"
+        self.images_only = options.mask_target == "none" or end_to_end
         self.size = (network_size(recipe),) * 2
         self.map_model = None
-        if not reads_maps(recipe) or recipe.options.map_mode == "end_to_end":
+        if not reads_maps(recipe) or end_to_end:
             self.maps = self._no_maps()
             return
         if reads_true_maps(recipe):

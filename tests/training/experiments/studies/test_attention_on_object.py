@@ -11,7 +11,7 @@ from keras_attn.training.experiments.studies import (
     attention_on_generated,
     attention_on_object,
 )
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import initial_model
 from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ class Untrained:
 
     def __init__(self, recipe):
         self.recipe = recipe
-        self.network = dino.initial_network(recipe, load_data(recipe)[0])
+        self.network = initial_model(recipe, load_data(recipe)[0])
 
     def load_model(self, which):
         return self.network

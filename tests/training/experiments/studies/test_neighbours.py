@@ -7,7 +7,8 @@ import pytest
 from keras_attn.models.vit import VIT_SIZES
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments import reproduce, results
-from keras_attn.training.fit import dino
+from keras_attn.training.fit.train import initial_model, trainable_model
+from keras_attn.training.methods import dino
 from keras_attn.training.recipes.experiment import Experiment, Row
 from keras_attn.training.runs.run import Run
 from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
@@ -51,7 +52,7 @@ def test_rows_are_the_run_its_start_and_pixels(tmp_path, monkeypatch):
     run = Run.open(tmp_path / "runs" / "tiny" / "dino" / "seed-0")
     spec, splits = load_data(RECIPE)
     (images, labels), (train, train_labels) = splits["test"], splits["train"]
-    start = dino.initial_network(RECIPE, spec)
+    start = initial_model(RECIPE, spec)
     mean, std = np.array(spec.mean), np.array(spec.std)
     describe = {
         "dino": lambda x: dino.embeddings(run.load_model("last"), x),
@@ -68,7 +69,7 @@ def test_rows_are_the_run_its_start_and_pixels(tmp_path, monkeypatch):
 def test_the_initial_network_is_what_a_run_starts_with(monkeypatch):
     monkeypatch.setitem(VIT_SIZES, "tiny", TINY_SIZE)
     spec, _ = load_data(RECIPE)
-    start = dino.initial_network(RECIPE, spec)
-    model = dino.trainable_model(RECIPE, spec, steps=7)
+    start = initial_model(RECIPE, spec)
+    model = trainable_model(RECIPE, spec, steps=7)
     for one, two in zip(start.weights, model.student.weights, strict=True):
         np.testing.assert_array_equal(one, two)

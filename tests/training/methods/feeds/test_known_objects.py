@@ -108,7 +108,7 @@ def test_a_row_is_trained_and_judged_with_its_maps(tmp_path, monkeypatch):
     )
     inputs = {"images": images, "attention_map": masks[..., None].astype("float32")}
     logits = run.load_model("last").predict(inputs, verbose=0)["logits"]
-    found, given = method.fed_logits(run, images, labels)
+    found, given = method.METHOD.fed_logits(run, images, labels)
     np.testing.assert_allclose(found, logits, atol=1e-4)
     np.testing.assert_array_equal(given, labels)
     assert line["value"] == pytest.approx(100 * (logits.argmax(-1) == labels).mean())
@@ -138,8 +138,8 @@ def needs_model(recipe):
 
 def test_says_what_has_no_known_objects(data):
     with pytest.raises(ValueError, match="known objects for map_mode=true_mask"):
-        method.check(recipe(dataset="cifar10"))
-    method.check(recipe(dataset="cifar10", mask_strength=0.0))
+        method.METHOD.check(recipe(dataset="cifar10"))
+    method.METHOD.check(recipe(dataset="cifar10", mask_strength=0.0))
     others = data.images.copy()
     others[3] += 1
     with pytest.raises(ValueError, match="the first is image 3"):

@@ -1,7 +1,5 @@
 """Batches of several images of each class, by recipe."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from keras_attn.training.methods.feeds import pairs
 from keras_attn.training.methods.feeds.images import ImageFeed
 from keras_attn.training.methods.feeds.pairs import PairFeed
+from keras_attn.training.recipes.schema import Recipe
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
@@ -24,7 +23,7 @@ def recipe(**changes):
         "epochs": 3,
         "augmentation": "translate_flip",
     }
-    return types.SimpleNamespace(**{**values, **changes})
+    return Recipe("tiny", "volumetric_transformer", **{**values, **changes})
 
 
 def splits(counts=COUNTS):
@@ -69,8 +68,8 @@ def test_each_device_has_the_mates_of_its_images(monkeypatch):
 
 
 def test_mistakes():
-    with pytest.raises(ValueError, match="batch_size=7, images_per_class=2"):
-        PairFeed(recipe(batch_size=7), splits())
+    with pytest.raises(ValueError, match="divisor of batch_size=7.*images_per_class=2"):
+        recipe(batch_size=7)
     with pytest.raises(ValueError, match="1 image of class 'bee'"):
         feed = PairFeed(recipe(batch_size=4), splits((3, 1, 4)), ("ant", "bee", "cat"))
         feed.training(0)

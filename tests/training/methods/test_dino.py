@@ -10,10 +10,13 @@ from keras_attn.pipelines.batches.multi_crop import MultiCrop
 from keras_attn.pipelines.sources.load import SOURCE_NAMES, load_source
 from keras_attn.pipelines.sources.splits import SPLIT_NAMES
 from keras_attn.training.data.load import load_data
-from keras_attn.training.fit import callbacks, dino
-from keras_attn.training.recipes.dino import DINO_RECIPES
-from keras_attn.training.recipes.dino_schema import DinoRecipe
-from keras_attn.training.recipes.schema import apply_overrides
+from keras_attn.training.fit import callbacks
+from keras_attn.training.fit.train import train, trainable_model
+from keras_attn.training.methods import dino
+from keras_attn.training.methods.feeds.views import multi_crop
+from keras_attn.training.recipes.dino import RECIPES
+from keras_attn.training.recipes.registry import get_recipe
+from keras_attn.training.recipes.schema import Recipe, apply_overrides
 from keras_attn.training.runs import state
 from keras_attn.training.runs.run import Run
 from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
@@ -39,7 +42,7 @@ class _Stop(Exception):
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, source, monkeypatch):
     recipe = tiny_recipe()
-    whole = dino.train_dino(recipe, tmp_path / "whole", source=source, verbose=0)
+    whole = train(recipe, tmp_path / "whole", source=source, verbose=0)
 
     original = callbacks.Checkpoint.on_epoch_begin
 
@@ -51,13 +54,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, source, monke
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Checkpoint, "on_epoch_begin", stop)
         with pytest.raises(_Stop):
-            dino.train_dino(recipe, tmp_path / "broken", source=source, verbose=0)
-    broken = dino.train_dino(recipe, tmp_path / "broken", source=source, verbose=0)
+            train(recipe, tmp_path / "broken", source=source, verbose=0)
+    broken = train(recipe, tmp_path / "broken", source=source, verbose=0)
 
     states = []
     for run in (whole, broken):
-        with np.load(run.checkpoints / "last.npz") as state:
-            states.append({name: state[name] for name in state.files})
+        with np.load(run.checkpoints / "last.npz") as saved:
+            states.append({name: saved[name] for name in saved.files})
     assert states[0].keys() == states[1].keys()
     for name in states[0].keys() - {"progress"}:
         np.testing.assert_allclose(
@@ -74,7 +77,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, source, monke
 
 
 def _check_run(run, recipe, source, history):
-    """What a run leaves: the teacher, as good as its history says."""
+    """The run holds the teacher, as accurate as its history, and a card."""
+    card = (run.workdir / "card.md").read_text()
+    accuracy = 100 * history[-1][dino.WATCHED]
+    assert f"neighbours, last epoch: {accuracy:.2f} %" in card
     assert Run.open(run.workdir).recipe == recipe
     network = run.load_model("last")
     assert set(network.output) == {"embedding", "tokens"}
@@ -90,8 +96,8 @@ def _check_run(run, recipe, source, history):
     assert history[-1]["learning_rate"] < history[0]["learning_rate"]
     for logs in history:
         assert logs["loss"] >= logs["teacher_entropy"] - 1e-4
-    # It is the teacher of the state, which also goes on from there.
-    model = dino.trainable_model(recipe, spec, 3)
+    # It is the teacher of the state, which also resumes from there.
+    model = trainable_model(recipe, spec, 3)
     state.restore_state(run.checkpoints / "last.npz", model)
     for one, two in zip(network.weights, model.teacher.weights, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -99,10 +105,10 @@ def _check_run(run, recipe, source, history):
     assert np.abs(student - model.teacher.weights[0].numpy()).max() > 0
 
 
-def test_another_recipe_cannot_go_on_in_the_folder(tmp_path):
+def test_another_recipe_cannot_resume_in_the_folder(tmp_path):
     Run.create(tmp_path / "run", tiny_recipe())
     with pytest.raises(ValueError, match="units=12 there, 13 now"):
-        dino.train_dino(tiny_recipe(units=13), tmp_path / "run")
+        train(tiny_recipe(units=13), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -127,21 +133,20 @@ def test_recipes_that_make_no_sense(changes):
 
 def test_recipes_are_plain_data():
     recipe = tiny_recipe()
-    assert DinoRecipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json()) == recipe
     changes = ["local_views=3", "size=base", "smallest_local=0.1", "grey=0.9"]
     changed = apply_overrides(recipe, changes)
     assert changed == dataclasses.replace(
         recipe, local_views=3, size="base", smallest_local=0.1, grey=0.9
     )
-    crop = changed.multi_crop()
+    crop = multi_crop(changed.options)
     assert (crop.global_size, crop.local_size, crop.local_views) == (16, 8, 3)
     assert crop.local_area == (0.1, 0.4) and crop.grey == 0.9
 
 
-def test_recipes_by_name():
-    for name, recipe in DINO_RECIPES.items():
-        assert recipe.name == name
+def test_named_recipes():
+    for recipe in RECIPES:
         assert recipe.dataset in SOURCE_NAMES
         assert recipe.split in SPLIT_NAMES
-    crop = DINO_RECIPES["imagenet_vit_small_16_dino"].multi_crop()
+    crop = multi_crop(get_recipe("imagenet_vit_small_16_dino").options)
     assert crop == MultiCrop()

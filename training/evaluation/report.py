@@ -5,6 +5,7 @@ the browser to load anything.
 """
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 import io

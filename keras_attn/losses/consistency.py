@@ -1,6 +1,9 @@
+"""Consistency loss of warped maps."""
+
 import keras
 from keras import ops
 
+from keras_attn._checks import one_of, positive_number
 from keras_attn.ops.image_triplets import triplets
 
 REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
@@ -8,7 +11,7 @@ REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class ConsistencyLoss(keras.losses.Loss):
-    """Warped maps of a class shall be alike, those of different classes not.
+    """Pulls warped maps of a class together, pushes those of other classes apart.
 
     Volumetric Transformer Networks, eq. (4), for every image V of the batch, another
     one V' of its class and one V'' of another class:
@@ -16,23 +19,22 @@ class ConsistencyLoss(keras.losses.Loss):
         sum_i [ |V(i) - V'(i)|^2 - |V(i) - V''(i)|^2 + margin ]_+
 
     where the squared norm is over all channels at the location i. V' and V'' are the
-    next such images in the batch, see `keras_attn.ops.triplets`, so batches have to be
-    in random order and hold several images of a class
-    (`keras_attn.pipelines.batches.pairs` makes them). Under a strategy each device
-    forms triplets of its own part of the batch.
+    next such images in the batch, see `keras_attn.ops.triplets`, so a data set must
+    group images by class: batches in random order with several images of each class.
+    Under a strategy each device forms triplets of its own part of the batch.
 
     The paper sums over the locations: equal maps of 14x14 cells then cost 196 margins,
-    5,880 for a margin of 30, and the task's loss counts for nothing beside it. The
-    default is the mean, which differs by that factor only.
+    5,880 for a margin of 30, and outweigh the task's loss. The default is the mean,
+    which differs by that factor only.
 
-    Images without one of the two others in the batch count for nothing, not as zeros
-    in the mean; a batch without any triplet costs 0.
+    Images without one of the two others in the batch are left out of the mean; a batch
+    without any triplet costs 0.
 
     Args:
         margin: The paper's alpha, 20 for VGG and 30 for ResNet; positive.
-        locations: `"mean"` or `"sum"`, how the locations of an image are combined.
-        reduction: As in `keras.losses.Loss`, over the images that have a triplet. With
-            `"none"` the others are 0.
+        locations: `"mean"` or `"sum"` over the locations of an image.
+        reduction: Reduction of `keras.losses.Loss`, over the images that have a
+            triplet. With `"none"` the others are 0.
         name: Name of the loss.
         dtype: Dtype of the computation, float32 by default also under mixed
             precision.
@@ -42,11 +44,17 @@ class ConsistencyLoss(keras.losses.Loss):
         y_pred: Warped maps of shape `(batch, height, width, channels)`, or any number
             of axes between the first and the last.
 
+    Raises:
+        ValueError: If `margin` is not positive, `locations` unknown, or the maps have
+            fewer than two axes.
+
     Example:
 
     >>> loss = ConsistencyLoss(margin=30.0)
     >>> float(loss(np.array([0, 1, 0, 1]), np.zeros((4, 14, 14, 8))))
     30.0
+
+    Reference: [kim2020], equation (4).
     """
 
     def __init__(
@@ -57,15 +65,8 @@ class ConsistencyLoss(keras.losses.Loss):
         name="consistency",
         dtype="float32",
     ):
-        if not margin > 0:
-            raise ValueError(
-                f"Expected `margin` to be positive. Received: margin={margin}"
-            )
-        if locations not in REDUCTIONS:
-            raise ValueError(
-                f"Expected `locations` to be one of {tuple(REDUCTIONS)}. "
-                f"Received: locations={locations!r}"
-            )
+        positive_number("margin", margin)
+        one_of("locations", locations, REDUCTIONS)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.margin = margin
         self.locations = locations

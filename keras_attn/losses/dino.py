@@ -1,3 +1,5 @@
+"""Loss of DINO, its centre, and the entropy that shows a collapse."""
+
 from keras import ops
 
 
@@ -40,6 +42,8 @@ def dino_loss(
     >>> scores = np.zeros((5, 3, 4096), "float32")
     >>> round(float(dino_loss(scores, scores[:, :2])), 4)
     8.3178
+
+    Reference: [caron2021] arXiv:2104.14294, equations (2) and (3).
     """
     student = ops.convert_to_tensor(student)
     teacher = ops.convert_to_tensor(teacher)
@@ -58,7 +62,7 @@ def dino_loss(
         )
     target = teacher_probabilities(teacher, center, teacher_temperature)
     log_p = ops.log_softmax(ops.cast(student, "float32") / student_temperature, axis=-1)
-    # Of all views but the teacher's own; this needs no loop over pairs.
+    # Sum over all views but the teacher's own, without a loop over pairs.
     others = ops.sum(log_p, axis=1, keepdims=True) - log_p[:, :shared]
     return -ops.mean(ops.sum(target * others, axis=-1)) / (views - 1)
 
@@ -76,7 +80,10 @@ def teacher_entropy(teacher, center=0.0, temperature=0.04):
     Args:
         teacher: Scores, `(..., units)`.
         center: `(units,)`.
-        temperature: Positive.
+        temperature: Positive number.
+
+    Returns:
+        float32 scalar.
     """
     log_q = ops.log_softmax(_sharpened(teacher, center, temperature), axis=-1)
     return -ops.mean(ops.sum(ops.exp(log_q) * log_q, axis=-1))
@@ -96,7 +103,10 @@ def next_center(center, teacher, momentum=0.9):
     Args:
         center: c, `(units,)`.
         teacher: Scores t of the teacher, `(..., units)`.
-        momentum: In [0, 1).
+        momentum: Number in [0, 1).
+
+    Returns:
+        `(units,)`, in the dtype of `center`.
     """
     scores = ops.stop_gradient(ops.convert_to_tensor(teacher))
     center = ops.convert_to_tensor(center)

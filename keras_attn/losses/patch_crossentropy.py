@@ -1,5 +1,9 @@
+"""Cross-entropy of patch logits, and the mixed loss around it."""
+
 import keras
 from keras import ops
+
+from keras_attn._checks import number_in
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -7,13 +11,13 @@ class PatchCrossentropy(keras.losses.Loss):
     """Cross-entropy of every region's class scores with the label of its image.
 
     Class embedding paper, equation 3.1, second term: the mean over the cells of
-    `-log softmax(a)_y`. One value an image, so sample weights weight images and the
+    `-log softmax(a)_y`. One value per image, so sample weights weight images and the
     reduction is Keras's own; under a strategy it averages as any Keras loss does.
 
     Args:
         label_smoothing: Share of the label's mass, in [0, 1), that is spread evenly
             over the classes.
-        reduction: As in `keras.losses.Loss`.
+        reduction: Reduction of `keras.losses.Loss`.
         name: Name of the loss.
         dtype: Dtype of the computation, float32 by default also under mixed
             precision.
@@ -22,11 +26,16 @@ class PatchCrossentropy(keras.losses.Loss):
         y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
         y_pred: Scores (not probabilities) of shape `(batch, ..., num_classes)`.
 
+    Raises:
+        ValueError: If `label_smoothing` is not in [0, 1).
+
     Example:
 
     >>> loss = PatchCrossentropy()
     >>> float(loss(np.array([3]), np.zeros((1, 8, 8, 10))))  # log(10)
     2.302585
+
+    Reference: [gorgun2022] arXiv:2210.00992, equation 3.1.
     """
 
     def __init__(
@@ -36,11 +45,7 @@ class PatchCrossentropy(keras.losses.Loss):
         name="patch_crossentropy",
         dtype="float32",
     ):
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(
-                "Expected `label_smoothing` in [0, 1). "
-                f"Received: label_smoothing={label_smoothing}"
-            )
+        number_in("label_smoothing", label_smoothing, "[0, 1)")
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.label_smoothing = label_smoothing
 
@@ -78,16 +83,15 @@ def mixed_patch_loss(patch_loss_weight=0.5):
         A dict with `loss` and `loss_weights`, for a model with the outputs
         `logits` and `patch_logits`.
 
+    Raises:
+        ValueError: If `patch_loss_weight` is not in [0, 1].
+
     Example:
 
     >>> model.compile("adam", **mixed_patch_loss(0.5))
     >>> model.fit(images, {"logits": labels, "patch_logits": labels})
     """
-    if not 0.0 <= patch_loss_weight <= 1.0:
-        raise ValueError(
-            "Expected `patch_loss_weight` in [0, 1]. "
-            f"Received: patch_loss_weight={patch_loss_weight}"
-        )
+    number_in("patch_loss_weight", patch_loss_weight, "[0, 1]")
     return {
         "loss": {
             "logits": keras.losses.SparseCategoricalCrossentropy(

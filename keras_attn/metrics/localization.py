@@ -1,4 +1,4 @@
-"""How often a model both names an object and finds it."""
+"""Errors of naming an object and of finding it."""
 
 import numpy as np
 from keras import ops
@@ -9,7 +9,7 @@ from keras_attn.ops.boxes import iou
 def localization_errors(boxes, predictions, labels, true_boxes, threshold=0.5, top=5):
     """Shares of images whose object is not named, not found, or neither.
 
-    The errors of the ImageNet localisation challenge for one object an image. A class
+    The errors of the ImageNet localisation challenge for one object per image. A class
     counts if it is the true one and its box overlaps with a true box by an
     intersection over union of at least `threshold`:
 
@@ -21,8 +21,8 @@ def localization_errors(boxes, predictions, labels, true_boxes, threshold=0.5, t
     Since no other class than the true one can count, its box is all that is needed.
 
     Args:
-        boxes: `(N, 4)`, the box that the model's map of the true class gives;
-            `(y0, x0, y1, x1)`, half-open pixels, -1 where it gives none.
+        boxes: `(N, 4)`, box from the model's map of the true class;
+            `(y0, x0, y1, x1)`, half-open pixels, -1 where there is no box.
         predictions: `(N, k)` labels, the most probable first, `k >= 1`.
         labels: `(N,)`, the true ones.
         true_boxes: `(N, 4)`, or `(N, M, 4)` for several of the class in an image, -1
@@ -31,7 +31,7 @@ def localization_errors(boxes, predictions, labels, true_boxes, threshold=0.5, t
         top: The number in `top5`.
 
     Returns:
-        Dict of the three errors, in 0..1; the second is called after `top`.
+        Dict of the three errors, in 0..1; the name of the second follows `top`.
 
     Raises:
         ValueError: If shapes do not fit, there are no images, or an image has no true
@@ -83,5 +83,5 @@ def _check(boxes, predictions, labels, true_boxes):
     if len(absent):
         raise ValueError(
             "Expected a true box for every image. "
-            f"Received: {len(absent)} images without, the first is {absent[0]}"
+            f"Received: {len(absent)} images without one, the first is {absent[0]}"
         )

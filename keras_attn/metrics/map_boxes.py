@@ -1,14 +1,14 @@
-"""Whether a map lies on the object whose box is known.
+"""Measures of a map against the known box of an object.
 
 Convention: boxes are (y0, x0, y1, x1), half-open pixels of the map, from the outer
-corner of its top left pixel; -1 where there is none.
+corner of its top left pixel; -1 where absent.
 """
 
 import numpy as np
 
 
 def pointing_game(maps, boxes, tolerance=0):
-    """Whether the highest point of a map lies in a box of the object.
+    """Hits of the pointing game: the highest point of a map lies in a box.
 
     Zhang et al., "Top-down Neural Attention by Excitation Backprop", section 4.1. The
     mean over images is the game's accuracy; the authors' tolerance is 15 pixels.
@@ -16,7 +16,7 @@ def pointing_game(maps, boxes, tolerance=0):
     Args:
         maps: `(N, height, width)`.
         boxes: `(N, 4)`, or `(N, M, 4)` for several objects in an image.
-        tolerance: How many pixels beside a box are as good as inside.
+        tolerance: Pixels beside a box that count as inside.
 
     Returns:
         Booleans `(N,)`. A constant map, which points nowhere, is a miss; of several
@@ -31,6 +31,8 @@ def pointing_game(maps, boxes, tolerance=0):
     >>> maps[:, 1, 2] = 1.0
     >>> pointing_game(maps, [[0, 0, 2, 3], [2, 0, 4, 6]])
     array([ True, False])
+
+    Reference: [zhang2016] arXiv:1608.00507, section 4.1.
     """
     maps, boxes = _checked(maps, boxes)
     flat = maps.reshape(len(maps), -1)
@@ -64,6 +66,8 @@ def energy_inside_box(maps, boxes):
 
     >>> energy_inside_box(np.ones((1, 4, 6)), [[0, 0, 2, 3]])
     array([0.25])
+
+    Reference: [wang2019] arXiv:1910.01279, section 4.3.
     """
     maps, boxes = _checked(maps, boxes)
     if maps.min() < 0:
@@ -96,6 +100,6 @@ def _checked(maps, boxes):
     if len(absent):
         raise ValueError(
             "Expected a box for every image. "
-            f"Received: {len(absent)} images without, the first is {absent[0]}"
+            f"Received: {len(absent)} images without one, the first is {absent[0]}"
         )
     return maps, boxes

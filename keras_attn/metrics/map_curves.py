@@ -1,17 +1,17 @@
-"""What happens to a score when the pixels that a map points at come or go."""
+"""Deletion and insertion curves: a score as the pixels of a map come or go."""
 
 import numpy as np
 from keras import ops
 
 # The blurred image of the insertion game has no detail left: the standard deviation
-# is this share of the longer side, at 224 pixels 22, and at least a pixel.
+# is this share of the longer side, 22 at 224 pixels, and at least one pixel.
 BLUR = 0.1
 
 
 def deletion_curve(
     predict, images, maps, labels=None, steps=32, baseline="mean", batch_size=64
 ):
-    """How fast a score falls when pixels are removed, the most important first.
+    """Scores as pixels are removed, the most important first.
 
     Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box
     Models", section 4.2. A good map has a small area under the curve.
@@ -23,9 +23,9 @@ def deletion_curve(
         maps: `(N, height, width)`. Of equal values the upper left comes first.
         labels: `(N,)` integers; `None`: the class with the highest score.
         steps: Number of steps, each of as many pixels.
-        baseline: What takes the removed pixels' place: `"mean"`, the mean colour of
+        baseline: Replacement of the removed pixels: `"mean"`, the mean colour of
             the image; `"blur"`; a number, or one for each channel.
-        batch_size: Images at a time.
+        batch_size: Images per call of `predict`.
 
     Returns:
         Dict of `shares` `(steps + 1,)`, the share of pixels that are removed, from 0
@@ -35,7 +35,7 @@ def deletion_curve(
     Raises:
         ValueError: If arguments do not fit each other.
 
-    Example: a score that is one pixel's value, and a map that knows
+    Example: a score that is the value of one pixel, and a map of it
 
     >>> def predict(images):
     ...     return images[:, 0, 0]
@@ -43,6 +43,8 @@ def deletion_curve(
     >>> maps = np.array([[[4, 3], [2, 1]]])
     >>> deletion_curve(predict, image, maps, steps=4, baseline=0)["scores"]
     array([[1., 0., 0., 0., 0.]])
+
+    Reference: [petsiuk2018] arXiv:1806.07421, section 4.2.
     """
     return _curve(predict, images, maps, labels, steps, baseline, batch_size, True)
 
@@ -50,17 +52,29 @@ def deletion_curve(
 def insertion_curve(
     predict, images, maps, labels=None, steps=32, baseline="blur", batch_size=64
 ):
-    """How fast a score rises when pixels appear, the most important first.
+    """Scores as pixels appear, the most important first.
 
-    Petsiuk et al., as `deletion_curve`. A good map has a large area under the curve.
+    Petsiuk et al., section 4.2. A good map has a large area under the curve.
 
     Args:
-        predict, images, maps, labels, steps, batch_size: As for `deletion_curve`.
-        baseline: What the image is before, as for `deletion_curve`. From a blurred
-            image no sharp edges appear that the network might take for evidence.
+        predict: Function from images to scores `(batch, classes)`, usually
+            probabilities.
+        images: `(N, height, width, channels)`.
+        maps: `(N, height, width)`. Of equal values the upper left comes first.
+        labels: `(N,)` integers; `None`: the class with the highest score.
+        steps: Number of steps, each of as many pixels.
+        baseline: The image at the start: `"blur"`, in which no sharp edges appear that
+            the network might take for evidence; `"mean"`, the mean colour of the image;
+            a number, or one for each channel.
+        batch_size: Images per call of `predict`.
 
     Returns:
-        Dict, as `deletion_curve`; `shares` are those of the pixels that are there.
+        Dict of `shares` `(steps + 1,)`, the share of pixels that have appeared, from 0
+        to 1; `scores` `(N, steps + 1)`; and `areas` `(N,)` under the curves, by the
+        trapezoid rule.
+
+    Raises:
+        ValueError: If arguments do not fit each other.
 
     Example:
 
@@ -71,6 +85,8 @@ def insertion_curve(
     >>> curve = insertion_curve(predict, image, maps, steps=4, baseline=0)
     >>> curve["scores"], curve["areas"]
     (array([[0., 1., 1., 1., 1.]]), array([0.875]))
+
+    Reference: [petsiuk2018] arXiv:1806.07421, section 4.2.
     """
     return _curve(predict, images, maps, labels, steps, baseline, batch_size, False)
 
@@ -82,7 +98,7 @@ def _curve(predict, images, maps, labels, steps, baseline, batch_size, is_deleti
     pixels = height * width
     other = _baseline(images, baseline)
     before, after = (images, other) if is_deletion else (other, images)
-    # The rank of every pixel: how many are more important.
+    # The rank of a pixel is the number of more important ones.
     order = np.argsort(-maps.reshape(count, -1), axis=1, kind="stable")
     ranks = np.argsort(order, axis=1).reshape(maps.shape)
     shares = np.arange(steps + 1) / steps
@@ -163,7 +179,7 @@ def _as(images, other):
 
 
 def blurred(images, deviation):
-    """Images under a Gaussian with this standard deviation; the border goes on."""
+    """Images under a Gaussian with this standard deviation; the border is extended."""
     radius = max(1, round(3 * deviation))
     places = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (places / deviation) ** 2)

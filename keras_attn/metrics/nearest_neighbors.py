@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours: what features are worth without training on them."""
+"""Weighted k nearest neighbours: quality of features without training on them."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def knn_votes(
         train_labels: `(training images,)` integers in `[0, num_classes)`.
         num_classes: Number of classes.
         k: Number of neighbours; all training images if there are fewer.
-        temperature: Positive.
+        temperature: Positive number.
 
     Returns:
         float64 array `(images, num_classes)`. Each row sums to 1.
@@ -35,6 +35,8 @@ def knn_votes(
     >>> train = np.array([[1.0, 0.0], [0.0, 2.0]])
     >>> knn_votes(np.array([[3.0, 0.1]]), train, [0, 1], 2, k=1)
     array([[1., 0.]])
+
+    Reference: [wu2018] arXiv:1805.01978, section 3.4.
     """
     train_labels = np.asarray(train_labels)
     features, train = _unit(features), _unit(train_features)
@@ -70,11 +72,21 @@ def knn_votes(
 def knn_accuracy(
     features, labels, train_features, train_labels, k=20, temperature=0.07
 ):
-    """Share of images for whose class their nearest neighbours vote most.
+    """Share of images whose nearest neighbours vote for the right class.
 
     Args:
-        features, train_features, train_labels, k, temperature: As in `knn_votes`.
+        features: `(images, width)`, of any length.
         labels: `(images,)` integers.
+        train_features: `(training images, width)`.
+        train_labels: `(training images,)` integers.
+        k: Number of neighbours; all training images if there are fewer.
+        temperature: Positive number.
+
+    Returns:
+        Float in 0..1.
+
+    Raises:
+        ValueError: If the arguments do not fit together.
 
     Example:
 

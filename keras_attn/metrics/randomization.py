@@ -1,37 +1,37 @@
-"""The sanity check of explanations: do they depend on what the model has learned?"""
+"""Sanity check of explanations: dependence on what the model has learned."""
 
 import keras
 import numpy as np
 
-# Of the windows in which maps are compared, as in Wang et al.'s first version.
+# Side of the windows in which maps are compared, that of Wang et al.'s first version.
 WINDOW = 7
 
 
 def randomization_check(model, explain, stages=None, seed=0):
-    """How much of a map is left when the model's weights are made random.
+    """Compares maps of a model with those after its weights are made random.
 
     Adebayo et al., "Sanity Checks for Saliency Maps", section 3: weights are
     randomised from the last layer down to the first, each stage on top of the ones
-    before. A map that stays as it was tells of the image, not of the model.
+    before. A map that does not change depends on the image, not on the model.
 
     A weight is randomised by shuffling its numbers, which keeps their scale whatever
-    the layer; constant ones, such as biases of zero, so stay as they are. The model
+    the layer; so constant ones, such as biases of zero, stay as they are. The model
     has its own weights again afterwards, also after an error.
 
     Args:
         model: Built Keras model, of any kind.
         explain: Function from the model to maps `(N, height, width)`, always of the
             same images and classes.
-        stages: In how many steps, at most, all layers with weights are randomised;
+        stages: Largest number of steps in which all layers with weights are randomised;
             `None`: one layer at a time. Each step explains once.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
 
     Returns:
-        List of dicts, one a stage: `layer`, the name of the last one randomised;
+        List of dicts, one per stage: `layer`, the name of the last one randomised;
         `share` of the layers that are random by then; and, as means over the images,
         `rank_correlation` with the maps of the model itself, in -1..1, and
         `similarity` (SSIM of maps scaled to 0..1), at most 1. For a good explanation
-        both come down.
+        both fall.
 
     Raises:
         ValueError: If the model has no weights, or `stages` is not positive.
@@ -42,6 +42,8 @@ def randomization_check(model, explain, stages=None, seed=0):
     >>> check = randomization_check(model, lambda model: np.eye(8)[None])
     >>> check[0]["rank_correlation"], check[0]["share"]
     (1.0, 1.0)
+
+    Reference: [adebayo2018] arXiv:1810.03292, section 3.
     """
     layers = [layer for layer in _leaves(model) if layer.weights][::-1]
     stages = len(layers) if stages is None else min(stages, len(layers))

@@ -1,22 +1,24 @@
-"""How well images find each other: average precision and its kin.
+"""Average precision and other measures of retrieval.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval
-Benchmarking". For every query the images of a database are *positive*, *junk* (they
-count neither for nor against it and leave the ranking) or, all others, negative.
+Benchmarking". For every query the images of a database are *positive*, *junk* (left
+out of the ranking) or, all others, negative.
 
 Convention: ranks count from 0, over the ranking without its junk.
+
+Reference: [radenovic2018] arXiv:1803.11285.
 """
 
 import numpy as np
 
 CUTOFFS = (1, 5, 10)
-# Setup: (what is positive, what is junk).
+# Setup: (kinds that are positive, kinds that are junk).
 SETUPS = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),
 }
-# Similarities of labelled images that are in memory at a time.
+# Number of similarities of labelled images held in memory.
 BLOCK = 1 << 24
 
 
@@ -51,17 +53,17 @@ def average_precision(ranks, positives=None):
 def precision_at(ranks, cutoff):
     """Share of positives among the first images of a ranking.
 
-    As in the revisited protocol, a ranking is not looked at behind its last positive:
+    In the revisited protocol a ranking ends with its last positive:
     the first `min(cutoff, rank of the last positive + 1)` images count.
 
     Args:
         ranks: Ranks of the positives.
-        cutoff: Most images to look at.
+        cutoff: Largest number of images that count.
 
     Returns:
         Float in 0..1; NaN without positives.
 
-    Example: the first of two images, though ten were asked for
+    Example: a cutoff beyond the last positive
 
     >>> precision_at([1], 10)
     0.5
@@ -85,7 +87,7 @@ def positive_ranks(ranking, positives, junk=()):
 
 
 def rank(queries, database):
-    """For each query the numbers of all images, the most similar first.
+    """Ranks all images for each query, the most similar first.
 
     Args:
         queries, database: Descriptors `(queries, dimension)` and `(images, dimension)`,
@@ -106,7 +108,7 @@ def retrieval_scores(rankings, positives, junk=None, cutoffs=CUTOFFS):
         positives: For each query the numbers of its positives. Queries without any
             are left out of all means.
         junk: For each query the numbers of the images to leave out, if any.
-        cutoffs: Most images to look at, see `precision_at`.
+        cutoffs: Largest numbers of images that count, see `precision_at`.
 
     Returns:
         Dict of `queries`, the number of those that have positives; `map`; `mp@K` for
@@ -174,7 +176,7 @@ def retrieval_map(embeddings, labels):
     """Mean average precision of labelled images that search each other.
 
     Every image ranks all others by cosine similarity; those with its label are
-    positive. Images that are alone with their label are no queries.
+    positive. Images that are alone with their label are not queries.
 
     Args:
         embeddings: `(images, dimension)`.
@@ -186,7 +188,7 @@ def retrieval_map(embeddings, labels):
     Raises:
         ValueError: If no two images have the same label, or the lengths differ.
 
-    Example: of two pairs, each finds its like first
+    Example: two pairs, whose images find each other first
 
     >>> retrieval_map([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], [0, 0, 1, 1])
     1.0
@@ -202,22 +204,26 @@ def recall_at(embeddings, labels, cutoff=1):
     """Share of labelled images with one of their label among the nearest others.
 
     Args:
-        embeddings, labels: As for `retrieval_map`.
-        cutoff: How many of the nearest others.
+        embeddings: `(images, dimension)`.
+        labels: `(images,)`.
+        cutoff: Number of nearest others.
 
     Returns:
         Float in 0..1.
+
+    Raises:
+        ValueError: If no two images have the same label, or the lengths differ.
     """
     found = [np.any(right[:cutoff]) for right in _rightness(embeddings, labels)]
     return float(np.mean(found))
 
 
 def _rightness(embeddings, labels):
-    """For each image whether those that it finds, best first, have its label."""
+    """Yields for each image whether those that it finds, best first, have its label."""
     embeddings, labels = np.asarray(embeddings, "float32"), np.asarray(labels)
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
-            "Expected embeddings (images, dimension) and one label an image. "
+            "Expected embeddings (images, dimension) and one label per image. "
             f"Received: shapes {embeddings.shape} and {labels.shape}"
         )
     _, kinds, counts = np.unique(labels, return_inverse=True, return_counts=True)

@@ -6,7 +6,7 @@ from tests.reference.classify_patches import cut, softmax
 
 
 def early_exit(resized_logits, patch_logits_of, image, found, size, thresholds, stages):
-    """What one image gets.
+    """Outputs for one image.
 
     Args:
         resized_logits: Logits of the resized image.

@@ -22,7 +22,7 @@ def resnet8(model, images, attention_map, strength, target):
 
     Args:
         model: `masked_resnet` with `stem="patch"`, whose layers are found by name.
-        images, attention_map: Of the same height and width.
+        images, attention_map: Batches of the same height and width.
     """
 
     def weights(name):

@@ -1,4 +1,4 @@
-"""What a model of any image size computes at one size, layer by layer.
+"""Operations of a model of any image size at one size, layer by layer.
 
 Independent of `keras_attn.graph.costs`: shapes are passed from layer to layer along the
 graph of the model, which is not cloned, so that large networks are quick to count.
@@ -43,6 +43,6 @@ def _operations(layer, taken, given):
     if isinstance(layer, layers.GlobalAveragePooling2D):
         return {"averaged": math.prod(taken)}
     if type(layer).__name__ == "ContextPooling":
-        # One score a cell, and one weighted sum a channel.
+        # One score per cell, and one weighted sum a channel.
         return {"multiply_adds": math.prod(taken), "averaged": math.prod(taken)}
     return {}

@@ -58,11 +58,11 @@ def expected_displacement(responses, residuals, window, temperature):
 
 
 def volumetric_transformer(features, weights, options):
-    """What the layer returns for one image, in inference.
+    """Outputs of the layer for one image, in inference.
 
     Args:
         features: `U`, `(height, width, channels)`.
-        weights: Dict of lists, one entry a level: `kernels`, `scales`, `offsets`,
+        weights: Dict of lists, one entry per level: `kernels`, `scales`, `offsets`,
             `means`, `variances` of convolutions and their normalisations, `mixings`
             (empty: none); and `head`, kernel and bias of the last layer.
         options: Dict of the layer's `groups`, `window`, `temperature` and

@@ -60,7 +60,7 @@ def test_any_true_box_will_do():
         ({"boxes": np.zeros((2, 4))}, r"boxes \(N, 4\).*\(2, 4\)"),
         ({"predictions": [3]}, r"predictions \(N, k\)"),
         ({"true_boxes": np.zeros((1, 3))}, r"true boxes"),
-        ({"true_boxes": [ABSENT]}, "every image.*1 images without, the first is 0"),
+        ({"true_boxes": [ABSENT]}, "every image.*1 images without one, the first is 0"),
     ],
 )
 def test_refuses_wrong_arguments(change, message):

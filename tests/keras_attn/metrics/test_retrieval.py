@@ -137,5 +137,5 @@ def test_labels_may_be_names_and_lengths_do_not_matter():
 def test_refuses_labels_that_do_not_fit():
     with pytest.raises(ValueError, match="each alone with its label"):
         metrics.retrieval_map(np.eye(3), [0, 1, 2])
-    with pytest.raises(ValueError, match="one label an image"):
+    with pytest.raises(ValueError, match="one label per image"):
         metrics.recall_at(np.eye(3), [0, 0])

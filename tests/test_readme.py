@@ -6,9 +6,21 @@ import re
 import numpy as np
 import pytest
 
+from keras_attn import __version__
+
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def blocks(name):
+    text = (ROOT / name).read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXPLAIN, INSERT = blocks("README.md")
+INSERT_PAGE = blocks("docs/insert.md")
+FUNCTIONAL = INSERT_PAGE[0] + INSERT_PAGE[1]
+PATCHES = blocks("docs/patches.md")[1]
 
 
 def run(block):
@@ -21,33 +33,41 @@ def model_of(block):
     return run(block)["model"]
 
 
+def test_it_has_one_page_and_the_size_of_one():
+    assert len(README.splitlines()) <= 120
+
+
+def test_citation_has_the_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_block_in_a_functional_model_trains():
-    model = model_of(BLOCKS[0])
+    model = model_of(FUNCTIONAL)
     images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
     labels = np.array([0, 1, 2, 9])
     history = model.fit(
         images, {"logits": labels, "patch_logits": labels}, epochs=5, verbose=0
     ).history
     assert history["loss"][-1] < history["loss"][0]
-    assert len(BLOCKS[0].splitlines()) <= 12
+    assert len(INSERT_PAGE[1].splitlines()) <= 12
 
 
-def test_block_in_resnet50_has_the_stated_maps(capsys):
-    model = model_of(BLOCKS[1])
+def test_block_in_resnet50_has_the_stated_maps():
+    model = model_of(INSERT)
     assert model.output["patch_logits"].shape == (None, 14, 14, 10)
     assert model.output["logits"].shape == (None, 10)
 
 
 def test_quoted_results_are_those_that_the_program_wrote():
-    written = [path.read_text() for path in sorted((ROOT / "results").glob("*.md"))]
-    quoted = re.findall(
-        r"^\| \w[\w.]+ \| \w+_accuracy \|.*$",
-        README,
-        re.MULTILINE,
-    )
-    assert len(quoted) >= 8
-    for line in quoted:
-        assert any(line in text.splitlines() for text in written), line
+    """Each link to a results file shows values of that file."""
+    links = re.findall(r"\[([^\]]*±[^\]]*)\]\((results/\S+)\)", README)
+    assert len(links) >= 4
+    for text, path in links:
+        written = (ROOT / path).read_text()
+        values = re.findall(r"[\d.]+ ± [\d.]+", text)
+        assert len(values) == 2
+        for value in values:
+            assert f" {value} " in written, (path, value)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
@@ -66,7 +86,7 @@ def test_commands_and_options_exist():
 
 
 def test_a_model_used_as_a_layer_is_explained():
-    names = run(BLOCKS[2])
+    names = run(EXPLAIN)
     assert names["maps"].shape == (2, 96, 96)
     # The last feature map, named as the comment says.
     layer = "mobilenetv2_1.00_96/block_13_expand_relu"
@@ -75,7 +95,7 @@ def test_a_model_used_as_a_layer_is_explained():
 
 
 def test_a_classifier_of_patches_has_the_stated_outputs():
-    model = model_of(BLOCKS[3])
+    model = model_of(PATCHES)
     assert model.output["logits"].shape == (None, 5)
     assert model.output["boxes"].shape == (None, 4, 4)
     assert model.output["patch_probabilities"].shape == (None, 4, 5)

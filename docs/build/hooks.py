@@ -23,6 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "TESTING.md": "testing.md",
+    "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
     "saved_models/README.md": "exported_models.md",
 }

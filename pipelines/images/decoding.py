@@ -9,9 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-MAX_PIXELS = 100_000_000
-FORMATS = ("JPEG", "PNG", "GIF", "BMP")
-NO_IMAGE = f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
+from keras_attn.pipelines.images.headers import FORMATS, NO_IMAGE, header_problem
 
 # Files per round of `decode_files`: their encoded bytes are held at the same time.
 CHUNK = 4096
@@ -95,28 +93,6 @@ def _rows_above(banner, height, where):
             where, f"{height} rows. Expected more than the banner's {banner}"
         )
     return height - banner
-
-
-def header_problem(data: bytes) -> str | None:
-    """What the header alone shows to be wrong with an encoded image, or None."""
-    if not data:
-        return "the file is empty"
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            palette = image.format == "BMP" and image.mode in ("1", "P")
-    except Image.DecompressionBombError:
-        return f"larger than {MAX_PIXELS // 10**6} megapixels"
-    except Exception:  # Pillow's parsers raise many types on damaged headers.
-        return NO_IMAGE
-    if width * height > MAX_PIXELS:
-        return (
-            f"{width} x {height} pixels, larger than {MAX_PIXELS // 10**6} megapixels"
-        )
-    if palette:
-        # TensorFlow would take the numbers of the colours for grey values.
-        return "a BMP with a palette. Save it as PNG"
-    return None
 
 
 def decode_files(
@@ -279,6 +255,3 @@ def where_of(label):
         return label
     archive, member = label
     return f"{member} in {archive}"
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")

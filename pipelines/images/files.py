@@ -2,11 +2,8 @@
 
 import pathlib
 
-from keras_attn.pipelines.images.decoding import (
-    SUFFIXES,
-    CorruptImageError,
-    decode_files,
-)
+from keras_attn.pipelines.images.decoding import CorruptImageError, decode_files
+from keras_attn.pipelines.images.headers import SUFFIXES
 from keras_attn.preprocessing import ImagePreprocessing
 
 # Images that are in memory at a time.

@@ -178,9 +178,8 @@ def read_cifar(tree, name):
         name: "cifar10" or "cifar100".
 
     Returns:
-        images: (N, 32, 32, 3) uint8, the training images first.
-        labels: (N,) int32.
-        official: Indices of `train` and `test`.
+        A dict of fields of `Source`: `class_names`, `images`, `labels`, `official`. The
+        training images come first.
 
     Raises:
         ValueError: The python version of the archive, the files of the other data
@@ -208,7 +207,12 @@ def read_cifar(tree, name):
         stop = sum(map(len, labels))
         official[part] = np.arange(start, stop)
         start = stop
-    return np.concatenate(images), np.concatenate(labels), official
+    return {
+        "class_names": known.class_names,
+        "images": np.concatenate(images),
+        "labels": np.concatenate(labels),
+        "official": official,
+    }
 
 
 def _cifar_records(tree, file, name):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_attn.pipelines.images.decoding import SUFFIXES
+from keras_attn.pipelines.images.headers import SUFFIXES
 
 UNREADABLE_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2")
 PARTS = {

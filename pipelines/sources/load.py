@@ -1,14 +1,24 @@
-"""Where images come from: one `Source` for every data set."""
+"""Data sets by name or from files: one `Source` for each."""
 
-import difflib
+import dataclasses
+import functools
 import inspect
 import itertools
+from typing import Protocol
 
 import numpy as np
 
+from keras_attn._checks import one_of
+from keras_attn.pipelines.generated.dataset import generated_source
 from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
 from keras_attn.pipelines.images.source import Source, raise_or_list
-from keras_attn.pipelines.sources import archives, fine_grained, inaturalist, layouts
+from keras_attn.pipelines.sources import (
+    archives,
+    fine_grained,
+    inaturalist,
+    layouts,
+    tensorflow_datasets,
+)
 from keras_attn.pipelines.sources.catalogue import KNOWN
 
 __all__ = [
@@ -21,27 +31,23 @@ __all__ = [
 ]
 
 SOURCE_NAMES = tuple(KNOWN)
-ON_CORRUPT = ("error", "skip")
-# Data sets whose images, classes and boxes are listed in files of their own.
-OFFICIAL_LISTS = {
-    "cub200_2011": fine_grained.list_cub200_2011,
-    "stanford_cars": fine_grained.list_stanford_cars,
-    "fgvc_aircraft": fine_grained.list_fgvc_aircraft,
-    "inaturalist2017": inaturalist.list_inaturalist2017,
-}
+
+
+class Loader(Protocol):
+    """Loads one data set; arguments as in `load_source`."""
+
+    def __call__(self, path, on_corrupt, **options) -> Source: ...
 
 
 def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     """Load a data set by its name.
 
     Args:
-        name: One of "generated", "cifar10", "cifar100", "miniimagenet", "tf_flowers",
-            "imagenet2012", "cub200_2011", "stanford_cars", "fgvc_aircraft",
-            "inaturalist2017", "folder".
+        name: One of `SOURCE_NAMES`.
         path: A folder or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of images in
             a folder for each class; for CIFAR also the official binary archive, or the
             folder of its .bin files; for Mini-ImageNet also a folder with train.csv,
-            val.csv, test.csv and images/. For the four before "folder" it is the
+            val.csv, test.csv and images/. Data sets with boxes are read from the
             folder, or a tar archive, of their official files. Without a path, all but
             "miniimagenet", "fgvc_aircraft" and "folder" come from TensorFlow Datasets.
         on_corrupt: "error" or "skip". Empty files are found here, and boxes outside
@@ -64,56 +70,43 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     >>> source = load_source("folder", "photos")
     >>> source.class_names, len(source), source.array(0).shape
     """
-    if name not in SOURCE_NAMES:
-        near = difflib.get_close_matches(str(name), SOURCE_NAMES, n=1, cutoff=0.0)[0]
+    one_of("name", name, SOURCE_NAMES)
+    one_of("on_corrupt", on_corrupt, ("error", "skip"))
+    return LOADERS[name](path, on_corrupt, **options)
+
+
+def _load_generated(path, on_corrupt, **options):
+    if path is not None:
         raise ValueError(
-            f"Expected a data set among {', '.join(SOURCE_NAMES)}. "
-            f"Received: {name!r} (the nearest is {near!r})."
+            f"The generated data set reads no files. Received: path={path!r}"
         )
-    if on_corrupt not in ON_CORRUPT:
-        raise ValueError(
-            f"Expected on_corrupt to be one of {', '.join(ON_CORRUPT)}. "
-            f"Received: on_corrupt={on_corrupt!r}"
-        )
-    if name == "generated":
-        if path is not None:
-            raise ValueError(
-                f"The generated data set reads no files. Received: path={path!r}"
-            )
-        from keras_attn.pipelines.generated.dataset import generated_source
+    _check_options("generated", generated_source, options)
+    return generated_source(**options)
 
-        _check_options(name, generated_source, options)
-        return generated_source(**options)
-    known = KNOWN[name]
-    if path is None and known.parts:
-        from keras_attn.pipelines.sources.tensorflow_datasets import (
-            open_tensorflow_datasets,
-        )
 
-        _check_options(name, open_tensorflow_datasets, options, given=1)
-        fields = open_tensorflow_datasets(name, **options)
-        source = _known_source(name, on_corrupt=on_corrupt, **fields)
-        return source.with_boxes_in_images()
-    if path is None and known.archive:
-        from keras_attn.pipelines.sources.tensorflow_datasets import (
-            read_tensorflow_datasets,
-        )
-
-        _check_options(name, read_tensorflow_datasets, options, given=1)
-        return _array_source(name, *read_tensorflow_datasets(name, **options))
+def _load_known(name, read, path, on_corrupt, **options):
+    """Load by a function `(name, tree, on_corrupt)`, or without a path by name."""
+    if path is None:
+        return _load_by_name(name, on_corrupt, options)
     if options:
         raise ValueError(
             f"Expected no further options for {name} from a path. Received: {options}"
         )
-    if path is None:
+    return read(name, archives.open_tree(path), on_corrupt)
+
+
+def _load_by_name(name, on_corrupt, options):
+    known = KNOWN[name]
+    if not known.parts and not known.archive:
         way = f" First {known.other_way()}." if known.unpacked else ""
         raise ValueError(
             f"{name} needs a folder or a tar archive: pass path (--data).{way}"
         )
-    tree = archives.open_tree(path)
-    if known.archive and archives.has_cifar_files(tree):
-        return _array_source(name, *archives.read_cifar(tree, name))
-    return _file_source(name, tree, on_corrupt)
+    lazy = bool(known.parts)
+    get = tensorflow_datasets.open_files if lazy else tensorflow_datasets.read_arrays
+    _check_options(name, get, options, given=1)
+    source = _known_source(name, on_corrupt=on_corrupt, **get(name, **options))
+    return source.with_boxes_in_images() if lazy else source
 
 
 def _check_options(name, function, options, given=0):
@@ -125,13 +118,6 @@ def _check_options(name, function, options, given=0):
                 f"Expected options of {name} among {', '.join(allowed)}. "
                 f"Received: {option!r}"
             )
-
-
-def _array_source(name, images, labels, official):
-    names = KNOWN[name].class_names
-    return _known_source(
-        name, class_names=names, labels=labels, images=images, official=official
-    )
 
 
 def _known_source(name, **fields):
@@ -147,38 +133,52 @@ def _known_source(name, **fields):
     )
 
 
-def _file_source(name, tree, on_corrupt):
-    if name in OFFICIAL_LISTS:
-        listing = OFFICIAL_LISTS[name](tree)
-    elif name == "miniimagenet" and layouts.has_csv_splits(tree):
-        listing = layouts.list_csv_splits(tree)
-    else:
-        listing = layouts.list_class_folders(tree)
-    official = listing.official
-    if name == "miniimagenet":
-        # Its parts have disjoint classes: a few-shot division, of no use here.
-        official = {}
-    elif name not in OFFICIAL_LISTS:
-        layouts.check_parts_share_classes(listing, tree.root)
+def _read_cifar(name, tree, on_corrupt):
+    if archives.has_cifar_files(tree):
+        return _known_source(name, **archives.read_cifar(tree, name))
+    return _read_class_folders(name, tree, on_corrupt)
+
+
+def _read_class_folders(name, tree, on_corrupt):
+    listing = layouts.list_class_folders(tree)
+    layouts.check_parts_share_classes(listing, tree.root)
+    class_names, labels = _in_official_order(name, listing, tree.root)
+    listing = dataclasses.replace(listing, class_names=class_names, labels=labels)
+    return _listed_source(name, tree, on_corrupt, listing)
+
+
+def _read_mini_imagenet(name, tree, on_corrupt):
+    has_csv = layouts.has_csv_splits(tree)
+    list_files = layouts.list_csv_splits if has_csv else layouts.list_class_folders
+    # Its parts have disjoint classes: a few-shot division, of no use here.
+    listing = dataclasses.replace(list_files(tree), official={})
+    return _listed_source(name, tree, on_corrupt, listing)
+
+
+def _official(list_files):
+    """Reader of a data set whose images, classes and boxes are listed in files."""
+    return lambda name, tree, on_corrupt: _listed_source(
+        name, tree, on_corrupt, list_files(tree)
+    )
+
+
+def _listed_source(name, tree, on_corrupt, listing):
     if len(listing.class_names) < 2:
         raise ValueError(
             f"Expected at least 2 classes. Received: {tree.root} with the classes "
             f"{list(listing.class_names)}."
         )
-    class_names, labels = listing.class_names, listing.labels
-    if name not in OFFICIAL_LISTS:
-        class_names, labels = _in_official_order(name, listing, tree.root)
     skipped = [(tree.where(n), why) for n, why in listing.problems]
     raise_or_list(skipped, on_corrupt)
     names = listing.names
     source = _known_source(
         name,
-        class_names=class_names,
-        labels=labels,
+        class_names=listing.class_names,
+        labels=listing.labels,
         files=tuple(tree.label(n) for n in names),
         read=lambda index: tree.read(names[index]),
         stamp=lambda index: tree.stamp(names[index]),
-        official=official,
+        official=listing.official,
         skipped=tuple(skipped),
         on_corrupt=on_corrupt,
         annotations=listing.annotations,
@@ -190,9 +190,7 @@ def _in_official_order(name, listing, root):
     """Class names and labels of a listing, numbered as the data set numbers them."""
     known, received = KNOWN[name], listing.class_names
     if not known.class_names:
-        # Mini-ImageNet is also used with fewer of its classes.
-        count = 0 if name == "miniimagenet" else known.num_classes
-        if len(received) != (count or len(received)):
+        if len(received) != (known.num_classes or len(received)):
             raise ValueError(
                 f"Expected the {known.num_classes} classes of {name}. Received: {root} "
                 f"with {len(received)}, {received[0]!r} the first. For other classes "
@@ -214,3 +212,23 @@ def _check_class_names(name, received, expected, root):
                 f"class {position}. Received: {root} with {len(received)} classes and "
                 f"{got!r} there. For other classes use the data set 'folder'."
             )
+
+
+LOADERS: dict[str, Loader] = {
+    "generated": _load_generated,
+    **{
+        name: functools.partial(_load_known, name, read)
+        for name, read in {
+            "cifar10": _read_cifar,
+            "cifar100": _read_cifar,
+            "miniimagenet": _read_mini_imagenet,
+            "tf_flowers": _read_class_folders,
+            "imagenet2012": _read_class_folders,
+            "cub200_2011": _official(fine_grained.list_cub200_2011),
+            "stanford_cars": _official(fine_grained.list_stanford_cars),
+            "fgvc_aircraft": _official(fine_grained.list_fgvc_aircraft),
+            "inaturalist2017": _official(inaturalist.list_inaturalist2017),
+            "folder": _read_class_folders,
+        }.items()
+    },
+}

@@ -18,7 +18,7 @@ KEPT = {"label": LABELS_FILE, "supercategory": "keras_attn_supercategories.npy"}
 MANY = 100_000
 
 
-def read_tensorflow_datasets(name, data_dir=None):
+def read_arrays(name, data_dir=None):
     """Read a data set with its train and test images from TensorFlow Datasets.
 
     It is downloaded and prepared at the first use, by TensorFlow Datasets itself.
@@ -28,9 +28,8 @@ def read_tensorflow_datasets(name, data_dir=None):
         data_dir: Where TensorFlow Datasets keeps it; its own default when None.
 
     Returns:
-        images: (N, height, width, 3) uint8, the training images first.
-        labels: (N,) int32.
-        official: Indices of `train` and `test`.
+        A dict of fields of `Source`: `class_names`, `images`, `labels`, `official`. The
+        training images come first.
 
     Raises:
         ImportError: TensorFlow Datasets is not installed.
@@ -49,7 +48,12 @@ def read_tensorflow_datasets(name, data_dir=None):
     official = {
         part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(parts)
     }
-    return np.concatenate(images), np.concatenate(labels), official
+    return {
+        "class_names": KNOWN[name].class_names,
+        "images": np.concatenate(images),
+        "labels": np.concatenate(labels),
+        "official": official,
+    }
 
 
 def _read_part(tfds, builder, part):
@@ -62,7 +66,7 @@ def _read_part(tfds, builder, part):
     return images.astype(np.uint8), labels.astype(np.int32)
 
 
-def open_tensorflow_datasets(name, data_dir=None):
+def open_files(name, data_dir=None):
     """Open a data set whose images stay encoded in the files of TensorFlow Datasets.
 
     It is prepared at the first use, in a format that is read at any place (ArrayRecord)
@@ -72,7 +76,7 @@ def open_tensorflow_datasets(name, data_dir=None):
 
     Args:
         name: Name in the catalogue of a data set with `parts`.
-        data_dir: As in `read_tensorflow_datasets`.
+        data_dir: As in `read_arrays`.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `labels`, `official`, `read`,

@@ -373,7 +373,7 @@ def test_data_of_a_folder_with_a_corrupt_image(capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["cifar11"], "the nearest is 'cifar10'"),
+        (["cifar11"], "Did you mean 'cifar10'"),
         (["folder"], "--data"),
         (["generated", "--set", "size=32"], "with a key of examples, image_size"),
         (["generated", "--set", "image_size=big"], "of type int"),

@@ -7,7 +7,8 @@ import re
 import time
 import urllib.parse
 
-IMAGE_NAMES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from keras_attn.pipelines.images.headers import SUFFIXES
+
 # Seconds before the first retry, doubled each time, and at most.
 BACKOFF = (0.2, 5.0)
 MAX_ERROR = 300
@@ -161,11 +162,11 @@ def _files(images):
             inside = [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in IMAGE_NAMES and not file.name.startswith(".")
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
             ]
             if not inside:
                 raise FileNotFoundError(
-                    f"Expected images ({', '.join(IMAGE_NAMES)}). "
+                    f"Expected images ({', '.join(SUFFIXES)}). "
                     f"Received: {path}, a folder without any."
                 )
         elif not path.exists():

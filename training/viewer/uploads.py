@@ -11,13 +11,12 @@ from PIL import Image
 
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.decoding import (
-    FORMATS,
     CorruptImageError,
     decode_files,
     decode_image,
-    header_problem,
     image_size,
 )
+from keras_attn.pipelines.images.headers import FORMATS, decoded_pixels, header_problem
 from keras_attn.preprocessing import ImagePreprocessing
 
 MAX_BYTES = 20 * 2**20
@@ -84,10 +83,16 @@ def check_upload(data, name):
     if reason is not None:
         raise UploadError(f"{name}: {reason}.")
     height, width = image_size(data, name)
-    if height * width > MAX_PIXELS:
+    try:
+        pixels = decoded_pixels(data) or height * width
+    except ValueError as error:
+        raise UploadError(f"{name}: {error}.") from error
+    if pixels > MAX_PIXELS:
+        size = f"{width} x {height} pixels"
+        if pixels > height * width:
+            size = f"{pixels} pixels in all frames"
         raise UploadError(
-            f"{name}: {width} x {height} pixels, larger than "
-            f"{MAX_PIXELS // 10**6} megapixels."
+            f"{name}: {size}, larger than {MAX_PIXELS // 10**6} megapixels."
         )
     return Upload(data, name, _notes(data))
 

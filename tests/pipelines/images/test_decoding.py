@@ -10,9 +10,9 @@ from keras_attn.pipelines.images.decoding import (
     CorruptImageError,
     decode_files,
     decode_image,
-    header_problem,
     image_size,
 )
+from keras_attn.pipelines.images.headers import header_problem
 
 HEIGHT, WIDTH = 31, 47
 

@@ -143,7 +143,9 @@ def test_cifar_records(tmp_path, name, trained, unpacked):
         path = (tmp_path / next(iter(files))).parent
     tree = open_tree(path)
     assert has_cifar_files(tree)
-    read_images, read_labels, official = read_cifar(tree, name)
+    fields = read_cifar(tree, name)
+    read_images, read_labels = fields["images"], fields["labels"]
+    official = fields["official"]
     np.testing.assert_array_equal(read_images, images)
     assert read_images.dtype == np.uint8
     assert read_labels.tolist() == labels

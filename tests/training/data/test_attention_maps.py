@@ -110,7 +110,7 @@ def test_each_image_stands_beside_its_map():
 
 
 def test_mistakes(model_file, tmp_path):
-    with pytest.raises(ValueError, match="nearest is 'cifar10'"):
+    with pytest.raises(ValueError, match="Did you mean 'cifar10'"):
         attention_maps.masks(model_file, "cifar1O", tmp_path / "maps")
     with pytest.raises(ValueError, match="name of a data set only"):
         attention_maps.masks(model_file, str(tmp_path), tmp_path / "maps", data="x")

@@ -65,6 +65,14 @@ def test_the_viewer_takes_fewer_pixels_than_training(monkeypatch):
         upload(NOISE)
 
 
+def test_all_frames_of_an_upload_count(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_PIXELS", 1199)
+    frames = [Image.fromarray(255 - NOISE)]
+    animated = encoded(NOISE, "GIF", save_all=True, append_images=frames)
+    with pytest.raises(UploadError, match="1200 pixels in all frames, larger"):
+        check_upload(animated, "film.gif")
+
+
 def test_damage_behind_the_header_is_told():
     cut = check_upload(encoded(NOISE)[:-400], "cut.png")
     with pytest.raises(UploadError, match="^cut.png: truncated or damaged"):

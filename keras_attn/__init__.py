@@ -27,6 +27,7 @@ __all__ = [
     "multiply_adds",
     "ops",
     "patch_cost",
+    "retrieval",
     "spec_of",
     "trainable_params",
 ]

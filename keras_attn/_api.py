@@ -2,7 +2,16 @@
 
 # ruff: noqa: F401
 
-from keras_attn import convert, explain, layers, losses, metrics, models, ops
+from keras_attn import (
+    convert,
+    explain,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    retrieval,
+)
 from keras_attn.early_exit.policy import ExitPolicy, ExitRule, fit_exit_policy
 from keras_attn.early_exit.thresholds import ExitThresholds
 from keras_attn.graph.calibration import estimate_margin_and_scale

@@ -19,6 +19,7 @@ PUBLIC_MODULES = [
     "keras_attn.metrics",
     "keras_attn.models",
     "keras_attn.ops",
+    "keras_attn.retrieval",
 ]
 # The folder of each package; installed, two of them lie inside `keras_attn`.
 FOLDERS = {

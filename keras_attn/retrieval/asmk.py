@@ -2,8 +2,8 @@
 
 Tolias et al., "Image Search with Selective Match Kernels: Aggregation Across Single
 and Multiple Images", in the binary form of Tolias et al., "Learning and aggregating
-deep local descriptors for instance-level recognition". Local descriptors are given to
-their nearest word of a codebook; an image keeps, for each of its words, the signs of
+deep local descriptors for instance-level recognition". Local descriptors are assigned
+to their nearest word of a codebook; an image keeps, for each of its words, the signs of
 the sum of residuals. Two images are similar by the words that they share.
 """
 
@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Distances between descriptors and words that are in memory at a time.
+# Distances between descriptors and words in memory at a time.
 BLOCK = 1 << 24
+# Number of bits that are set in each byte.
+BITS = np.unpackbits(np.arange(256, dtype="uint8")[:, None], axis=1).sum(axis=1)
 
 
 class AggregatedImage(NamedTuple):
@@ -20,9 +22,9 @@ class AggregatedImage(NamedTuple):
 
     Args:
         words: `(words of the image,)`, their numbers, ascending.
-        signs: `(words of the image, bytes)`, uint8, eight dimensions a byte; a bit is
+        signs: `(words of the image, bytes)`, uint8, eight dimensions per byte; a bit is
             set where the sum of residuals is positive.
-        dimension: Of the residuals.
+        dimension: Number of dimensions of the residuals.
     """
 
     words: np.ndarray
@@ -36,7 +38,7 @@ def nearest_words(descriptors, codebook, count=1):
     Args:
         descriptors: `(descriptors, dimension)`.
         codebook: `(words, dimension)`.
-        count: How many, at most all.
+        count: Number of words, at most all.
 
     Returns:
         Integers `(descriptors, count)`, the nearest first.
@@ -72,9 +74,9 @@ def aggregate(descriptors, codebook, nearest=1):
     `sum of (x - c)`.
 
     Args:
-        descriptors: `(descriptors, dimension)`, none at all allowed.
+        descriptors: `(descriptors, dimension)`, possibly none.
         codebook: `(words, dimension)`, such as the centroids of k-means.
-        nearest: Words that each descriptor is given to; more than one for queries.
+        nearest: Words that each descriptor is assigned to; more than one for queries.
 
     Returns:
         `AggregatedImage`.
@@ -114,7 +116,7 @@ def inverse_document_frequency(database, words):
 
 
 def asmk_similarity(queries, database, power=3.0, threshold=0.0, idf=None):
-    """How similar images are by the words that they share.
+    """Similarities of images by the words that they share.
 
     With `s = 1 - 2 h` for the share `h` of signs that differ, a shared word adds
     `s^power`, or nothing if `s` is below the threshold. The sum is divided by the roots
@@ -122,7 +124,9 @@ def asmk_similarity(queries, database, power=3.0, threshold=0.0, idf=None):
     With `idf` a word counts by its square, also among the numbers of words.
 
     Args:
-        queries, database: Sequences of `AggregatedImage`.
+        queries: Sequence of `AggregatedImage`.
+        database: Sequence of `AggregatedImage`, or an `InvertedFile` of one, which
+            saves time where it is searched often.
         power: Exponent; larger ones let strong matches count for more.
         threshold: Smallest similarity of two residuals that counts, not negative.
         idf: Weight of each word, see `inverse_document_frequency`, or `None`.
@@ -144,42 +148,60 @@ def asmk_similarity(queries, database, power=3.0, threshold=0.0, idf=None):
         raise ValueError(
             f"Expected `threshold` of at least 0. Received: threshold={threshold}"
         )
-    dimensions = {image.dimension for image in (*queries, *database)}
+    is_file = isinstance(database, InvertedFile)
+    images = [*queries, *([database] if is_file else database)]
+    dimensions = {each.dimension for each in images}
     if len(dimensions) > 1:
         raise ValueError(
             "Expected images aggregated with one codebook. "
             f"Received: residuals of dimensions {sorted(dimensions)}"
         )
-    similarities = np.zeros((len(queries), len(database)))
-    if not len(database) or not len(queries):
+    similarities = np.zeros(
+        (len(queries), database.count if is_file else len(database))
+    )
+    if not similarities.size:
         return similarities
-    (dimension,) = dimensions
-    inverted = _InvertedFile(database)
-    lengths = np.array([_length(image.words, idf) for image in database])
+    database = database if is_file else InvertedFile.of(database)
+    lengths = database.lengths(idf)
     for query, row in zip(queries, similarities, strict=True):
-        which, entries = inverted.entries_of(query.words)
-        differing = np.bitwise_count(query.signs[which] ^ inverted.signs[entries])
-        match = 1 - 2 * differing.sum(axis=1, dtype="int64") / dimension
+        which, entries = database.entries_of(query.words)
+        differing = BITS[query.signs[which] ^ database.signs[entries]]
+        match = 1 - 2 * differing.sum(axis=1, dtype="int64") / database.dimension
         # Negative ones are left out before the power, which may be no integer.
         kernel = np.where(match >= threshold, np.maximum(match, 0) ** power, 0.0)
         if idf is not None:
             kernel *= np.square(np.asarray(idf)[query.words[which]])
-        row[:] = np.bincount(inverted.images[entries], kernel, len(database))
+        row[:] = np.bincount(database.images[entries], kernel, database.count)
         row /= np.maximum(_length(query.words, idf) * lengths, 1e-12)
     return similarities
 
 
-class _InvertedFile:
-    """All words of all images, ordered by word."""
+class InvertedFile:
+    """The words of all images of a database, ordered by word.
 
-    def __init__(self, database):
-        words = np.concatenate([image.words for image in database])
-        signs = np.concatenate([image.signs for image in database])
-        images = np.repeat(
-            np.arange(len(database)), [len(image.words) for image in database]
-        )
+    Args:
+        images: `(entries,)`, the number of the image of each entry.
+        words: `(entries,)`, its word.
+        signs: `(entries, bytes)`, its signs, see `AggregatedImage`.
+        count: Number of images.
+        dimension: Number of dimensions of the residuals.
+    """
+
+    def __init__(self, images, words, signs, count, dimension):
         order = np.argsort(words, kind="stable")
-        self.words, self.signs, self.images = words[order], signs[order], images[order]
+        self.images, self.words, self.signs = images[order], words[order], signs[order]
+        self.count, self.dimension = count, dimension
+
+    @classmethod
+    def of(cls, database):
+        """The inverted file of a sequence of at least one `AggregatedImage`."""
+        return cls(
+            np.repeat(np.arange(len(database)), [len(x.words) for x in database]),
+            np.concatenate([image.words for image in database]),
+            np.concatenate([image.signs for image in database]),
+            len(database),
+            database[0].dimension,
+        )
 
     def entries_of(self, words):
         """Pairs of an index into `words` and an entry with that word."""
@@ -188,6 +210,11 @@ class _InvertedFile:
         which = np.repeat(np.arange(len(words)), counts)
         before = np.cumsum(counts) - counts
         return which, np.arange(len(which)) + (starts - before)[which]
+
+    def lengths(self, idf=None):
+        """The root of the number of words of every image, weighted by `idf`."""
+        weights = None if idf is None else np.square(np.asarray(idf)[self.words])
+        return np.sqrt(np.bincount(self.images, weights, self.count))
 
 
 def _length(words, idf):

@@ -1,4 +1,4 @@
-"""What whitening learns from descriptors, in NumPy.
+"""Fits of whitening to descriptors, in NumPy.
 
 Both fits return `(mean, projection)`, the weights of `keras_attn.layers.Whitening`: a
 descriptor `x` becomes `(x - mean) projection`, scaled to length one. Learn them on
@@ -28,7 +28,8 @@ def pca_whitening(descriptors, dimensions=None):
 
     Args:
         descriptors: `(images, dimension)`.
-        dimensions: How many to keep; by default all along which descriptors differ.
+        dimensions: Number of dimensions to keep; by default all along which descriptors
+            differ.
 
     Returns:
         `WhiteningWeights`, float32, the largest variance first. A column is defined up
@@ -60,7 +61,7 @@ def pca_whitening(descriptors, dimensions=None):
 
 
 def learned_whitening(descriptors, queries, positives, dimensions=None):
-    """Whitening of what separates images of the same thing.
+    """Whitening learned from pairs of matching images.
 
     Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation",
     section 3.3, after Mikolajczyk and Matas. The differences of matching descriptors
@@ -73,14 +74,14 @@ def learned_whitening(descriptors, queries, positives, dimensions=None):
     Args:
         descriptors: `(images, dimension)`.
         queries, positives: `(pairs,)` numbers of the images that match.
-        dimensions: How many to keep; by default all.
+        dimensions: Number of dimensions to keep; by default all.
 
     Returns:
-        `WhiteningWeights`, as of `pca_whitening`.
+        `WhiteningWeights`, float32, see `pca_whitening`.
 
     Raises:
-        ValueError: If the pairs are not equally many numbers of descriptors, or if
-            there are not so many dimensions.
+        ValueError: If queries and positives are not equally many numbers of
+            descriptors, or if there are fewer dimensions.
 
     Example:
 
@@ -150,7 +151,7 @@ def _principal(matrix):
 
 
 def _cholesky(matrix):
-    """The Cholesky factor, of a matrix with a larger diagonal where it has none."""
+    """The Cholesky factor; of the matrix with a larger diagonal if it has none."""
     added = 0.0
     while True:
         try:

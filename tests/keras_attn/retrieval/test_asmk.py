@@ -48,6 +48,28 @@ def test_similarity_equals_the_plain_version(
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
+def test_an_inverted_file_is_the_database_it_is_made_of(codebook):
+    queries, database = (
+        [asmk.aggregate(x, codebook) for x in images(seed, 3)] for seed in (0, 1)
+    )
+    entries = [
+        (number, word, signs)
+        for number, image in enumerate(database)
+        for word, signs in zip(image.words, image.signs, strict=True)
+    ]
+    # In any order.
+    shuffled = np.random.default_rng(0).permutation(len(entries))
+    columns = zip(*(entries[number] for number in shuffled), strict=True)
+    file = asmk.InvertedFile(*map(np.array, columns), len(database), DIMENSION)
+    idf = asmk.inverse_document_frequency(database, WORDS)
+    for weights in (None, idf):
+        np.testing.assert_allclose(
+            asmk.asmk_similarity(queries, file, idf=weights),
+            asmk.asmk_similarity(queries, database, idf=weights),
+            atol=1e-12,
+        )
+
+
 def test_an_image_is_similar_to_itself_by_one(codebook):
     aggregated = [asmk.aggregate(x, codebook) for x in images(2)]
     found = asmk.asmk_similarity(aggregated, aggregated)

@@ -20,13 +20,13 @@ BATCH, TOP = 64, 10
 CHUNK = 10_000
 # Bytes of all indexes together for each number of a descriptor: 4 and 2 of the exact
 # ones; the lists grow by doubling, so half of their 2 may be empty, and be copied.
-BYTES_A_NUMBER = 4 + 2 + 4
+BYTES_PER_NUMBER = 4 + 2 + 4
 
 
 def run(quick):
     """Measurements of one query and of a batch, and of what is found."""
     count = QUICK_COUNT if quick else COUNT
-    check_memory(count * DIMENSION * BYTES_A_NUMBER)
+    check_memory(count * DIMENSION * BYTES_PER_NUMBER)
     indexes = {"flat": flat_index(count)}
     descriptors = view_of(indexes["flat"])
     indexes["float16"] = nearest.float16_index(DIMENSION)
@@ -91,15 +91,9 @@ def view_of(index):
 
 def list_index(descriptors):
     """The approximate index."""
-    count = nearest.list_count(len(descriptors))
-    step = max(1, len(descriptors) // (count * nearest.MOST_A_LIST))
-    centroids = nearest.learn_centroids(descriptors[::step].copy(), count)
-    lists = nearest.InvertedLists(centroids, len(descriptors))
-    index = lists.index()
+    index = nearest.list_index(nearest.learn_centroids(descriptors))
     for start in range(0, len(descriptors), CHUNK):
-        part = descriptors[start : start + CHUNK]
-        lists.of_parts = {"": lists.assign(part)}
-        lists.add(index, part, "")
+        index.add(descriptors[start : start + CHUNK])
     return index
 
 
@@ -154,7 +148,7 @@ def speeds(seconds, size):
 
 
 def check_memory(wanted):
-    """Raises MemoryError if so many bytes are not free, where Linux tells."""
+    """Raises `MemoryError` if fewer bytes are free, where Linux reports them."""
     status = pathlib.Path("/proc/meminfo")
     if not status.exists():
         return

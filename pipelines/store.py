@@ -225,7 +225,7 @@ def read_description(path, kind, read):
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a folder of {kind.CONTENT}. Received: {path.parent}, without "
+            f"Expected the folder of {kind.CONTENT}. Received: {path.parent}, without "
             f"{path.name}. {kind.MAKER} makes one."
         )
     remedy = f"Delete the folder, and {kind.MAKER} makes it anew."

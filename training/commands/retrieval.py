@@ -1,4 +1,4 @@
-"""Finding images by images."""
+"""Search for images by images."""
 
 import json
 import sys
@@ -20,20 +20,31 @@ def add(command):
         index, "describe all images of a folder, to be searched; again: update"
     )
     add_model(added)
-    added.add_argument("folder", metavar="FOLDER", help="of the images")
+    added.add_argument("folder", metavar="FOLDER", help="folder of the images")
     add_output(added, "folder of the index", metavar="INDEX", required=True)
     added.add_argument(
         "--index-type",
         choices=("flat", "float16", "ivf"),
         help="exact, exact in half the memory, or approximate (flat)",
     )
+    added.add_argument(
+        "--method",
+        choices=("global", "asmk"),
+        help="one descriptor per image, or visual words of local ones (global)",
+    )
+    added.add_argument(
+        "--words",
+        type=int,
+        metavar="N",
+        help="number of visual words of asmk (one per 39 descriptors, at most 65536)",
+    )
     add_on_corrupt(added)
     add_json(added)
 
     added = command(search, "the images of an index most like the given ones")
-    added.add_argument("index", metavar="INDEX", help="what `index` has made")
+    added.add_argument("index", metavar="INDEX", help="folder that `index` made")
     add_images(added)
-    added.add_argument("--top", type=int, default=10, help="hits an image (10)")
+    added.add_argument("--top", type=int, default=10, help="hits per image (10)")
     add_output(added, "write contact sheets as PNG", metavar="FOLDER")
     added.add_argument(
         "--model",
@@ -48,7 +59,7 @@ def add(command):
     add_model(added)
     added.add_argument("ground_truth", metavar="GROUND_TRUTH", help="JSON or pickle")
     added.add_argument(
-        "--images", required=True, metavar="FOLDER", help="of the images"
+        "--images", required=True, metavar="FOLDER", help="folder of the images"
     )
     added.add_argument(
         "--scales",
@@ -83,13 +94,15 @@ def index(arguments):
             arguments.model,
             arguments.folder,
             arguments.output,
-            arguments.index_type,
-            arguments.checkpoint,
-            arguments.on_corrupt,
-            show_described,
+            index_type=arguments.index_type,
+            checkpoint=arguments.checkpoint,
+            on_corrupt=arguments.on_corrupt,
+            progress=show_described,
+            method=arguments.method,
+            words=arguments.words,
         )
     except KeyboardInterrupt:
-        print("\nWhat was described is kept; repeat to go on.", file=sys.stderr)
+        print("\nWhat was described is kept; repeat to resume.", file=sys.stderr)
         raise
     report_skipped(problems)
     if arguments.json:
@@ -104,10 +117,10 @@ def search(arguments):
     results, written, problems = search(
         arguments.index,
         arguments.images,
-        arguments.top,
-        arguments.output,
-        arguments.model,
-        arguments.on_corrupt,
+        top=arguments.top,
+        output=arguments.output,
+        model=arguments.model,
+        on_corrupt=arguments.on_corrupt,
     )
     report_skipped(problems)
     print(json.dumps(results, indent=2) if arguments.json else format_results(results))
@@ -125,11 +138,11 @@ def retrieval(arguments):
         arguments.model,
         arguments.ground_truth,
         arguments.images,
-        arguments.scales,
-        arguments.longest_side,
-        arguments.whitening,
-        arguments.dimensions,
-        arguments.checkpoint,
-        show_described,
+        scales=arguments.scales,
+        longest_side=arguments.longest_side,
+        whitening=arguments.whitening,
+        dimensions=arguments.dimensions,
+        checkpoint=arguments.checkpoint,
+        progress=show_described,
     )
     print_result(arguments, result, format_retrieval)

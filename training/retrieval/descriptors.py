@@ -64,7 +64,7 @@ def _unit(vectors):
 def _pooled(logits):
     """The vector that logits are computed from, or `None`."""
     while True:
-        operation, sources = _origin(logits)
+        operation, sources = origin_of(logits)
         if isinstance(operation, layers.GlobalAveragePooling2D):
             return logits
         if isinstance(operation, layers.Dense):
@@ -81,7 +81,7 @@ def _pooled(logits):
         (logits,) = sources
 
 
-def _origin(tensor):
+def origin_of(tensor):
     """The operation that a tensor comes from, and that operation's inputs."""
     node = node_of(tensor)
     return node.operation, node.input_tensors
@@ -117,7 +117,11 @@ def describe(embedder, images, batch_size=64):
         for start in range(0, len(images), batch_size)
     ]
     parts = parts or [np.empty((0, embedder.output.shape[-1]), "float32")]
-    descriptors = np.concatenate(parts).astype("float32")
+    return finite(np.concatenate(parts).astype("float32"))
+
+
+def finite(descriptors):
+    """The descriptors, if all of them are finite."""
     if not np.isfinite(descriptors).all():
         raise ValueError(
             "Expected finite descriptors. Received: NaN or infinite ones; the training "

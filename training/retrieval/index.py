@@ -1,43 +1,29 @@
-"""Images -> descriptors: the network of a trained model, and an index of a folder."""
+"""A folder of images -> an index of it, kept up to date."""
 
-import hashlib
+import dataclasses
 import pathlib
+from collections.abc import Callable
 
-import numpy as np
+import keras
 
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.files import image_files, read_images
-from keras_attn.training.retrieval.descriptors import describe, embedder_of
-from keras_attn.training.retrieval.nearest import (
-    inverted_lists,
-    require_faiss,
-    save_lists,
-)
-from keras_attn.training.retrieval.store import (
-    DESCRIPTION,
-    TYPES,
-    IndexStore,
-    Maker,
-    Part,
-)
+from keras_attn.preprocessing import ImageSpec
+from keras_attn.training.retrieval.methods import IndexMethod, method_of
+from keras_attn.training.retrieval.store import IndexParts, IndexStore, Maker
 from keras_attn.training.trained import load_trained
-
-# Images that are described and then saved together.
-CHUNK = 256
 
 
 def maker_of(trained, embedder):
-    """The `Maker` that an index names for a trained model."""
-    with open(trained.path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    spec = trained.spec
+    """The `Maker` of the descriptors of a trained model."""
     fields = ("height", "width", "mean", "std", "interpolation", "crop_fraction")
-    described = spec.to_dict()
+    described = trained.spec.to_dict()
     path = trained.run.workdir if trained.run else trained.path
     return Maker(
         path=str(pathlib.Path(path).resolve()),
         checkpoint=trained.checkpoint,
         name=trained.name,
-        digest=digest,
+        digest=digest_of(pathlib.Path(trained.path)),
         dimension=embedder.output.shape[-1],
         preprocessing={field: described[field] for field in fields},
     )
@@ -51,95 +37,176 @@ def index_folder(
     checkpoint="best",
     on_corrupt="error",
     progress=None,
+    method=None,
+    words=None,
 ):
     """Describes all images below a folder and keeps an index of them.
 
     Where the index exists it is brought up to date: new files and files whose size or
-    time of change differs are described, files that are gone are dropped. What is
-    described is saved every few hundred images, so that an interrupted call can be
-    repeated and goes on.
+    time of change differs are described, files that are gone are dropped. Descriptors
+    are saved every few hundred images, and a call that was interrupted is finished
+    first. The index is locked meanwhile.
 
     Args:
         path: Folder of a run, or a `.keras` file.
         folder: Folder of images.
         output: Folder of the index.
-        index_type: `"flat"`, `"float16"` or `"ivf"`, see
-            `keras_attn.training.retrieval.nearest.Nearest`; by default what the index
-            is, and `"flat"` for a new one.
+        index_type: With the method `"global"`: `"flat"`, `"float16"` or `"ivf"`, see
+            `keras_attn.training.retrieval.nearest.Nearest`; by default that of the
+            index, and `"flat"` for a new one.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
         progress: Called with (images described, images to describe) now and then.
+        method: `"global"`: one descriptor per image; `"asmk"`: visual words of local
+            descriptors, see `keras_attn.training.retrieval.asmk`. By default that of
+            the index, and `"global"` for a new one.
+        words: With the method `"asmk"`: number of visual words.
 
     Returns:
         `(summary, problems)`: the numbers of `images` in the index and of those
-        `added`, `changed` and `removed`, the `dimension` and the `index_type`; one
-        `CorruptImageError` for each image left out.
+        `added`, `changed` and `removed`, the `dimension`, the `method` and its
+        settings; one `CorruptImageError` for each image left out.
 
     Raises:
-        ValueError: If the index was made by another model or of another folder.
+        ValueError: If the index was made by another model or method or of another
+            folder.
     """
     folder = pathlib.Path(folder).resolve()
     if folder.is_file():
         raise ValueError(f"Expected a folder of images. Received: {folder}, a file")
-    if index_type not in (None, *TYPES):
-        raise ValueError(
-            f"Expected `index_type` to be one of {TYPES}. "
-            f"Received: index_type={index_type!r}"
-        )
-    if index_type == "ivf":
-        require_faiss()
+    if method is None:
+        is_there = (pathlib.Path(output) / IndexStore.DESCRIPTION).exists()
+        method = IndexStore.open(output).method if is_there else "global"
+    way = method_of(method)
+    options = _options(way, method, index_type=index_type, words=words)
     found = _stamps(folder)
     trained = load_trained(path, checkpoint, classifies=False)
-    embedder = embedder_of(trained)
+    embedder = way.embedder(trained)
     maker = maker_of(trained, embedder)
-    if (pathlib.Path(output) / DESCRIPTION).exists():
+    settings = way.settings({}, **options)
+    IndexStore.open_or_create(output, maker, folder, method, settings)
+    with IndexStore.open(output).locked():
         store = IndexStore.open(output)
-    else:
-        store = IndexStore.create(output, maker, folder, index_type or "flat")
-    with store.locked():
-        store = IndexStore.open(output)
-        _check_same(store, maker, folder)
-        before = store.stamps()
-        waiting = [name for name in found if before.get(name) != found[name]]
-        problems = []
-        for start in range(0, len(waiting), CHUNK):
-            part = waiting[start : start + CHUNK]
-            files = [folder / name for name in part]
-            images, kept, corrupt = read_images(files, trained.spec, on_corrupt)
-            problems += corrupt
-            if kept:
-                names = [file.relative_to(folder).as_posix() for file in kept]
-                stamps = np.array([found[name] for name in names])
-                store.add(Part(tuple(names), stamps, describe(embedder, images)))
-            if progress is not None:
-                progress(start + len(part), len(waiting))
+        _check_same(store, maker, folder, method)
+        before = store.files
         store.maker, store.images = maker, str(folder)
-        store.index_type = index_type or store.index_type
-        store.keep(found)
-        after = store.stamps()
-        if store.index_type == "ivf" and after:
-            save_lists(store, inverted_lists(store))
-        store.write_description()
-    if not after:
-        raise ValueError(f"Expected a readable image. Received: {problems[0]}")
-    new = [name for name in waiting if name in after]
+        store.settings = way.settings(store.settings, **options)
+        work = _Indexing(
+            store, way, found, embedder, trained.spec, on_corrupt, progress, []
+        )
+        if IndexParts.are_left(store):
+            work.run(IndexParts.begun(store, way.dtype))
+        waiting = work.waiting()
+        work.run(IndexParts.begun(store, way.dtype, waiting) if waiting else None)
+        way.complete(store)
+    if not store.files:
+        raise ValueError(f"Expected a readable image. Received: {work.problems[0]}")
+    after = store.files
+    new = [name for name in after if before.get(name) != after[name]]
     return {
         "images": len(after),
         "added": sum(name not in before for name in new),
         "changed": sum(name in before for name in new),
         "removed": sum(name not in after for name in before),
         "dimension": maker.dimension,
-        "index_type": store.index_type,
-    }, problems
+        "method": method,
+        **{option: store.settings[option] for option in way.options},
+    }, work.problems
+
+
+@dataclasses.dataclass
+class _Indexing:
+    """The steps of `index_folder` on a locked index: list, describe, store.
+
+    Args:
+        found: Dict of the files in the folder now, see `IndexStore`.
+        problems: List that the errors of skipped files are added to.
+    """
+
+    store: IndexStore
+    method: IndexMethod
+    found: dict
+    embedder: keras.Model
+    spec: ImageSpec
+    on_corrupt: str
+    progress: Callable | None
+    problems: list
+
+    def waiting(self):
+        """The files that the index lacks in this state, but for those just skipped."""
+        there, folder = self.store.files, pathlib.Path(self.store.images)
+        skipped = {problem.where for problem in self.problems}
+        return {
+            name: stamp
+            for name, stamp in self.found.items()
+            if there.get(name) != stamp and str(folder / name) not in skipped
+        }
+
+    def run(self, parts):
+        """Describes what `parts` lacks, and adds it to the index; `None`: nothing."""
+        for shard in parts.missing() if parts else ():
+            self.describe(parts, shard)
+            if self.progress is not None:
+                left = sum(shard.stop - shard.start for shard in parts.missing())
+                self.progress(len(parts) - left, len(parts))
+        self.keep(parts)
+
+    def describe(self, parts, shard):
+        """Describes those files of a shard that are as they were listed."""
+        folder, numbers = pathlib.Path(self.store.images), {}
+        listed = list(parts.files.items())[shard.start : shard.stop]
+        for number, (name, stamp) in enumerate(listed, shard.start):
+            if self.found.get(name) == stamp:
+                numbers[folder / name] = number
+        images, kept, corrupt = read_images([*numbers], self.spec, self.on_corrupt)
+        self.problems += corrupt
+        described = self.method.describe(self.embedder, images) if kept else []
+        parts.write_described(shard, [numbers[file] for file in kept], described)
+
+    def keep(self, parts):
+        """Drops what is gone, and adds what was described."""
+        store, listed = self.store, list(parts.files.items()) if parts else []
+        shards = parts.described if parts else tuple
+        new = dict(
+            listed[number] for arrays in shards() for number in arrays["numbers"]
+        )
+        there = list(store.files.items())
+        kept = [
+            row
+            for row, (name, stamp) in enumerate(there)
+            if self.found.get(name) == stamp and name not in new
+        ]
+        files = {**dict(there[row] for row in kept), **new}
+        if new or len(kept) < len(there):
+            store.write(files, self.method.rows(store, kept, shards))
+        else:
+            store.write_description()
+        if parts:
+            parts.delete()
 
 
 def format_summary(summary):
-    """One sentence on what an index holds and what was done to it."""
+    """One sentence on what an index holds and what was changed."""
     return (
         f"{summary['images']} images ({summary['added']} added, {summary['changed']} "
-        f"changed, {summary['removed']} removed), {summary['dimension']} numbers each, "
-        f"type {summary['index_type']}"
+        f"changed, {summary['removed']} removed), "
+        f"{method_of(summary['method']).text(summary)}"
     )
+
+
+def _options(way, method, **options):
+    """Those of the options that the method has.
+
+    Raises:
+        ValueError: If one of the others was chosen.
+    """
+    for name, value in options.items():
+        if value is not None and name not in way.options:
+            raise ValueError(
+                f"Expected `{name}` with the method that has it. "
+                f"Received: {name}={value!r}, method={method!r}"
+            )
+    return {name: options[name] for name in way.options}
 
 
 def _stamps(folder):
@@ -151,7 +218,7 @@ def _stamps(folder):
     return found
 
 
-def _check_same(store, maker, folder):
+def _check_same(store, maker, folder, method):
     if not maker.is_same(store.maker):
         raise ValueError(
             f"Expected the model that made the index {store.path}, {store.maker}. "
@@ -161,4 +228,9 @@ def _check_same(store, maker, folder):
         raise ValueError(
             f"Expected the folder that the index {store.path} is of, {store.images}. "
             f"Received: {folder}. Use another --output for another folder."
+        )
+    if store.method != method:
+        raise ValueError(
+            f"Expected the method of the index {store.path}, {store.method!r}. "
+            f"Received: method={method!r}. Use another --output for another method."
         )

@@ -1,24 +1,26 @@
-"""The nearest descriptors of an index, found by FAISS.
+"""One descriptor per image, and the nearest ones, found by FAISS.
 
-What FAISS searches is built from the arrays of the index each time: FAISS's own files
-are not safe to read from strangers, and an exact index is a copy of the descriptors
-anyway. Of an approximate one the costly part is kept, as arrays.
+The index that FAISS searches is built from the array each time: FAISS's own files are
+not safe to read from strangers, and an exact index is a copy of the descriptors anyway.
+Of an approximate one the centroids are kept.
 """
 
 import math
-import zipfile
-import zlib
 
 import numpy as np
 
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn._checks import one_of, positive_integer
+from keras_attn.training.retrieval.descriptors import describe, embedder_of
 
-# Of type "ivf". K-means is to have so many descriptors a list to learn from, at least
-# and at most; a query looks through a share of the lists, but not through too few.
-FEWEST_A_LIST, MOST_A_LIST = 39, 64
+TYPES = ("flat", "float16", "ivf")
+# Of "ivf": descriptors per list for k-means to learn from, at least and at most; the
+# share of the lists that a query looks through, and their least number.
+FEWEST_PER_LIST, MOST_PER_LIST = 39, 64
 ITERATIONS = 10
 PROBED_SHARE, FEWEST_PROBED = 1 / 16, 8
-LISTS = "ivf.npz"
+CENTROIDS = "centroids.npy"
+# Descriptors that are copied into FAISS at a time.
+CHUNK = 8192
 
 
 def require_faiss():
@@ -29,6 +31,39 @@ def require_faiss():
             "Searching an index needs FAISS: pip install 'keras-attn[retrieval]'"
         ) from error
     return faiss
+
+
+class GlobalDescriptors:
+    """The `IndexMethod` of one descriptor per image, compared by its cosine."""
+
+    options, dtype = ("index_type",), "float32"
+    embedder = staticmethod(embedder_of)
+    describe = staticmethod(describe)
+
+    def settings(self, before, index_type=None):
+        index_type = index_type or before.get("index_type", "flat")
+        if one_of("index_type", index_type, TYPES) == "ivf":
+            require_faiss()
+        return {"index_type": index_type}
+
+    def rows(self, store, kept, shards):
+        parts = [descriptors_of(store)[kept]] if kept else []
+        parts += [arrays["descriptors"] for arrays in shards()]
+        parts.append(np.empty((0, store.maker.dimension), self.dtype))
+        return np.concatenate(parts)
+
+    def complete(self, store):
+        if store.settings["index_type"] == "ivf" and store.files:
+            descriptors = descriptors_of(store)
+            centroids = kept_centroids(store, list_count(len(descriptors)))
+            if centroids is None:
+                store.write_array(CENTROIDS, learn_centroids(descriptors))
+
+    def searcher(self, store):
+        return Nearest(store)
+
+    def text(self, summary):
+        return f"{summary['dimension']} numbers each, type {summary['index_type']}"
 
 
 class Nearest:
@@ -47,34 +82,31 @@ class Nearest:
 
     def __init__(self, store):
         faiss = require_faiss()
-        counting = store.counting()
-        if not any(counting.values()):
+        if not store.files:
             raise ValueError(
                 f"Expected an index with images. Received: {store.path}, without any"
             )
-        dimension = store.maker.dimension
-        if store.index_type == "ivf":
-            lists = inverted_lists(store)
-            self.index = lists.index()
-        elif store.index_type == "float16":
-            self.index = float16_index(dimension)
+        descriptors = descriptors_of(store)
+        index_type = one_of("index_type", store.settings["index_type"], TYPES)
+        if index_type == "ivf":
+            centroids = kept_centroids(store, list_count(len(descriptors)))
+            self.index = list_index(
+                learn_centroids(descriptors) if centroids is None else centroids
+            )
+        elif index_type == "float16":
+            self.index = float16_index(descriptors.shape[1])
         else:
-            self.index = faiss.IndexFlatIP(dimension)
-        self.names = []
-        for name, rows in counting.items():
-            part = store.read(name, rows)
-            if store.index_type == "ivf":
-                lists.add(self.index, part.descriptors, name)
-            else:
-                self.index.add(part.descriptors)
-            self.names += part.names
+            self.index = faiss.IndexFlatIP(descriptors.shape[1])
+        for start in range(0, len(descriptors), CHUNK):
+            self.index.add(np.ascontiguousarray(descriptors[start : start + CHUNK]))
+        self.names = list(store.files)
 
     def search(self, queries, top=10):
         """The nearest descriptors of each query, by cosine similarity.
 
         Args:
             queries: `(queries, dimension)`, float32, of length one.
-            top: How many; fewer where there are not so many.
+            top: Number of hits; fewer where there are fewer.
 
         Returns:
             For each query a list of `(name, similarity)`, the nearest first.
@@ -85,9 +117,7 @@ class Nearest:
                 f"Expected queries of shape (queries, {dimension}), by the model that "
                 f"made the index. Received: {queries.shape}"
             )
-        if top < 1:
-            raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
-        top = min(top, len(self.names))
+        top = min(positive_integer("top", top), len(self.names))
         similarities, rows = self.index.search(np.ascontiguousarray(queries), top)
         # Rounding may lead beyond the bounds of a cosine.
         similarities = np.clip(similarities, -1.0, 1.0)
@@ -102,6 +132,13 @@ class Nearest:
         ]
 
 
+def descriptors_of(store):
+    """The array of an index of global descriptors, mapped into memory."""
+    return store.read_array(
+        store.array, "float32", (len(store.files), store.maker.dimension)
+    )
+
+
 def float16_index(dimension):
     """An empty index of FAISS that keeps descriptors in half precision."""
     faiss = require_faiss()
@@ -112,125 +149,53 @@ def float16_index(dimension):
 # ---- inverted lists ------------------------------------------------------------------
 
 
-class InvertedLists:
-    """Centroids, and for every row of every part the nearest one.
+def list_index(centroids):
+    """An empty index of FAISS with a list per centroid, in half precision."""
+    faiss = require_faiss()
+    centroids = np.ascontiguousarray(centroids)
+    count, dimension = centroids.shape
+    quantizer = faiss.IndexFlatIP(dimension)
+    quantizer.add(centroids)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer,
+        dimension,
+        count,
+        faiss.ScalarQuantizer.QT_fp16,
+        faiss.METRIC_INNER_PRODUCT,
+        False,  # Whole descriptors, not their differences from the centroid.
+    )
+    index.is_trained = True
+    index.nprobe = min(count, max(FEWEST_PROBED, math.ceil(count * PROBED_SHARE)))
+    return index
 
-    Args:
-        centroids: `(lists, dimension)`, float32.
-        learned_from: Number of descriptors that the index had then.
-        of_parts: Dict from the name of a part to `(rows,)`, int64.
+
+def kept_centroids(store, count):
+    """The centroids in the folder of an index, or `None`.
+
+    Those that are missing or damaged, or of which there should be less than half or
+    more than twice as many, are to be learned anew.
     """
-
-    def __init__(self, centroids, learned_from, of_parts=None):
-        self.centroids = np.ascontiguousarray(centroids, "float32")
-        self.learned_from = int(learned_from)
-        self.of_parts = dict(of_parts or {})
-
-    def index(self):
-        """An empty index of FAISS with these lists."""
-        faiss = require_faiss()
-        count, dimension = self.centroids.shape
-        index = faiss.IndexIVFScalarQuantizer(
-            self._quantizer(),
-            dimension,
-            count,
-            faiss.ScalarQuantizer.QT_fp16,
-            faiss.METRIC_INNER_PRODUCT,
-            False,  # Whole descriptors, not what is left of them without the centroid.
-        )
-        index.is_trained = True
-        index.nprobe = min(count, max(FEWEST_PROBED, math.ceil(count * PROBED_SHARE)))
-        return index
-
-    def assign(self, descriptors):
-        """The number of the nearest centroid of each descriptor."""
-        return self._quantizer().search(descriptors, 1)[1][:, 0].copy()
-
-    def _quantizer(self):
-        quantizer = require_faiss().IndexFlatIP(self.centroids.shape[1])
-        quantizer.add(self.centroids)
-        return quantizer
-
-    def add(self, index, descriptors, part):
-        """Adds the rows of a part, whose lists are known, without a comparison."""
-        faiss = require_faiss()
-        rows = np.arange(index.ntotal, index.ntotal + len(descriptors))
-        index.add_core(
-            len(descriptors),
-            faiss.swig_ptr(np.ascontiguousarray(descriptors)),
-            faiss.swig_ptr(rows),
-            faiss.swig_ptr(np.ascontiguousarray(self.of_parts[part], "int64")),
-        )
-
-
-def inverted_lists(store):
-    """The lists of an index: those that are kept, and what is missing of them.
-
-    They are learned again where the index has grown or shrunk by a factor of four.
-    """
-    counting = store.counting()
-    total = sum(map(len, counting.values()))
-    lists = _kept_lists(store)
-    if lists is None or not total / 4 <= lists.learned_from <= total * 4:
-        lists = InvertedLists(_learn(store, counting, total), total)
-    of_parts = {}
-    for name, rows in counting.items():
-        of_parts[name] = lists.of_parts.get(name)
-        if of_parts[name] is None or len(of_parts[name]) != len(rows):
-            of_parts[name] = lists.assign(store.read(name, rows).descriptors)
-    lists.of_parts = of_parts
-    return lists
-
-
-def save_lists(store, lists):
-    """Keeps the lists in the folder of the index."""
-    with write_then_rename(store.path / LISTS) as file:
-        np.savez(
-            file,
-            centroids=lists.centroids,
-            learned_from=lists.learned_from,
-            **lists.of_parts,
-        )
-
-
-def _kept_lists(store):
-    """The lists in the folder of the index, or `None` if they are not good."""
     try:
-        with np.load(store.path / LISTS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        centroids, learned_from = arrays.pop("centroids"), arrays.pop("learned_from")
-        lists = InvertedLists(centroids, learned_from, arrays)
-    except (ValueError, OSError, EOFError, KeyError, TypeError):
+        shape = (None, store.maker.dimension)
+        centroids = store.read_array(CENTROIDS, "float32", shape)
+    except ValueError:
         return None
-    except (MemoryError, zipfile.BadZipFile, zlib.error):
-        return None
-    count, dimension = centroids.shape if centroids.ndim == 2 else (0, 0)
-    fits = count > 0 and dimension == store.maker.dimension
-    # FAISS does not check the numbers of lists.
-    inside = all(
-        rows.dtype == np.int64 and np.all((rows >= 0) & (rows < count))
-        for rows in arrays.values()
-    )
-    return lists if fits and inside else None
-
-
-def _learn(store, counting, total):
-    """Centroids of an evenly spread sample of an index's descriptors."""
-    count = list_count(total)
-    step = max(1, total // (count * MOST_A_LIST))
-    sample = np.concatenate(
-        [store.read(name, rows[::step]).descriptors for name, rows in counting.items()]
-    )
-    return learn_centroids(sample, count)
+    return centroids if count / 2 <= len(centroids) <= count * 2 else None
 
 
 def list_count(total):
-    """How many lists so many descriptors are put into."""
-    return max(1, min(round(math.sqrt(total)), total // FEWEST_A_LIST))
+    """Number of lists for a number of descriptors."""
+    return max(1, min(round(math.sqrt(total)), total // FEWEST_PER_LIST))
 
 
-def learn_centroids(sample, count):
-    """`(count, dimension)`, learned by k-means on the sphere."""
+def learn_centroids(descriptors):
+    """`(lists, dimension)`, learned by k-means on the sphere.
+
+    Args:
+        descriptors: `(descriptors, dimension)`, of which an even sample is used.
+    """
+    count = list_count(len(descriptors))
+    sample = descriptors[:: max(1, len(descriptors) // (count * MOST_PER_LIST))]
     kmeans = require_faiss().Kmeans(
         sample.shape[1],
         count,
@@ -238,7 +203,7 @@ def learn_centroids(sample, count):
         spherical=True,
         seed=1,
         min_points_per_centroid=1,
-        max_points_per_centroid=MOST_A_LIST,
+        max_points_per_centroid=MOST_PER_LIST,
     )
-    kmeans.train(sample)
+    kmeans.train(np.ascontiguousarray(sample))
     return kmeans.centroids

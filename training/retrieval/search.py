@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 
+from keras_attn._checks import positive_integer
 from keras_attn.pipelines.images.files import (
     CHUNK,
     check_readable,
@@ -13,22 +14,23 @@ from keras_attn.pipelines.images.files import (
 )
 from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.retrieval.contact_sheets import draw_sheets
-from keras_attn.training.retrieval.descriptors import describe, embedder_of
 from keras_attn.training.retrieval.index import maker_of
-from keras_attn.training.retrieval.nearest import Nearest, require_faiss
+from keras_attn.training.retrieval.methods import IndexMethod, method_of
+from keras_attn.training.retrieval.nearest import require_faiss
 from keras_attn.training.retrieval.store import IndexStore
 from keras_attn.training.trained import load_trained
 
 
 @dataclasses.dataclass(frozen=True)
 class Searcher:
-    """An index in memory and the model that made it: searched many times over.
+    """An index in memory and the model that made it, to be searched many times.
 
     Args:
-        embedder: As `keras_attn.training.retrieval.descriptors.embedder_of` returns it.
-        spec: `ImageSpec` of the images that the embedder takes.
-        nearest: `Nearest`.
-        images: Folder of the images that the index is of.
+        method: `IndexMethod` of the index.
+        embedder: Its network.
+        spec: `ImageSpec` of the images that the network takes.
+        nearest: Its searcher of the index.
+        images: Folder of the images of the index.
 
     Example:
 
@@ -37,9 +39,10 @@ class Searcher:
     ('roses/12.jpg', 0.97)
     """
 
+    method: IndexMethod
     embedder: keras.Model
     spec: ImageSpec
-    nearest: Nearest
+    nearest: object
     images: pathlib.Path
 
     @classmethod
@@ -59,7 +62,8 @@ class Searcher:
         require_faiss()
         store = IndexStore.open(path)
         trained = load_trained(*_place(store, model), classifies=False)
-        embedder = embedder_of(trained)
+        method = method_of(store.method)
+        embedder = method.embedder(trained)
         maker = maker_of(trained, embedder)
         if not maker.is_same(store.maker):
             raise ValueError(
@@ -67,20 +71,20 @@ class Searcher:
                 f"Received: {maker}."
             )
         images = pathlib.Path(store.images)
-        return cls(embedder, trained.spec, Nearest(store), images)
+        return cls(method, embedder, trained.spec, method.searcher(store), images)
 
     def search(self, images, top=10):
         """The nearest images of each query.
 
         Args:
             images: `(queries, height, width, 3)`, raw pixels of the model's size.
-            top: How many.
+            top: Number of hits.
 
         Returns:
             For each query a list of `(name, similarity)`, the nearest first: the file,
-            relative to the folder of the index, and the cosine similarity.
+            relative to the folder of the index, and the similarity.
         """
-        return self.nearest.search(describe(self.embedder, images), top)
+        return self.nearest.search(self.method.describe(self.embedder, images), top)
 
 
 def search(path, images, top=10, output=None, model=None, on_corrupt="error"):
@@ -90,7 +94,7 @@ def search(path, images, top=10, output=None, model=None, on_corrupt="error"):
         path: Folder of an index, see
             `keras_attn.training.retrieval.index.index_folder`.
         images: Paths of images and of folders of images.
-        top: Hits an image.
+        top: Hits per image.
         output: Folder of the contact sheets, or `None` for none.
         model: Folder of a run or model file, if it is no longer where it was.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
@@ -100,8 +104,7 @@ def search(path, images, top=10, output=None, model=None, on_corrupt="error"):
         list of dicts of `image` and `similarity`; the paths of the contact sheets; one
         `CorruptImageError` for each image left out.
     """
-    if top < 1:
-        raise ValueError(f"Expected `top` of at least 1. Received: top={top}")
+    positive_integer("top", top)
     IndexStore.open(path)
     files = image_files(images)
     searcher = Searcher.open(path, model)
@@ -138,11 +141,11 @@ def format_results(results):
 
 
 def _place(store, model):
-    """Where the model is to be found, and which of a run's models it is."""
+    """The path of the model of an index, and which of a run's models it is."""
     maker = store.maker
     if model is None and not pathlib.Path(maker.path).exists():
         raise FileNotFoundError(
             f"Expected the model that made the index {store.path} at {maker.path}. "
-            "Received: nothing there. --model tells where it is now."
+            "Received: nothing there. Name it with --model if it was moved."
         )
     return model or maker.path, maker.checkpoint or "best"

@@ -1,9 +1,8 @@
-"""The folder of an index: descriptors of image files, and which model made them.
+"""The folder of an index: image files, and the model and method that described them.
 
-`index.json` names the model, the images' folder and the parts; every part is an `.npz`
-file of names, sizes, times of change and descriptors. Parts are never changed, and
-`index.json` is replaced after a part is complete, so that whatever happens the folder
-is the index before or after. Nothing is pickled.
+`index.json` describes all of it and names the file of the one array; a new array gets a
+new name before `index.json` is replaced, so whatever happens the folder is the index
+before or after. `parts` is there while an indexing runs. Nothing is pickled.
 """
 
 import contextlib
@@ -12,23 +11,15 @@ import json
 import os
 import pathlib
 import re
-import zipfile
-import zlib
 
 import numpy as np
 
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn._checks import one_of
+from keras_attn.pipelines.files import DAMAGE, digest_of, write_text, write_then_rename
+from keras_attn.pipelines.store import Store, check_array, is_unused, read_description
 
-FORMAT, VERSION = "keras-attn index", 1
-DESCRIPTION = "index.json"
-TYPES = ("flat", "float16", "ivf")
-# Rows of a full part; parts of less than half of it are merged.
-PART_ROWS = 8192
-
-_PART = re.compile(r"part-\d{6}\.npz")
-_LEFT_BEHIND = re.compile(r"\.(part-\d{6}\.npz|index\.json|ivf\.npz)\.partial")
-_DAMAGES = (ValueError, OSError, EOFError, KeyError, MemoryError)
-_DAMAGES = (*_DAMAGES, zipfile.BadZipFile, zlib.error)
+METHODS = ("global", "asmk")
+_ARRAY = re.compile(r"rows-\d{6}\.npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Maker:
         name: Name of the recipe, or of the file.
         digest: SHA-256 of the model file.
         dimension: Length of a descriptor.
-        preprocessing: What is done to an image, see `ImageSpec`.
+        preprocessing: Dict of the fields of `ImageSpec` that decide the descriptors.
     """
 
     path: str
@@ -62,26 +53,7 @@ class Maker:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Some rows of an index.
-
-    Args:
-        names: Of the files, relative to the images' folder.
-        stamps: `(rows, 2)`, size in bytes and time of change in nanoseconds.
-        descriptors: `(rows, dimension)`, or `None` where they were not read.
-    """
-
-    names: tuple
-    stamps: np.ndarray
-    descriptors: np.ndarray | None = None
-
-    def chosen(self, rows):
-        names = tuple(self.names[row] for row in rows)
-        rows = np.asarray(rows, int)
-        return Part(names, self.stamps[rows], self.descriptors[rows])
-
-
+@dataclasses.dataclass
 class IndexStore:
     """An index on disk.
 
@@ -89,18 +61,25 @@ class IndexStore:
         path: Its folder.
         maker: `Maker`.
         images: Absolute path of the images' folder.
-        index_type: How it is searched, one of `TYPES`, see
-            `keras_attn.training.retrieval.nearest`.
-        parts: File names of the parts, the later ones the more recent.
+        method: One of `METHODS`, see `keras_attn.training.retrieval.methods`.
+        settings: Dict of the method's settings, plain data.
+        files: Dict from the names of the files, relative to the images' folder, to
+            `(bytes, nanoseconds)`: their size and time of change. Row `i` of the array
+            belongs to file `i`, unless the method defines rows of its own.
+        array: Name of the file of the array, or `None` if there are no files.
     """
 
-    def __init__(self, path, maker, images, index_type="flat", parts=()):
-        self.path = pathlib.Path(path)
-        self.maker = maker
-        self.images = str(images)
-        self.index_type = index_type
-        self.parts = tuple(parts)
-        self._listed = {}
+    path: pathlib.Path
+    maker: Maker
+    images: str
+    method: str = "global"
+    settings: dict = dataclasses.field(default_factory=dict)
+    files: dict = dataclasses.field(default_factory=dict)
+    array: str | None = None
+
+    CONTENT, MAKER = "an index", "`keras-attn index`"
+    FORMAT, VERSION = "keras-attn index", 2
+    DESCRIPTION = "index.json"
 
     @classmethod
     def open(cls, path):
@@ -108,57 +87,99 @@ class IndexStore:
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If it is damaged, or of a later version.
+            ValueError: If it is damaged, or of another version.
         """
         path = pathlib.Path(path)
-        if not (path / DESCRIPTION).is_file():
-            raise FileNotFoundError(
-                f"Expected the folder of an index. Received: {path}, without an "
-                f"{DESCRIPTION}. `keras-attn index` makes one."
-            )
-        try:
-            stored = json.loads((path / DESCRIPTION).read_text())
-            if stored["format"] != FORMAT or stored["version"] != VERSION:
-                raise ValueError(f"not a {FORMAT} of version {VERSION}")
-            if not all(_PART.fullmatch(part) for part in stored["parts"]):
-                raise ValueError("strange names of parts")
-            if stored["index_type"] not in TYPES:
-                raise ValueError(f"index_type {stored['index_type']!r}")
+
+        def read(stored):
+            array = stored["array"]
+            if array is not None and not _ARRAY.fullmatch(array):
+                raise ValueError(f"array={array!r}")
             return cls(
                 path,
                 Maker(**stored["maker"]),
-                stored["images"],
-                stored["index_type"],
-                stored["parts"],
+                os.fspath(stored["images"]),
+                one_of("method", stored["method"], METHODS),
+                dict(stored["settings"]),
+                _as_files(stored["files"]),
+                array,
             )
-        except (*_DAMAGES, TypeError) as error:
-            raise ValueError(f"Cannot read the index {path}: {error}") from error
+
+        return read_description(path / cls.DESCRIPTION, cls, read)
 
     @classmethod
-    def create(cls, path, maker, images, index_type="flat"):
-        """A new index without rows, in a new or empty folder."""
+    def open_or_create(cls, path, maker, images, method, settings):
+        """The index in a folder; a new one without files if there is none.
+
+        Raises:
+            ValueError: If the folder holds something else.
+        """
         path = pathlib.Path(path)
-        if path.exists() and not (path.is_dir() and _is_unused(path)):
+        if (path / cls.DESCRIPTION).exists():
+            return cls.open(path)
+        if not is_unused(path):
             raise ValueError(
                 "Expected a new folder, or the folder of an index. "
                 f"Received: {path}, which holds something else."
             )
         path.mkdir(parents=True, exist_ok=True)
-        store = cls(path, maker, images, index_type)
+        store = cls(path, maker, str(images), method, settings)
         store.write_description()
         return store
 
     def write_description(self):
         stored = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": self.FORMAT,
+            "version": self.VERSION,
             "maker": dataclasses.asdict(self.maker),
             "images": self.images,
-            "index_type": self.index_type,
-            "parts": self.parts,
+            "method": self.method,
+            "settings": self.settings,
+            "array": self.array,
+            "files": _as_list(self.files),
         }
-        with write_then_rename(self.path / DESCRIPTION) as file:
-            file.write(json.dumps(stored, indent=1).encode())
+        write_text(self.path / self.DESCRIPTION, json.dumps(stored, indent=1))
+
+    def write(self, files, rows):
+        """Replaces the files and the array of the index.
+
+        Args:
+            files: Dict, see `IndexStore`.
+            rows: Their array.
+        """
+        number = int(self.array[5:11]) + 1 if self.array else 1
+        array = f"rows-{number:06}.npy"
+        self.write_array(array, rows)
+        self.files, self.array = dict(files), array
+        self.write_description()
+        for file in self.path.glob("rows-*.npy"):
+            if file.name != array:
+                file.unlink()
+
+    def write_array(self, name, array):
+        """Keeps an array beside the index."""
+        with write_then_rename(self.path / name) as file:
+            np.save(file, array, allow_pickle=False)
+
+    def read_array(self, name, dtype, shape):
+        """An array, mapped into memory, of this dtype and shape; `None` is any size.
+
+        Raises:
+            ValueError: If it is missing, damaged or another one.
+        """
+        try:
+            array = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
+            check_array("array", array, dtype, shape)
+        except DAMAGE as error:
+            raise self.damaged(name, error) from error
+        return array
+
+    def damaged(self, name, reason):
+        """The `ValueError` of a file that cannot be read."""
+        return ValueError(
+            f"Cannot read {self.path / name}, which is damaged ({reason}). Delete the "
+            f"folder, and {self.MAKER} makes it anew."
+        )
 
     @contextlib.contextmanager
     def locked(self):
@@ -184,140 +205,93 @@ class IndexStore:
         finally:
             os.close(handle)
 
-    # ---- rows ------------------------------------------------------------------------
 
-    def stamps(self):
-        """Dict from the names of the files to their size and time of change."""
-        found = {}
-        for part in self.parts:
-            listed = self._names(part)
-            pairs = zip(listed.names, listed.stamps.tolist(), strict=True)
-            found.update((name, tuple(stamp)) for name, stamp in pairs)
-        return found
+class IndexParts(Store):
+    """The descriptors of files that are being added to an index.
 
-    def counting(self):
-        """Dict from the names of the parts to the numbers of the rows that count.
+    An example is a file. A shard holds `numbers` of the files that could be read and
+    were as listed, the `counts` of their descriptors, and all `descriptors`.
+    """
 
-        A file that was described again counts where it is last.
-        """
-        owners = {
-            file: (part, row)
-            for part in self.parts
-            for row, file in enumerate(self._names(part).names)
-        }
-        rows = {part: [] for part in self.parts}
-        for part, row in owners.values():
-            rows[part].append(row)
-        return {part: sorted(numbers) for part, numbers in rows.items()}
+    CONTENT, FORMAT = "descriptors of an index", "keras-attn index parts"
+    DESCRIPTION, MAKER, SHARD = "parts.json", "`keras-attn index`", 256
+    FOLDER = "parts"
 
-    def read(self, part, rows):
-        """The `Part` of these rows of a part."""
-        return self._read(part).chosen(rows)
-
-    def add(self, part):
-        """Adds rows; what was there of the same names no longer counts."""
-        self.parts = (*self.parts, self._write(part))
-        self.write_description()
-
-    def keep(self, stamps):
-        """Drops all rows but those of these files in these states; merges small parts.
+    @classmethod
+    def begun(cls, store, dtype, files=None):
+        """The parts of an index.
 
         Args:
-            stamps: As `stamps` returns it.
+            store: `IndexStore`.
+            dtype: Name of the dtype of the descriptors.
+            files: Files to describe, see `IndexStore`; by default those of the call
+                that was interrupted.
         """
-        counting = self.counting()
-        kept, changed = [], {}
-        for part, rows in counting.items():
-            listed = self._names(part)
-            live = [
-                row
-                for row in rows
-                if stamps.get(listed.names[row]) == tuple(listed.stamps[row].tolist())
-            ]
-            if len(live) == len(listed.names) >= PART_ROWS // 2:
-                kept.append(part)
-            else:
-                changed[part] = live
-        if len(changed) > 1 or any(
-            len(rows) < len(self._names(part).names) for part, rows in changed.items()
-        ):
-            new = [self._write(part) for part in self._packed(changed)]
-            self.parts = (*kept, *new)
-            self.write_description()
-        self.clean()
+        path = store.path / cls.FOLDER
+        listed = cls.open(path).notes["files"] if files is None else _as_list(files)
+        maker = {
+            "model": store.maker.digest,
+            "method": store.method,
+            "dimension": store.maker.dimension,
+            "dtype": dtype,
+            "examples": len(listed),
+            "files": digest_of(json.dumps(listed)),
+        }
+        return cls.open_or_create(path, maker, {"files": listed})
 
-    def clean(self):
-        """Deletes the files of the index that it does not list."""
-        for file in self.path.iterdir():
-            is_part = _PART.fullmatch(file.name) and file.name not in self.parts
-            if is_part or _LEFT_BEHIND.fullmatch(file.name):
-                file.unlink()
-                self._listed.pop(file.name, None)
+    @classmethod
+    def are_left(cls, store):
+        """Whether an interrupted call left parts in the folder of an index."""
+        return (store.path / cls.FOLDER / cls.DESCRIPTION).exists()
 
-    def _packed(self, chosen):
-        """Full parts, made of chosen rows of others."""
-        waiting = []
-        for part, rows in chosen.items():
-            waiting.append(self.read(part, rows))
-            if sum(len(each.names) for each in waiting) >= PART_ROWS:
-                whole = _joined(waiting)
-                numbers = range(len(whole.names))
-                yield whole.chosen(numbers[:PART_ROWS])
-                waiting = [whole.chosen(numbers[PART_ROWS:])]
-        whole = _joined(waiting)
-        if whole.names:
-            yield whole
+    @property
+    def files(self):
+        """Dict of the files that are to be described, see `IndexStore`."""
+        return _as_files(self.notes["files"])
 
-    def _names(self, name):
-        if name not in self._listed:
-            self._listed[name] = self._read(name, with_descriptors=False)
-        return self._listed[name]
+    def layout(self, count):
+        return {
+            "numbers": ("int64", (None,)),
+            "counts": ("int64", (None,)),
+            "descriptors": (self.maker["dtype"], (None, self.maker["dimension"])),
+        }
 
-    def _read(self, name, with_descriptors=True):
-        path, dimension = self.path / name, self.maker.dimension
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                names = tuple(json.loads(stored["names"].tobytes()))
-                stamps = stored["stamps"]
-                descriptors = stored["descriptors"] if with_descriptors else None
-            if not all(isinstance(file, str) for file in names):
-                raise ValueError("names that are no text")
-            if stamps.shape != (len(names), 2) or stamps.dtype != np.int64:
-                raise ValueError(f"stamps of {stamps.dtype}, shape {stamps.shape}")
-            if with_descriptors and (
-                descriptors.shape != (len(names), dimension)
-                or descriptors.dtype != np.float32
-            ):
-                raise ValueError(
-                    f"descriptors of {descriptors.dtype}, shape {descriptors.shape}"
-                )
-        except _DAMAGES as error:
-            raise ValueError(
-                f"Cannot read {path}, which is damaged ({error}). Make the index anew."
-            ) from error
-        return Part(names, stamps, descriptors)
+    def check(self, arrays, shard):
+        numbers, counts = arrays["numbers"], arrays["counts"]
+        outside = (numbers < shard.start) | (numbers >= shard.stop)
+        if outside.any() or len(numbers) != len(counts) or (counts < 0).any():
+            raise ValueError("files that are not of this shard")
+        if counts.sum() != len(arrays["descriptors"]):
+            raise ValueError("not as many descriptors as counted")
 
-    def _write(self, part):
-        taken = [int(file.stem[5:]) for file in self.path.glob("part-??????.npz")]
-        name = f"part-{max(taken, default=0) + 1:06}.npz"
-        with write_then_rename(self.path / name) as file:
-            np.savez(
-                file,
-                names=np.frombuffer(json.dumps(part.names).encode(), "uint8"),
-                stamps=np.asarray(part.stamps, "int64"),
-                descriptors=np.asarray(part.descriptors, "float32"),
-            )
-        return name
+    def write_described(self, shard, numbers, described):
+        """Adds files.
+
+        Args:
+            shard: One of `shards`.
+            numbers: Numbers of the files.
+            described: For each `(descriptors, dimension)`, or `(dimension,)` for one.
+        """
+        rows = [np.atleast_2d(row) for row in described]
+        rows.append(np.empty((0, self.maker["dimension"])))
+        arrays = {
+            "numbers": np.array(numbers, "int64"),
+            "counts": np.array([len(row) for row in rows[:-1]], "int64"),
+            "descriptors": np.concatenate(rows).astype(self.maker["dtype"]),
+        }
+        self.write_shard(shard, arrays)
+
+    def described(self):
+        """The arrays of every shard, read one after the other."""
+        return map(self.read_shard, self.shards())
 
 
-def _joined(parts):
-    return Part(
-        tuple(name for part in parts for name in part.names),
-        np.concatenate([part.stamps for part in parts]),
-        np.concatenate([part.descriptors for part in parts]),
-    )
+def _as_list(files):
+    return [[name, *stamp] for name, stamp in files.items()]
 
 
-def _is_unused(path):
-    """Whether a folder holds nothing, but for what a kill at the start leaves."""
-    return all(_LEFT_BEHIND.fullmatch(file.name) for file in path.iterdir())
+def _as_files(listed):
+    files = {str(name): (size, time) for name, size, time in listed}
+    if not all(isinstance(value, int) for stamp in files.values() for value in stamp):
+        raise ValueError("files without size and time")
+    return files

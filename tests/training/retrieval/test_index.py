@@ -1,5 +1,6 @@
 """Descriptors of trained models, and indexes that follow their folder."""
 
+import importlib.util
 import os
 import shutil
 import types
@@ -10,10 +11,10 @@ import pytest
 
 from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
-from keras_attn.training.retrieval import index as index_module
 from keras_attn.training.retrieval.descriptors import describe, embedder_of
 from keras_attn.training.retrieval.index import index_folder
-from keras_attn.training.retrieval.store import IndexStore
+from keras_attn.training.retrieval.nearest import GlobalDescriptors, descriptors_of
+from keras_attn.training.retrieval.store import IndexParts, IndexStore
 from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
 from tests.training.tiny import tiny_model
@@ -135,11 +136,7 @@ def folder(tmp_path):
 def described(output):
     """Dict from the names in an index to their descriptors."""
     store = IndexStore.open(output)
-    found = {}
-    for name, rows in store.counting().items():
-        part = store.read(name, rows)
-        found.update(zip(part.names, part.descriptors, strict=True))
-    return found
+    return dict(zip(store.files, descriptors_of(store), strict=True))
 
 
 def colours(folder):
@@ -173,12 +170,14 @@ def test_an_index_follows_its_folder(model, folder, tmp_path):
     )
     assert counts(summary) == (7, 7, 0, 0) and problems == []
     assert summary["dimension"] == 3 and summary["index_type"] == "flat"
+    assert summary["method"] == "global"
     assert progress == [(7, 7)]
     assert_described(output, folder)
-    first = IndexStore.open(output).parts
+    first = IndexStore.open(output).array
     summary, _ = index_folder(model, folder, output)
     assert counts(summary) == (7, 0, 0, 0)
-    assert IndexStore.open(output).parts == first
+    assert IndexStore.open(output).array == first
+    assert {file.name for file in output.iterdir()} == {"index.json", first}
     (folder / "a" / "0.png").unlink()
     tiny.save_image(folder / "b" / "1.png", tiny.plain_image(200, 10, 10))
     tiny.save_image(folder / "new.png", tiny.plain_image(10, 200, 10))
@@ -190,26 +189,56 @@ def test_an_index_follows_its_folder(model, folder, tmp_path):
     assert index_folder(model, folder, output)[0]["index_type"] == "float16"
 
 
-def test_an_interrupted_index_goes_on(model, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "CHUNK", 2)
-    output = tmp_path / "index"
-    seen = []
+def stop_after(monkeypatch, method, calls):
+    """Images described so far, in calls of which so many succeed."""
+    describe, seen = method.describe, []
 
-    def counting(embedder, images, **options):
-        if len(seen) == 2:
+    def stopping(self, embedder, images):
+        if len(seen) == calls:
             raise KeyboardInterrupt
         seen.append(len(images))
-        return describe(embedder, images, **options)
+        return describe(embedder, images)
 
-    monkeypatch.setattr(index_module, "describe", counting)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(method, "describe", stopping)
+    return seen
+
+
+def test_an_interrupted_index_resumes(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(IndexParts, "SHARD", 2)
+    output = tmp_path / "index"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, GlobalDescriptors, 2)
         index_folder(model, folder, output)
-    assert len(described(output)) == 4
-    monkeypatch.setattr(index_module, "describe", describe)
-    summary, _ = index_folder(model, folder, output)
-    assert counts(summary) == (7, 3, 0, 0)
+    assert IndexStore.open(output).files == {}
+    assert len(list((output / "parts").glob("*.npz"))) == 2
+    # Of the files that were listed one is gone, one changed, and a new one came.
+    described, waiting = (sorted(folder.rglob("*.png"))[n] for n in (0, 6))
+    described.unlink()
+    tiny.save_image(waiting, tiny.plain_image(200, 10, 10))
+    tiny.save_image(folder / "new.png", tiny.plain_image(10, 200, 10))
+    progress, seen = [], stop_after(monkeypatch, GlobalDescriptors, 99)
+    summary, _ = index_folder(
+        model, folder, output, progress=lambda *done: progress.append(done)
+    )
+    # First the rest of what was listed, then what was not.
+    assert seen == [2, 2] and progress == [(6, 7), (7, 7), (2, 2)]
+    assert counts(summary) == (7, 7, 0, 0)
     assert_described(output, folder)
-    assert len(IndexStore.open(output).parts) == 1
+    assert not (output / "parts").exists()
+
+
+def test_a_kill_before_the_parts_are_deleted_adds_nothing_twice(
+    model, folder, tmp_path, monkeypatch
+):
+    output = tmp_path / "index"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(IndexParts, "delete", lambda parts: exit())
+        index_folder(model, folder, output)
+    assert (output / "parts").exists()
+    seen = stop_after(monkeypatch, GlobalDescriptors, 0)
+    assert counts(index_folder(model, folder, output)[0]) == (7, 0, 0, 0)
+    assert seen == []
+    assert_described(output, folder)
 
 
 def test_corrupt_images_are_an_error_or_left_out(model, folder, tmp_path):
@@ -243,6 +272,9 @@ def test_another_model_or_folder_is_refused(model, folder, tmp_path):
     shutil.copytree(folder, elsewhere)
     with pytest.raises(ValueError, match="is of, .*/in. Received: .*elsewhere"):
         index_folder(model, elsewhere, output)
+    if importlib.util.find_spec("faiss"):
+        with pytest.raises(ValueError, match="'global'. Received: method='asmk'"):
+            index_folder(model, folder, output, method="asmk")
     assert {file.name: file.read_bytes() for file in output.iterdir()} == before
     # Both were moved: the same model by its digest, the same files by their state.
     shutil.rmtree(elsewhere)
@@ -263,6 +295,10 @@ def test_what_is_no_folder_of_images_is_an_error(model, folder, tmp_path):
         index_folder(model, folder / "a" / "0.png", output)
     with pytest.raises(ValueError, match="index_type='tree'"):
         index_folder(model, folder, output, index_type="tree")
+    with pytest.raises(ValueError, match="words=5, method='global'"):
+        index_folder(model, folder, output, words=5)
+    with pytest.raises(ValueError, match="`method` to be one of .*method='asm'. Did"):
+        index_folder(model, folder, output, method="asm")
     with pytest.raises(ValueError, match="holds something else"):
         index_folder(model, folder, folder)
     assert not output.exists()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from keras_attn.training.retrieval import nearest
-from keras_attn.training.retrieval import store as store_module
-from keras_attn.training.retrieval.store import IndexStore, Maker, Part
+from keras_attn.training.retrieval.store import IndexStore, Maker
 
 DIMENSION = 13
 
@@ -21,12 +20,11 @@ def new_maker():
 
 
 def new_store(path, descriptors, index_type="flat"):
-    """An index of a few parts; row `i` is the file `i`."""
-    store = IndexStore.create(path, new_maker(), "/images", index_type)
-    for rows in np.array_split(np.arange(len(descriptors)), 3):
-        names = tuple(str(row) for row in rows)
-        stamps = np.stack([rows, rows], axis=1)
-        store.add(Part(names, stamps, descriptors[rows]))
+    """An index; row `i` is the file `i`."""
+    settings = {"index_type": index_type}
+    store = IndexStore.open_or_create(path, new_maker(), "/in", "global", settings)
+    if len(descriptors):
+        store.write({str(i): (i, i) for i in range(len(descriptors))}, descriptors)
     return store
 
 
@@ -112,55 +110,58 @@ def test_a_few_lists_hold_most_neighbours(
     np.testing.assert_array_equal(rows, order)
 
 
-def test_lists_are_learned_once_and_completed(
+def test_centroids_are_learned_once_and_again_where_the_index_grew(
     tmp_path, faiss, descriptors, monkeypatch
 ):
-    store = new_store(tmp_path / "index", descriptors[:900], "ivf")
-    lists = nearest.inverted_lists(store)
-    nearest.save_lists(store, lists)
+    store = new_store(tmp_path / "index", descriptors[:600], "ivf")
+    method = nearest.GlobalDescriptors()
+    method.complete(store)
+    kept = nearest.kept_centroids(store, 15).tobytes()
     learned = []
-    learn = nearest._learn
+    learn = nearest.learn_centroids
     monkeypatch.setattr(
-        nearest, "_learn", lambda *arguments: learned.append(1) or learn(*arguments)
+        nearest, "learn_centroids", lambda given: learned.append(1) or learn(given)
     )
-    again = nearest.inverted_lists(store)
-    np.testing.assert_array_equal(again.centroids, lists.centroids)
-    rest = np.arange(900, 1200)
-    names = tuple(str(row) for row in rest)
-    store.add(Part(names, np.stack([rest, rest], axis=1), descriptors[rest]))
-    grown = nearest.inverted_lists(store)
-    assert not learned
-    # The nearest centroid by definition, of the old parts and of the new one.
-    wanted = np.argmax(descriptors @ lists.centroids.T, axis=1)
-    found = np.concatenate([grown.of_parts[name] for name in store.parts])
-    np.testing.assert_array_equal(found, wanted)
-    store.keep({str(row): (row, row) for row in range(200)})
-    assert len(nearest.inverted_lists(store).of_parts) == len(store.parts) == 1
-    assert learned == [1]
+    method.complete(store)
+    assert nearest.Nearest(store).index.nlist == 15 and not learned
+    assert nearest.kept_centroids(store, 15).tobytes() == kept
+    # Twice as many lists are still good ones; more are not.
+    assert nearest.kept_centroids(store, 30) is not None
+    assert nearest.kept_centroids(store, 31) is None
+    assert nearest.kept_centroids(store, 7) is None
+    store.write({"a": (1, 1)}, descriptors[:1])
+    method.complete(store)
+    assert learned == [1] and len(nearest.kept_centroids(store, 1)) == 1
 
 
-def test_lists_that_are_no_good_are_learned_again(tmp_path, faiss, descriptors):
+def test_every_row_is_in_the_list_of_its_nearest_centroid(faiss, descriptors):
+    centroids = nearest.learn_centroids(descriptors)
+    index = nearest.list_index(centroids)
+    index.add(descriptors)
+    wanted = np.argmax(descriptors @ centroids.T, axis=1)
+    lists = index.invlists
+    for number in range(index.nlist):
+        rows = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+        np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(wanted == number))
+
+
+def test_centroids_that_are_no_good_are_learned_again(tmp_path, faiss, descriptors):
     store = new_store(tmp_path / "index", descriptors[:300], "ivf")
-    lists = nearest.inverted_lists(store)
-    first = store.parts[0]
-    for wrong in (-1, len(lists.centroids)):
-        forged = nearest.InvertedLists(
-            lists.centroids, 300, {first: np.full(100, wrong)}
-        )
-        nearest.save_lists(store, forged)
-        np.testing.assert_array_equal(
-            nearest.inverted_lists(store).of_parts[first], lists.of_parts[first]
-        )
-    for content in (b"", b"PK\x03\x04"):
-        (store.path / nearest.LISTS).write_bytes(content)
-        assert nearest._kept_lists(store) is None
-    other = nearest.InvertedLists(lists.centroids[:, :5], 300)
-    nearest.save_lists(store, other)
-    assert nearest._kept_lists(store) is None
+    method = nearest.GlobalDescriptors()
+    method.complete(store)
+    path = store.path / nearest.CENTROIDS
+    good = path.read_bytes()
+    for content in (b"", b"PK\x03\x04", good[:-9]):
+        path.write_bytes(content)
+        assert nearest.kept_centroids(store, 7) is None
+        assert nearest.Nearest(store).index.nlist == 7
+    np.save(path, np.zeros((7, 5), "float32"))
+    method.complete(store)
+    assert path.read_bytes() == good
 
 
 def test_fewer_than_asked_for_and_one_list(tmp_path, faiss, descriptors):
-    for index_type in store_module.TYPES:
+    for index_type in nearest.TYPES:
         store = new_store(tmp_path / index_type, descriptors[:5], index_type)
         (hits,) = nearest.Nearest(store).search(descriptors[3:4], 10)
         assert len(hits) == 5 and hits[0][0] == "3"
@@ -173,7 +174,7 @@ def test_wrong_queries_and_empty_indexes_are_errors(tmp_path, faiss, descriptors
         found.search(descriptors[:, :5])
     with pytest.raises(ValueError, match="top=0"):
         found.search(descriptors, 0)
-    empty = IndexStore.create(tmp_path / "empty", new_maker(), "/images")
+    empty = new_store(tmp_path / "empty", descriptors[:0])
     with pytest.raises(ValueError, match="an index with images. Received: .*empty"):
         nearest.Nearest(empty)
 

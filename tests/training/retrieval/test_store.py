@@ -1,4 +1,4 @@
-"""The folder of an index against a plain dict, and what is done to its files."""
+"""The folder of an index: what is written is read back, whatever happens meanwhile."""
 
 import json
 
@@ -6,91 +6,40 @@ import numpy as np
 import pytest
 
 from keras_attn.training.retrieval import store as store_module
-from keras_attn.training.retrieval.store import IndexStore, Maker, Part
+from keras_attn.training.retrieval.store import IndexParts, IndexStore, Maker
 
-DIMENSION = 3
-MAKER = Maker("/runs/a", "best", "recipe", "0" * 64, DIMENSION, {"height": 8})
-
-
-def part_of(entries):
-    """A `Part` of a dict from names to `(stamp, descriptor)`."""
-    return Part(
-        tuple(entries),
-        np.array([stamp for stamp, _ in entries.values()]),
-        np.array([descriptor for _, descriptor in entries.values()], "float32"),
-    )
-
-
-def contents(store):
-    """The same dict, of all rows that count."""
-    found = {}
-    for name, rows in store.counting().items():
-        part = store.read(name, rows)
-        lines = zip(part.names, part.stamps, part.descriptors, strict=True)
-        for file, stamp, descriptor in lines:
-            assert file not in found
-            found[file] = (tuple(stamp.tolist()), tuple(descriptor.tolist()))
-    return found
-
-
-def random_entries(random, count):
-    return {
-        f"folder/{number} é.jpg": (
-            tuple(random.integers(0, 2**62, 2).tolist()),
-            tuple(random.integers(-9, 9, DIMENSION).astype(float).tolist()),
-        )
-        for number in random.permutation(30)[:count]
-    }
+MAKER = Maker("/runs/a", "best", "recipe", "0" * 64, 3, {"height": 8})
+FILES = {"a/1 é.jpg": (5, 2**62), "b.png": (7, 1), "c.png": (7, 2)}
+ROWS = np.arange(9, dtype="float32").reshape(3, 3)
 
 
 @pytest.fixture
 def store(tmp_path):
-    return IndexStore.create(tmp_path / "index", MAKER, "/images")
+    path = tmp_path / "index"
+    return IndexStore.open_or_create(path, MAKER, "/images", "global", {"a": 1})
 
 
-def test_adding_and_keeping_is_what_a_dict_does(store, monkeypatch):
-    monkeypatch.setattr(store_module, "PART_ROWS", 8)
-    random = np.random.default_rng(0)
-    expected = {}
-    for step in range(60):
-        if step % 4 < 3:
-            added = random_entries(random, random.integers(1, 6))
-            store.add(part_of(added))
-            expected.update(added)
-        else:
-            stamps = {
-                name: stamp if random.random() < 0.9 else (stamp[0] + 1, stamp[1])
-                for name, (stamp, _) in expected.items()
-                if random.random() < 0.8
-            }
-            stamps["never seen"] = (1, 2)
-            store.keep(stamps)
-            expected = {
-                name: entry
-                for name, entry in expected.items()
-                if stamps.get(name) == entry[0]
-            }
-            sizes = [len(rows) for rows in store.counting().values()]
-            assert sum(size < 4 for size in sizes) <= 1 and max(sizes) <= 8
-        store = IndexStore.open(store.path)
-        assert contents(store) == expected
-        stamps = {name: stamp for name, (stamp, _) in expected.items()}
-        assert store.stamps() == stamps
-    files = {file.name for file in store.path.iterdir()}
-    assert files == {"index.json", *store.parts}
+def rows_of(store):
+    return np.array(store.read_array(store.array, "float32", (None, 3)))
 
 
-def test_what_is_known_of_the_model_is_read_back(store):
+def test_what_is_written_is_read_back(store):
+    store.write(FILES, ROWS)
     opened = IndexStore.open(store.path)
-    assert opened.maker == MAKER and opened.images == "/images"
-    assert opened.index_type == "flat"
+    assert opened == store and list(opened.files) == list(FILES)
+    assert opened.maker == MAKER and opened.settings == {"a": 1}
+    np.testing.assert_array_equal(rows_of(opened), ROWS)
+    opened.write({"b.png": (7, 1)}, ROWS[1:2])
+    assert IndexStore.open(store.path).files == {"b.png": (7, 1)}
+    assert sorted(file.name for file in store.path.iterdir()) == [
+        "index.json",
+        "rows-000002.npy",
+    ]
 
 
-@pytest.mark.parametrize("fail_at", range(5))
+@pytest.mark.parametrize("fail_at", [0, 1])
 def test_a_kill_leaves_the_index_before_or_after(store, monkeypatch, fail_at):
-    random = np.random.default_rng(1)
-    before = random_entries(random, 9)
-    store.add(part_of(before))
+    store.write(FILES, ROWS)
     calls = []
     write = store_module.write_then_rename.__exit__
 
@@ -103,19 +52,14 @@ def test_a_kill_leaves_the_index_before_or_after(store, monkeypatch, fail_at):
         return write(self, *arguments)
 
     monkeypatch.setattr(store_module.write_then_rename, "__exit__", killed)
-    added = random_entries(random, 5)
-    after = {**before, **added}
-    stamps = {name: stamp for name, (stamp, _) in list(after.items())[:-2]}
     with pytest.raises(SystemExit):
-        store.add(part_of(added))
-        store.keep(stamps)
-        store.write_description()
+        store.write({"b.png": (7, 1)}, ROWS[1:2])
     monkeypatch.undo()
     opened = IndexStore.open(store.path)
-    kept = {name: after[name] for name in stamps}
-    assert contents(opened) == [before, before, after, after, kept][fail_at]
-    opened.keep(stamps)
-    assert {file.name for file in store.path.iterdir()} == {"index.json", *opened.parts}
+    assert opened.files == FILES
+    np.testing.assert_array_equal(rows_of(opened), ROWS)
+    opened.write({"c.png": (7, 2)}, ROWS[2:])
+    np.testing.assert_array_equal(rows_of(IndexStore.open(store.path)), ROWS[2:])
 
 
 def test_two_processes_do_not_change_it_at_once(store):
@@ -130,71 +74,95 @@ def test_two_processes_do_not_change_it_at_once(store):
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="which holds something else"):
-        IndexStore.create(tmp_path, MAKER, "/images")
-    with pytest.raises(ValueError, match="which holds something else"):
-        IndexStore.create(tmp_path / "notes.txt", MAKER, "/images")
-    with pytest.raises(FileNotFoundError, match="without an index.json"):
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(ValueError, match="which holds something else"):
+            IndexStore.open_or_create(path, MAKER, "/images", "global", {})
+    with pytest.raises(FileNotFoundError, match="an index. .* without index.json"):
         IndexStore.open(tmp_path)
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".index.json.partial").write_text("{")
-    assert IndexStore.create(tmp_path / "begun", MAKER, "/images").parts == ()
+    new = IndexStore.open_or_create(tmp_path / "begun", MAKER, "/images", "global", {})
+    assert new.files == {} and new.array is None
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": "something"},
-        {"version": 2},
-        {"parts": ["../../etc/part-000001.npz"]},
-        {"parts": [7]},
-        {"index_type": "strange"},
-        {"maker": {"path": "/runs/a"}},
-        {"maker": None},
+        *({"format": "something"}, {"array": "../../etc/rows-000001.npy"}),
+        *({"array": 7}, {"method": "other"}, {"settings": 1}, {"images": None}),
+        *({"maker": {"path": "/runs/a"}}, {"maker": None}),
+        *({"files": [["a", 1]]}, {"files": [["a", "1", 2]]}, {"files": 3}),
+        *("", "{", "[]", "null", "\x00\x01"),
     ],
 )
-def test_a_strange_description_is_one_error(store, changes):
+def test_a_wrong_description_is_one_error(store, changes):
     file = store.path / "index.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    with pytest.raises(ValueError, match="Cannot read the index .*index: ."):
+    if isinstance(changes, dict):
+        changes = json.dumps({**json.loads(file.read_text()), **changes})
+    file.write_text(changes)
+    with pytest.raises(ValueError, match="index.json, which is damaged") as caught:
         IndexStore.open(store.path)
+    assert "`keras-attn index` makes it anew." in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\x01"])
-def test_what_is_no_description_is_one_error(store, text):
-    (store.path / "index.json").write_text(text)
-    with pytest.raises(ValueError, match="Cannot read the index"):
-        IndexStore.open(store.path)
+def test_an_index_of_an_earlier_version_is_refused_in_one_line(tmp_path):
+    """As commit a8c9ace wrote it."""
+    maker = {"path": "/runs/a", "checkpoint": "best", "name": "a", "digest": "0" * 64}
+    described = {
+        "format": "keras-attn index",
+        "version": 1,
+        "maker": {**maker, "dimension": 3, "preprocessing": {}},
+        "images": "/images",
+        "index_type": "flat",
+        "parts": ["part-000001.npz"],
+    }
+    (tmp_path / "index.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="of version 1; this program reads version 2"):
+        IndexStore.open(tmp_path)
 
 
-def damaged_parts(path):
+def damaged_arrays(path):
     good = path.read_bytes()
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    yield good[:-50]
+    yield good[:-5]
     yield b""
-    middle = len(good) // 2
-    yield good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :]
-    for changes in (
-        {"descriptors": arrays["descriptors"][:, :2]},
-        {"descriptors": arrays["descriptors"].astype("float64")},
-        {"stamps": arrays["stamps"][:-1]},
-        {"names": np.frombuffer(b"[1, 2]", "uint8")},
-        # Unpickling these would run code of the file.
-        {"names": np.array([{"a": 1}], dtype=object)},
-        {"descriptors": arrays["descriptors"].astype(object)},
-    ):
-        np.savez(path, **{**arrays, **changes})
+    yield b"\xff" + good[1:]
+    # Unpickling the last one would run code of the file.
+    for array in (ROWS[:, :2], ROWS.astype("float64"), np.array([{"a": 1}])):
+        np.save(path, array)
         yield path.read_bytes()
 
 
-def test_damaged_parts_are_one_error_each(store):
-    store.add(part_of(random_entries(np.random.default_rng(2), 2)))
-    path = store.path / store.parts[0]
-    for data in damaged_parts(path):
+def test_damaged_arrays_are_one_error_each(store):
+    store.write(FILES, ROWS)
+    path = store.path / store.array
+    for data in damaged_arrays(path):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match="part-000001.npz, which is damaged"):
-            contents(IndexStore.open(store.path))
+        with pytest.raises(ValueError, match="rows-000001.npy, which is damaged"):
+            rows_of(store)
     path.unlink()
-    with pytest.raises(ValueError, match="part-000001.npz, which is damaged"):
-        IndexStore.open(store.path).stamps()
+    with pytest.raises(ValueError, match="rows-000001.npy, which is damaged"):
+        rows_of(store)
+
+
+def test_parts_are_found_again_and_belong_to_their_index(store, monkeypatch):
+    monkeypatch.setattr(IndexParts, "SHARD", 2)
+    assert not IndexParts.are_left(store)
+    parts = IndexParts.begun(store, "float32", FILES)
+    first, second = parts.shards()
+    # One file could not be read; the other has several descriptors.
+    parts.write_described(first, [1], [ROWS])
+    again = IndexParts.begun(store, "float32")
+    assert IndexParts.are_left(store) and again.files == FILES
+    assert again.missing() == [second]
+    again.write_described(second, [2], ROWS[:1])
+    found = list(again.described())
+    assert [arrays["numbers"].tolist() for arrays in found] == [[1], [2]]
+    assert [arrays["counts"].tolist() for arrays in found] == [[3], [1]]
+    np.testing.assert_array_equal(found[0]["descriptors"], ROWS)
+    with pytest.raises(ValueError, match="made otherwise: .*dtype=float32 there"):
+        IndexParts.begun(store, "float16")
+    for wrong in ([0], [3]):
+        again.write_described(second, wrong, ROWS[:1])
+        with pytest.raises(ValueError, match="damaged .files that are not of this sha"):
+            again.read_shard(second)

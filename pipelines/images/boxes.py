@@ -54,6 +54,18 @@ def cut_at_border(boxes, sizes, banner=0):
     return np.where(absent[:, None], boxes, cut), outside & ~absent
 
 
+def filled(boxes, height, width):
+    """Booleans `(boxes, height, width)`, true inside each box; an absent box is empty.
+
+    Args:
+        boxes: `(N, 4)`, of the convention above.
+        height, width: Size of the images.
+    """
+    top, left, bottom, right = np.moveaxis(boxes[:, :, None, None], 1, 0)
+    y, x = np.arange(height)[:, None], np.arange(width)
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+
 def boxes_in_frame(boxes, sizes, spec):
     """Boxes in the pixels of the images that a network sees.
 

@@ -1,4 +1,4 @@
-"""The worst mistakes of an evaluation, looked for in the background."""
+"""The worst mistakes of an evaluation, searched in the background."""
 
 import dataclasses
 import threading
@@ -16,15 +16,15 @@ BATCH = 64
 
 @dataclasses.dataclass
 class Search:
-    """How far the search for a model's mistakes is, and what it has found.
+    """Progress and result of the search for a model's mistakes.
 
     Args:
         state: `"loading"` the images, `"evaluating"`, `"done"` or `"failed"`.
         done, total: Images.
         split: Name of the split.
-        wrong: How many images were taken for another class.
+        wrong: Number of images that were taken for another class.
         mistakes: List of `Mistake`.
-        names: What their images are called.
+        names: Names of their images.
         same_data: As in `keras_attn.training.evaluation.evaluate.EvaluationData`.
         error: Why it failed.
     """
@@ -49,7 +49,7 @@ class Search:
 
 
 class Searches:
-    """One `Search` a model and number of images, kept.
+    """One `Search` per model and number of images, kept.
 
     Args:
         library: `keras_attn.training.viewer.library.Library`.
@@ -82,7 +82,7 @@ class Searches:
         try:
             self._find(search, name, most)
             search.state = "done"
-        except Exception as error:  # In a thread nobody else would tell.
+        except Exception as error:  # Nothing else reports an error in a thread.
             search.error = str(error) or type(error).__name__
             search.state = "failed"
 

@@ -1,20 +1,22 @@
-"""The page: addresses, forms and messages over the answers.
+"""The page: addresses, forms and messages around the answers.
 
 Everything on it comes from this process: no address of another machine is in it, and
-its security policy forbids the browser to ask for one.
+its security policy forbids the browser to request one.
 """
 
 import collections
 import pathlib
-import threading
+from typing import NamedTuple
 
 import flask
 from werkzeug.exceptions import HTTPException, SecurityError
 
+from keras_attn.training.evaluation.evaluate import OTHER_DATA
 from keras_attn.training.viewer.answers import answer
 from keras_attn.training.viewer.mistakes import MOST_IMAGES
 from keras_attn.training.viewer.uploads import (
     MAX_BYTES,
+    Upload,
     UploadError,
     UploadStore,
     check_upload,
@@ -34,8 +36,32 @@ POLICY = (
 TOO_LARGE = f"The upload is larger than {MAX_BYTES // 2**20} MB."
 
 
+class Example(NamedTuple):
+    """An image to pick from, and the address of its thumbnail."""
+
+    upload: Upload
+    thumbnail: str
+
+
+class ShownMistake(NamedTuple):
+    """A mistake as the page shows it.
+
+    Args:
+        token: Token of its image as an upload.
+        source: Address of its image.
+        label, predicted: Names of its class and of the predicted one.
+        probability: Probability of the predicted class.
+    """
+
+    token: str
+    source: str
+    label: str
+    predicted: str
+    probability: float
+
+
 class Viewer:
-    """What the page shows, and what it remembers.
+    """The page's models, images and answers.
 
     Args:
         library: `keras_attn.training.viewer.library.Library`.
@@ -51,16 +77,15 @@ class Viewer:
         self.uploads = UploadStore()
         self.examples = dict(_examples(examples))
         self._answers = collections.OrderedDict()
-        self._lock = threading.Lock()
 
     def upload(self, token):
         """The `Upload` of a token: an example's or that of a visitor."""
         if token in self.examples:
-            return self.examples[token][0]
+            return self.examples[token].upload
         return self.uploads.get(token)
 
     def answer(self, token, name):
-        """The `Answer` of a model to an upload, computed once."""
+        """The `ViewerAnswer` of a model to an upload, computed once."""
         upload = self.upload(token)
         return self._once(
             (token, name),
@@ -75,6 +100,8 @@ class Viewer:
         return self._once((token, None), lambda: self.neighbours.section(upload))
 
     def _once(self, key, make):
+        # The library's lock, for the cache and the models: a page waits for another
+        # page's explanation, and none is computed twice.
         with self.library.lock:
             if key not in self._answers:
                 self._answers[key] = make()
@@ -95,6 +122,18 @@ def make_app(viewer):
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.before_request(_check_origin)
     app.after_request(_secured)
+    _add_look(app, viewer)
+    _add_mistakes(app, viewer)
+
+    @app.errorhandler(Exception)
+    def failed(error):
+        return _failed(viewer, error)
+
+    return app
+
+
+def _add_look(app, viewer):
+    """Adds the panel that shows an image, and takes new ones."""
 
     @app.get("/")
     def look():
@@ -109,7 +148,7 @@ def make_app(viewer):
             token = _received(viewer, flask.request)
         except UploadError as error:
             return _look(viewer, None, *names, message=str(error)), 400
-        # The address then says what is shown: it can be reloaded and kept.
+        # The address then names the image and the models: it can be reloaded and kept.
         return flask.redirect(
             flask.url_for(
                 "look",
@@ -120,6 +159,10 @@ def make_app(viewer):
             ),
             303,
         )
+
+
+def _add_mistakes(app, viewer):
+    """Adds the panel that searches a model's mistakes and shows them."""
 
     @app.get("/mistakes")
     def mistakes():
@@ -149,12 +192,6 @@ def make_app(viewer):
             "total": found.total,
             "text": _progress_text(found),
         }
-
-    @app.errorhandler(Exception)
-    def failed(error):
-        return _failed(viewer, error)
-
-    return app
 
 
 # ---- answers to requests -----------------------------------------------------------
@@ -194,13 +231,13 @@ def _mistakes(viewer, model, most, search):
             encoded = png(mistake.image)
             upload = check_upload(encoded, file)
             shown.append(
-                {
-                    "token": viewer.uploads.add(upload),
-                    "source": data_address(encoded),
-                    "label": names[mistake.label],
-                    "predicted": names[mistake.predicted],
-                    "probability": mistake.probability,
-                }
+                ShownMistake(
+                    viewer.uploads.add(upload),
+                    data_address(encoded),
+                    names[mistake.label],
+                    names[mistake.predicted],
+                    mistake.probability,
+                )
             )
     return flask.render_template(
         "mistakes.html",
@@ -214,7 +251,7 @@ def _mistakes(viewer, model, most, search):
 
 
 def _failed(viewer, error):
-    """A page with one message, whatever went wrong."""
+    """A page with one message, for any error."""
     if isinstance(error, SecurityError):
         # A request to another host has no addresses of this one to put on a page.
         return "This page is at 127.0.0.1 and localhost only.\n", 400
@@ -266,7 +303,7 @@ def _most(fields):
 
 
 def _received(viewer, request):
-    """The token of the image that a form brings: a file, an example or the last one."""
+    """The token of the image in a form: a file, an example or the last one."""
     file = request.files.get("file")
     if file is not None and file.filename:
         # One byte more than is allowed shows that there is more.
@@ -280,7 +317,7 @@ def _received(viewer, request):
 
 
 def _examples(paths):
-    """Pairs of token and `(Upload, address of a thumbnail)`, the damaged left out."""
+    """Pairs of token and `Example`; damaged images are left out."""
     for path in map(pathlib.Path, paths):
         try:
             upload = check_upload(path.read_bytes(), path.name)
@@ -288,7 +325,7 @@ def _examples(paths):
             continue
         small = thumbnail(upload.data, upload.name)
         if small is not None:
-            yield upload.token, (upload, data_address(small))
+            yield upload.token, Example(upload, data_address(small))
 
 
 def _progress_text(search):
@@ -303,8 +340,5 @@ def _progress_text(search):
         f"taken for another class (accuracy {100 * search.accuracy:.1f} %)."
     )
     if search.same_data is False:
-        text += (
-            " These are not the images that the run was trained on, so another split: "
-            "some may have been trained on."
-        )
+        text += f" {OTHER_DATA}"
     return text

@@ -7,6 +7,7 @@ from keras_attn.pipelines.images.boxes import (
     SLACK,
     boxes_in_frame,
     cut_at_border,
+    filled,
     pixel_boxes,
 )
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
@@ -85,3 +86,10 @@ def test_boxes_are_where_the_pixels_went(size, fraction):
         seen = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
         # A pixel for rounding, where half a pixel is dark.
         assert abs(box - seen).max() <= 1
+
+
+def test_filled_boxes():
+    boxes = np.array([[1, 2, 3, 7], [0, 0, 0, 5], [-1, -1, -1, -1]])
+    wanted = np.zeros((3, 5, 8), bool)
+    wanted[0, 1:3, 2:7] = True
+    np.testing.assert_array_equal(filled(boxes, 5, 8), wanted)

@@ -69,7 +69,9 @@ def test_the_gallery(library):
     searches = Searches(library)
     client = make_app(Viewer(library, searches)).test_client()
     (name,) = library.names
-    assert "here come the images" in client.get("/mistakes").text
+    assert (
+        "images that it is most wrong about appear here" in client.get("/mistakes").text
+    )
     sent = client.post("/mistakes", data={"model": name, "most": "10"})
     assert sent.status_code == 303
     waited(searches.get(name, 10))
@@ -84,4 +86,4 @@ def test_the_gallery(library):
     closer = re.findall(r'<a href="([^"]*)">Look closer', page)[0].replace("&amp;", "&")
     shown = client.get(closer).text
     predicted = library.load(name).class_names[search.mistakes[0].predicted]
-    assert f"It says <strong>{predicted}</strong>" in shown
+    assert f"Answer: <strong>{predicted}</strong>" in shown

@@ -1,4 +1,4 @@
-"""The page by its requests: what is asked and what comes back."""
+"""The page by its requests and their responses."""
 
 import html
 import io
@@ -72,7 +72,7 @@ def test_two_models_and_an_example(client):
         "second": name_of(client, "localizer"),
     }
     response = client.post("/", data=fields, follow_redirects=True)
-    assert "Both models say <strong>blue</strong>" in response.text
+    assert "Both models answer <strong>blue</strong>" in response.text
     assert "Class-embedding maps" in response.text
     assert "Patches and their evidence" in response.text
     # Every picture says what is in it; only the empty preview says nothing.

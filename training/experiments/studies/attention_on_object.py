@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_attn.models.vit import attention_map_model
+from keras_attn.pipelines.images.boxes import filled
 from keras_attn.training.data.load import image_spec
 from keras_attn.training.experiments.measures import held_out
 from keras_attn.training.experiments.studies._annotations import annotated
@@ -58,7 +59,7 @@ def compare(label, trained, initial, images, masks, boxes):
     masks = np.asarray(masks, bool)
     shown = masks.any(axis=(1, 2))
     images, masks, boxes = np.asarray(images)[shown], masks[shown], boxes[shown]
-    regions = masks, box_masks(boxes, *masks.shape[1:])
+    regions = masks, filled(boxes, *masks.shape[1:])
     of_heads = head_maps(trained, images)
     mean = of_heads.mean(axis=-1)
     heads = np.moveaxis(of_heads, -1, 0)
@@ -108,10 +109,3 @@ def share(maps, regions):
     ).mean(axis=(2, 4))
     maps = maps / maps.sum(axis=(1, 2), keepdims=True)
     return float((maps * cells).sum(axis=(1, 2)).mean())
-
-
-def box_masks(boxes, height, width):
-    """Booleans `(boxes, height, width)` of boxes `(y0, x0, y1, x1)`."""
-    top, left, bottom, right = np.moveaxis(boxes[:, :, None, None], 1, 0)
-    y, x = np.arange(height)[:, None], np.arange(width)
-    return (y >= top) & (y < bottom) & (x >= left) & (x < right)

@@ -10,6 +10,7 @@ import functools
 import numpy as np
 
 from keras_attn.pipelines.attention_maps.digests import image_keys
+from keras_attn.pipelines.images.boxes import filled
 from keras_attn.pipelines.sources import load_source
 
 # Value of the option `map_mode` -> annotation of the data set.
@@ -54,7 +55,7 @@ def true_maps(recipe, images):
     mode = recipe.options.map_mode
     values = source.annotations[MODES[mode]][found]
     if mode == "true_box":
-        values = _filled(values, images.shape[1:3])
+        values = filled(values, *images.shape[1:3])
     return np.where(values, 255, 0).astype("uint8")[..., None]
 
 
@@ -66,10 +67,3 @@ def _known(examples, image_size, difficulty):
     )
     keys = image_keys(source.images)
     return source, {key.tobytes(): place for place, key in enumerate(keys)}
-
-
-def _filled(boxes, size):
-    """Booleans `(boxes, *size)`; a box of an object that is not visible is empty."""
-    top, left, bottom, right = np.moveaxis(boxes[:, :, None, None], 1, 0)
-    y, x = np.arange(size[0])[:, None], np.arange(size[1])
-    return (y >= top) & (y < bottom) & (x >= left) & (x < right)

@@ -44,13 +44,6 @@ def test_share_is_that_of_counting_pixels():
     assert everywhere == pytest.approx(regions.mean())
 
 
-def test_boxes_as_regions():
-    found = attention_on_object.box_masks(np.array([[1, 2, 3, 7], [0, 0, 0, 5]]), 5, 8)
-    wanted = np.zeros((2, 5, 8), bool)
-    wanted[0, 1:3, 2:7] = True
-    np.testing.assert_array_equal(found, wanted)
-
-
 class Untrained:
     """A run whose model is as its recipe starts with."""
 

@@ -228,4 +228,5 @@ def test_refusals():
         ClassifyPatches(small_classifier(), SIZES, max_patches=[1, 2])
     pixels = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="entry 'logits'"):
-        run(ClassifyPatches(keras.Model(pixels, pixels), SIZES), arrays)
+        same = keras.layers.Identity()(pixels)
+        run(ClassifyPatches(keras.Model(pixels, same), SIZES), arrays)

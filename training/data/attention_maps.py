@@ -37,7 +37,7 @@ def masks(
 ):
     """Computes the maps of all images of a data set and draws some of them.
 
-    An interrupted call can be repeated and goes on. Splits of the data set share the
+    An interrupted call resumes when it is repeated. Splits of the data set share the
     maps: recipes of the same `size` and `network_size` find them by `map_cache`.
 
     Args:
@@ -49,10 +49,10 @@ def masks(
             their own in data sets of arrays, else `network_size`.
         network_size: Side that they are enlarged to for the model; by default what it
             was made for, or `size`.
-        crop_fraction: As in the recipe.
+        crop_fraction: See `Recipe`.
         storage: `"uint8"` or `"float16"`.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
-        in_memory: Decoded images of up to so many GiB are held in memory.
+        in_memory: Limit in GiB up to which decoded images are kept in memory.
         assignments: `key=value` options of the generated data set.
         batch_size: Images at a time.
         examples_per_class: Images of each class in the picture `maps.png`.
@@ -123,7 +123,7 @@ def map_sheet(images, maps, labels, class_names, examples_per_class=5):
         images: `(examples, height, width, 3)`, 8-bit, or `StreamedImages`.
         maps: `(examples, rows, columns, 1)`, as stored; 0 dark, 1 bright.
         labels: `(examples,)` integers.
-        class_names: One name a class.
+        class_names: One name per class.
         examples_per_class: Images of each class, at most.
 
     Returns:
@@ -132,7 +132,7 @@ def map_sheet(images, maps, labels, class_names, examples_per_class=5):
     labels = np.asarray(labels)
     if examples_per_class < 1:
         raise ValueError(
-            "Expected at least one example a class. "
+            "Expected at least one example per class. "
             f"Received: examples_per_class={examples_per_class}"
         )
     shown = range(min(len(class_names), ROWS))

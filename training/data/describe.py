@@ -1,4 +1,4 @@
-"""What is in a data set: counts of its classes and a contact sheet."""
+"""Contents of a data set: counts of its classes and a contact sheet."""
 
 import inspect
 import pathlib
@@ -46,7 +46,7 @@ def describe(
         raise ValueError(f"Expected the name of a PNG file. Received: {output}")
     if examples_per_class < 1:
         raise ValueError(
-            "Expected at least one example a class. "
+            "Expected at least one example per class. "
             f"Received: examples_per_class={examples_per_class}"
         )
     options = generated_options(name, assignments)

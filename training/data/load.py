@@ -1,10 +1,53 @@
 """A recipe's images and labels."""
 
+from typing import NamedTuple
+
+import numpy as np
+
 from keras_attn.pipelines.batches import build
-from keras_attn.pipelines.images.streaming import load_images
+from keras_attn.pipelines.images.source import Source
+from keras_attn.pipelines.images.streaming import StreamedImages, load_images
 from keras_attn.pipelines.sources import load_source
+from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.preprocessing import ImageSpec
+
+
+class Examples(NamedTuple):
+    """Images and their labels.
+
+    Args:
+        images: `(examples, height, width, 3)`, 8-bit, in memory, or `StreamedImages`
+            where they would not fit.
+        labels: `(examples,)` integers.
+    """
+
+    images: np.ndarray | StreamedImages
+    labels: np.ndarray
+
+
+class SplitSource(NamedTuple):
+    """A source at a recipe's size, and its split.
+
+    Args:
+        spec: `ImageSpec` of the images.
+        source: The source without the images left out.
+        images: All its images, see `Examples`.
+        indices: Dict from `train`, `validation` and `test` to the indices of theirs.
+    """
+
+    spec: ImageSpec
+    source: Source
+    images: np.ndarray | StreamedImages
+    indices: dict[str, np.ndarray]
+
+    @property
+    def splits(self):
+        """Dict from `train`, `validation` and `test` to `Examples`."""
+        return {
+            name: Examples(self.images[chosen], self.source.labels[chosen])
+            for name, chosen in self.indices.items()
+        }
 
 
 def image_spec(recipe, source):
@@ -24,7 +67,7 @@ def image_spec(recipe, source):
 def load_source_of(recipe, data=None, on_corrupt="error"):
     """The `Source` of a recipe's data set; arguments as in `load_data`."""
     options = {}
-    if recipe.dataset == "generated":
+    if recipe.dataset in KNOWN and KNOWN[recipe.dataset].synthetic:
         options = {
             "examples": recipe.examples,
             "image_size": recipe.image_size,
@@ -44,28 +87,18 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
 
     Returns:
         `(spec, splits)`: the `ImageSpec`, and a dict from `train`, `validation` and
-        `test` to `(images, labels)`: images in memory, or `StreamedImages` where they
-        would not fit.
+        `test` to `Examples`.
     """
-    spec, source, images, indices = load_source_split(recipe, data, source, on_corrupt)
-    return spec, {
-        name: (images[chosen], source.labels[chosen])
-        for name, chosen in indices.items()
-    }
+    found = load_source_split(recipe, data, source, on_corrupt)
+    return found.spec, found.splits
 
 
 def load_source_split(recipe, data=None, source=None, on_corrupt="error"):
-    """What `load_data` gives the images of, with their names.
-
-    Returns:
-        `(spec, source, images, indices)`: the `ImageSpec`, the `Source` without what
-        was left out, its images, and a dict from `train`, `validation` and `test` to
-        the indices of theirs.
-    """
+    """The `SplitSource` of a recipe's data; arguments as in `load_data`."""
     if source is None:
         source = load_source_of(recipe, data, on_corrupt)
     spec = image_spec(recipe, source)
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
     build.check_arrays(images, source.labels, len(source.class_names))
-    return spec, source, images, indices
+    return SplitSource(spec, source, images, indices)

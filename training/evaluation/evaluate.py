@@ -228,15 +228,11 @@ def evaluation_data(
     same_data = None
     if own:
         dataset = trained.run.recipe.dataset
-        spec, source, images, parts = load_source_split(
-            trained.run.recipe, data, on_corrupt=on_corrupt
-        )
+        found = load_source_split(trained.run.recipe, data, on_corrupt=on_corrupt)
+        spec, source, images, parts = found
         _check_own_classes(trained, spec.class_names)
         labels = source.labels
-        same_data = trained_on(
-            trained.run,
-            {name: (images[part], labels[part]) for name, part in parts.items()},
-        )
+        same_data = trained_on(trained.run, found.splits)
     else:
         dataset = dataset or "folder"
         source, images, labels, parts = _other_data(trained, dataset, data, on_corrupt)

@@ -11,13 +11,6 @@ from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.fit.train import make_model
 from keras_attn.training.methods import method_of
 
-# Data sets whose number of classes is known though their names are not.
-CLASS_COUNTS = {
-    "generated": 10,
-    "miniimagenet": 100,
-    **{name: known.num_classes for name, known in KNOWN.items() if known.num_classes},
-}
-
 
 def summarize(recipe, data=None):
     """Builds a recipe's network and counts.
@@ -62,17 +55,17 @@ def class_names(recipe, data=None):
             f"Expected a data set among {', '.join(KNOWN)}. "
             f"Received: dataset={recipe.dataset!r}"
         )
-    known = KNOWN[recipe.dataset].class_names
-    if known:
-        return known
+    known = KNOWN[recipe.dataset]
+    if known.class_names:
+        return known.class_names
     if data is not None:
         return load_source(recipe.dataset, path=data, on_corrupt="skip").class_names
-    if recipe.dataset not in CLASS_COUNTS:
+    if not known.class_count:
         raise ValueError(
             f"Expected the path of the data (--data PATH), which decides the number of "
             f"classes of {recipe.dataset!r}. Received: none"
         )
-    return tuple(str(label) for label in range(CLASS_COUNTS[recipe.dataset]))
+    return tuple(str(label) for label in range(known.class_count))
 
 
 def format_summary(summary):

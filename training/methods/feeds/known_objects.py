@@ -12,11 +12,14 @@ import numpy as np
 from keras_attn.pipelines.attention_maps.digests import image_keys
 from keras_attn.pipelines.images.boxes import filled
 from keras_attn.pipelines.sources import load_source
+from keras_attn.pipelines.sources.catalogue import KNOWN
 
 # Value of the option `map_mode` -> annotation of the data set.
 MODES = {"true_mask": "mask", "true_box": "box"}
 # Data sets that can be made again with all their annotations.
-DATASETS = ("generated",)
+DATASETS = tuple(
+    name for name, known in KNOWN.items() if known.synthetic and known.has_objects
+)
 
 
 def check_true_maps(recipe):
@@ -44,7 +47,9 @@ def true_maps(recipe, images):
             one of the data set's at the recipe's size.
     """
     check_true_maps(recipe)
-    source, places = _known(recipe.examples, recipe.image_size, recipe.difficulty)
+    source, places = _known(
+        recipe.dataset, recipe.examples, recipe.image_size, recipe.difficulty
+    )
     found = [places.get(key.tobytes()) for key in image_keys(images)]
     if None in found:
         raise ValueError(
@@ -60,10 +65,10 @@ def true_maps(recipe, images):
 
 
 @functools.lru_cache(maxsize=1)
-def _known(examples, image_size, difficulty):
-    """The generated source, and the place of every image by its key."""
+def _known(dataset, examples, image_size, difficulty):
+    """The source, and the place of every image by its key."""
     source = load_source(
-        "generated", examples=examples, image_size=image_size, difficulty=difficulty
+        dataset, examples=examples, image_size=image_size, difficulty=difficulty
     )
     keys = image_keys(source.images)
     return source, {key.tobytes(): place for place, key in enumerate(keys)}

@@ -1,10 +1,11 @@
-"""How much a fitted exit policy gains over the authors' thresholds, on ImageNet.
+"""The gain of a fitted exit policy over the authors' thresholds, on ImageNet.
 
 The thresholds are those that the authors of the code that followed the AnchorNet paper
 set by hand, for DenseNet-201 on patches of 95x95; the table is theirs too.
 """
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,8 +18,8 @@ from keras_attn.training.early_exit.policy import (
     threshold_point,
 )
 from keras_attn.training.experiments import results, tables
+from keras_attn.training.experiments.protocol import PERCENT, RowValue
 from keras_attn.training.recipes.experiment import Experiment, Row
-from keras_attn.training.runs.environment import commit, hardware, versions
 
 # An image exits where its confidence exceeds the threshold; the last exit takes all.
 AUTHORS_THRESHOLDS = (
@@ -47,13 +48,13 @@ COMPARISON = Experiment(
 def judge(table, seeds=5, folder="results"):
     """Compares on random halves of a table and writes the results.
 
-    For every seed the table is cut into random halves; what is fitted to either is
+    For every seed the table is cut into random halves; a policy fitted to one half is
     judged on the other, at the costs that the authors' thresholds have there.
 
     Args:
         table: Path of a table with five exits.
         seeds: Number of seeds, from 0.
-        folder: Where CSV, Markdown and picture are written.
+        folder: Folder for CSV, Markdown and picture.
 
     Returns:
         The rows, as in the CSV.
@@ -92,12 +93,12 @@ NOTES = (
 
 
 def format_judgement(rows):
-    """The gains of `judge` for people."""
+    """The gains of `judge` as text."""
     lines = ["Gain over the authors' thresholds, in points (mean, spread over seeds):"]
     lines += [
-        f"  {row}, at {metric.removeprefix('gain_at_')}: {group['mean']:+.2f}"
-        + ("" if len(group["seeds"]) == 1 else f" ± {group['spread']:.2f}")
-        for (row, metric, _), group in results.summarize(rows).items()
+        f"  {row}, at {metric.removeprefix('gain_at_')}: {found.mean:+.2f}"
+        + ("" if len(found.seeds) == 1 else f" ± {found.spread:.2f}")
+        for (row, metric, _), found in results.summarize(rows).items()
         if metric.startswith("gain_at_")
     ]
     return "\n".join(lines)
@@ -117,8 +118,15 @@ def _halves(table, seed):
     ]
 
 
-def _curves(fitted, judged):
-    """Dict from label to `(points, seconds)` of what is fitted to one half."""
+class Judged(NamedTuple):
+    """Accuracies at the authors' costs, and the seconds of the fit."""
+
+    accuracy: np.ndarray
+    seconds: float
+
+
+def _fitted_curves(fitted, judged):
+    """Dict from label to `(points, seconds)` of the policies fitted to one half."""
     curves = {}
     for label, family in ((POLICY, None), (THRESHOLDS, "thresholds")):
         start = time.perf_counter()
@@ -128,55 +136,43 @@ def _curves(fitted, judged):
 
 
 def _judge_half(fitted, judged):
-    """Dict from label to `(accuracies at the authors' costs, seconds)`."""
+    """Dict from label to `Judged`."""
     authors = _authors(judged)
     costs = [point["cost"] for point in authors]
     found = {
-        label: (accuracy_at(costs, points), seconds)
-        for label, (points, seconds) in _curves(fitted, judged).items()
+        label: Judged(accuracy_at(costs, points), seconds)
+        for label, (points, seconds) in _fitted_curves(fitted, judged).items()
     }
-    found[AUTHORS] = (np.array([point["accuracy"] for point in authors]), 0.0)
+    found[AUTHORS] = Judged(np.array([point["accuracy"] for point in authors]), 0.0)
     return found
 
 
 def _judge_seed(table, seed, names):
     first, second = _halves(table, seed)
-    found = [_judge_half(first, second), _judge_half(second, first)]
-    # Label -> accuracies at the authors' costs, and seconds; means of both halves.
+    halves = [_judge_half(first, second), _judge_half(second, first)]
     found = {
-        label: (
-            np.mean([half[label][0] for half in found], axis=0),
-            np.mean([half[label][1] for half in found]),
+        label: Judged(
+            np.mean([half[label].accuracy for half in halves], axis=0),
+            np.mean([half[label].seconds for half in halves]),
         )
-        for label in found[0]
+        for label in halves[0]
     }
-    reference = found[AUTHORS][0]
-    common = {
-        "method": COMPARISON.method,
-        "table": COMPARISON.table,
-        "dataset": COMPARISON.dataset,
-        "paper_value": None,
-        "seed": seed,
-        # Nothing is trained.
-        "epochs": 0,
-        "commit": commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-    }
+    reference = found[AUTHORS].accuracy
     rows = []
     for label, (accuracy, seconds) in found.items():
-        metrics = {"accuracy": accuracy}
+        metrics = [("accuracy", accuracy, PERCENT)]
         if label != AUTHORS:
-            metrics["gain"] = accuracy - reference
+            metrics.append(("gain", accuracy - reference, "points"))
         rows += [
-            {
-                **common,
-                "row": label,
-                "metric": f"{metric}_at_{name}",
-                "value": round(100 * float(value), 4),
-                "seconds": round(seconds, 1),
-            }
-            for metric, values in metrics.items()
+            # Nothing is trained: no epochs.
+            results.new_row(
+                COMPARISON,
+                RowValue(label, f"{metric}_at_{name}", 100 * value, unit),
+                seed,
+                0,
+                seconds,
+            )
+            for metric, values, unit in metrics
             for name, value in zip(names, values, strict=True)
         ]
     return rows
@@ -187,7 +183,9 @@ def _picture(table, rows, names):
     fitted, judged = _halves(table, 0)
     figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    curves = {label: points for label, (points, _) in _curves(fitted, judged).items()}
+    curves = {
+        label: points for label, (points, _) in _fitted_curves(fitted, judged).items()
+    }
     draw_curves(left, {**curves, AUTHORS: _authors(judged)}, judged)
     left.set_title("one half, fitted to the other (seed 0)", fontsize=10)
     summary = results.summarize(rows)
@@ -196,8 +194,8 @@ def _picture(table, rows, names):
         groups = [summary[label, f"gain_at_{name}", 0] for name in names]
         right.errorbar(
             costs,
-            [group["mean"] for group in groups],
-            np.nan_to_num([group["spread"] for group in groups]),
+            [group.mean for group in groups],
+            np.nan_to_num([group.spread for group in groups]),
             color=colour,
             marker="o",
             markersize=4,

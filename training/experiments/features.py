@@ -1,7 +1,7 @@
-"""The features before a network's last stage: how they lie, as a number and a picture.
+"""The features before a network's last stage, measured and drawn.
 
 Class-embedding paper, section 4.3 and figure 5: every cell of a feature map is a
-point. 80 images a class are sampled, as in the paper, and of each a few cells; all
+point. 80 images per class are sampled, as in the paper, and a few cells of each; all
 64 cells of an 8x8 map of 800 images would be 51,200 points.
 """
 
@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-IMAGES_A_CLASS = 80
-CELLS_AN_IMAGE = 4
+from keras_attn.training.experiments.protocol import Drawing
+
+IMAGES_PER_CLASS = 80
+CELLS_PER_IMAGE = 4
 NEIGHBOURS = 10
 COMPONENTS = 50
 PERPLEXITY = 30
@@ -28,7 +30,7 @@ class Cells:
     """Sampled cells of the feature maps at one place of a network.
 
     Args:
-        place: What the features are.
+        place: Name of the place.
         features: `(cells, channels)`.
         labels: Class of each cell's image.
         images: Number of each cell's image.
@@ -62,7 +64,7 @@ def sampled_cells(run, examples, seed=0):
     )
     count, height, width, _ = next(iter(maps.values())).shape
     order = generator.random((count, height * width)).argsort(axis=1)
-    cells = order[:, :CELLS_AN_IMAGE]
+    cells = order[:, :CELLS_PER_IMAGE]
     owners = np.repeat(np.arange(count), cells.shape[1])
     return [
         Cells(
@@ -77,7 +79,7 @@ def sampled_cells(run, examples, seed=0):
 
 def _sample_images(labels, generator):
     chosen = [
-        generator.permutation(np.flatnonzero(labels == label))[:IMAGES_A_CLASS]
+        generator.permutation(np.flatnonzero(labels == label))[:IMAGES_PER_CLASS]
         for label in np.unique(labels)
     ]
     return np.concatenate(chosen)
@@ -100,7 +102,7 @@ def _places(model):
 
 
 def same_class_neighbours(features, labels, images, neighbours=NEIGHBOURS):
-    """Per cent of the nearest cells of other images that are of the cell's class.
+    """Share, in per cent, of the nearest cells of other images with the cell's class.
 
     Nearest by Euclidean distance, with every channel scaled to spread one.
 
@@ -141,7 +143,7 @@ def projected(features, seed=0):
     points = standardized(features)
     components = min(COMPONENTS, *points.shape)
     points = decomposition.PCA(components, random_state=seed).fit_transform(points)
-    # t-SNE wants its perplexity well below the number of points.
+    # The perplexity of t-SNE must be well below the number of points.
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     return manifold.TSNE(
         2, perplexity=perplexity, init="pca", random_state=seed
@@ -158,16 +160,12 @@ def require_scikit_learn():
     return decomposition, manifold
 
 
-def tsne_picture(runs, examples, class_names):
+def tsne_figure(runs, examples, class_names):
     """Panels of the runs' features, coloured by class.
 
     Args:
-        runs: Dict from the rows' labels to `Run`.
-        examples: `(images, labels)`.
-        class_names: Names for the legend.
-
-    Returns:
-        `(figure, notes)`: the figure, and a sentence for each panel.
+        runs, examples, class_names: See
+            `keras_attn.training.experiments.protocol.Figure`.
     """
     panels = [
         (label, cells)
@@ -207,11 +205,8 @@ def tsne_picture(runs, examples, class_names):
             frameon=False,
         )
     figure.tight_layout(rect=(0, 0.1, 1, 1))
-    return figure, notes
+    return Drawing(figure, notes)
 
 
 def _colour(label):
     return f"C{label}" if label < 10 else f"{(label % 17) / 20}"
-
-
-PICTURES = {"tsne": tsne_picture}

@@ -1,4 +1,4 @@
-"""Pictures of what trained networks choose and attend to.
+"""Figures of trained networks, by name.
 
 Figures 3 and 5 of the AnchorNet paper, and figure 4 of attention-masked residuals.
 """
@@ -7,29 +7,29 @@ import collections
 
 import numpy as np
 
+from keras_attn._checks import one_of
 from keras_attn.training.drawing import draw_image, new_figure, panel_inches, wrap
+from keras_attn.training.experiments import features
+from keras_attn.training.experiments.protocol import Drawing
 from keras_attn.training.explain import evidence, masks, patches
 from keras_attn.training.explain.localize import localize_images
 from keras_attn.training.explain.localizers import localizing
 from keras_attn.training.trained import load_trained
 
-# Held-out images that are looked at, and those of every branch that are drawn.
+# Number of held-out images that are evaluated, and of those drawn for every branch.
 CANDIDATES = 300
 SHOWN = 3
-# Classes of which an image and its masks are drawn.
+# Number of classes for which an image and its masks are drawn.
 CLASSES = 6
 
 
-def patches_picture(runs, examples, class_names):
+def patches_figure(runs, examples, class_names):
     """Figure 3: localised patches, the images of every branch together.
 
     Args:
         runs: Dict from the rows' labels to `Run`; the first is a localiser.
         examples: `(images, labels)`, of which the most confident right ones are shown.
-        class_names: One name a class.
-
-    Returns:
-        `(figure, notes)`.
+        class_names: One name per class.
     """
     localized, counts = _best_of_every_branch(runs, examples, class_names)
     notes = [
@@ -38,11 +38,11 @@ def patches_picture(runs, examples, class_names):
         + ", ".join(f"{count} ({name})" for name, count in sorted(counts.items()))
         + "."
     ]
-    return patches.sheet(localized), notes
+    return Drawing(patches.sheet(localized), notes)
 
 
-def attention_picture(runs, examples, class_names):
-    """Figure 5: the attention maps of all branches; arguments as above."""
+def attention_figure(runs, examples, class_names):
+    """Figure 5: the attention maps of all branches; see `patches_figure`."""
     localized, _ = _best_of_every_branch(runs, examples, class_names)
     width, height = panel_inches(localized[0].image)
     columns = 1 + len(localized[0].branches)
@@ -57,19 +57,19 @@ def attention_picture(runs, examples, class_names):
         for axis, branch in zip(line[1:], each.branches, strict=True):
             evidence.draw_attention(axis, each.image, branch, limit)
             axis.set_title(f"attention, {branch.name}", fontsize=9)
-    return figure, ["Attention in multiples of an equal share for every cell."]
+    return Drawing(figure, ["Attention in multiples of an equal share for every cell."])
 
 
-def masks_picture(runs, examples, class_names):
+def masks_figure(runs, examples, class_names):
     """Figure 4 of attention-masked residuals: the heads' maps, their mean, the masks.
 
     Args:
         runs: Dict from the rows' labels to `Run`; the first has masks.
         examples: `(images, labels)`, of which the first one of some classes is shown.
-        class_names: One name a class.
+        class_names: One name per class.
 
     Returns:
-        `(figure, notes)`: a note says how far every block's mask varies.
+        `Drawing` with a note on the variation of every block's mask.
     """
     trained = load_trained(next(iter(runs.values())).workdir, "last")
     images, labels = examples
@@ -88,7 +88,7 @@ def masks_picture(runs, examples, class_names):
     for block in range(len(explained[0].masks)):
         spread = _spread([each.masks[block] for each in explained])
         notes[0] += f", mask {block + 1} {spread}"
-    return figure, [notes[0] + "."]
+    return Drawing(figure, [notes[0] + "."])
 
 
 def _spread(maps):
@@ -122,9 +122,24 @@ def _best_of_every_branch(runs, examples, class_names):
     return shown or localized[:SHOWN], counts
 
 
-# Name of a picture -> function, as `keras_attn.training.experiments.features.PICTURES`.
-PICTURES = {
-    "localized_patches": patches_picture,
-    "attention_maps": attention_picture,
-    "attention_and_masks": masks_picture,
+FIGURES = {
+    "tsne": features.tsne_figure,
+    "localized_patches": patches_figure,
+    "attention_maps": attention_figure,
+    "attention_and_masks": masks_figure,
 }
+# Figure -> function that raises ImportError for a missing package.
+REQUIREMENTS = {"tsne": features.require_scikit_learn}
+
+
+def get_figure(name):
+    """The `Figure` of that name.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest.
+        ImportError: If a package that it needs is missing.
+    """
+    one_of("figure", name, FIGURES)
+    if name in REQUIREMENTS:
+        REQUIREMENTS[name]()
+    return FIGURES[name]

@@ -1,7 +1,8 @@
-"""What a comparison reports of a trained run."""
+"""Measures of a trained run, by name."""
 
 from keras_attn.training.evaluation.evaluate import evaluate_model, score
 from keras_attn.training.experiments import features
+from keras_attn.training.experiments.protocol import Value
 from keras_attn.training.methods import method_of
 from keras_attn.training.trained import load_trained
 
@@ -12,35 +13,40 @@ def accuracy(run, splits):
     On the test set, or on the validation set where the split has no test set. The
     last epoch is taken, not the best one on the validation set, which would flatter.
 
-    Returns:
-        `(metric, value)`.
+    Args:
+        run, splits: See `keras_attn.training.experiments.protocol.Measure`.
     """
     split = held_out(splits)
     method = method_of(run.recipe)
     fed = method.fed_logits(run, *splits[split])
     if fed:
-        return f"{split}_accuracy", 100.0 * score(*fed)["accuracy"]
+        return Value(f"{split}_accuracy", 100.0 * score(*fed)["accuracy"])
     model = load_trained(run.workdir, "last").judged
     result = evaluate_model(model, *splits[split], batch_size=256)
-    return f"{split}_accuracy", 100.0 * result["accuracy"]
+    return Value(f"{split}_accuracy", 100.0 * result["accuracy"])
 
 
 def same_class_neighbours(run, splits):
-    """How well the features that the last stage receives are sorted by class.
+    """Share of same-class neighbours among the features that the last stage receives.
 
-    Returns:
-        `(metric, value)`, see
-        `keras_attn.training.experiments.features.same_class_neighbours`.
+    Args:
+        run, splits: See `keras_attn.training.experiments.protocol.Measure`.
     """
     cells = features.sampled_cells(run, splits[held_out(splits)])
     last = cells[-1]
     value = features.same_class_neighbours(last.features, last.labels, last.images)
-    return "same_class_neighbours", value
+    return Value("same_class_neighbours", value)
 
 
 def held_out(splits):
-    """`test`, or `validation` where the split has no test set."""
-    return "test" if len(splits["test"][1]) else "validation"
+    """The name of the split that judges: `test`, else `validation`.
+
+    Args:
+        splits: Dict from names to `(images, labels)`, or to indices.
+    """
+    test = splits["test"]
+    labels = test[1] if isinstance(test, tuple) else test
+    return "test" if len(labels) else "validation"
 
 
 MEASURES = {

@@ -10,24 +10,16 @@ import keras
 
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.training.data.load import image_spec, load_data, load_source_of
-from keras_attn.training.experiments import (
-    features,
-    figures,
-    measures,
-    results,
-    studies,
-    tables,
-)
+from keras_attn.training.experiments import measures, results, studies, tables
+from keras_attn.training.experiments.figures import get_figure
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.fit.train import train
 from keras_attn.training.methods import method_of
 from keras_attn.training.recipes.experiment import Experiment
 from keras_attn.training.recipes.registry import get_experiment
 from keras_attn.training.recipes.schema import apply_overrides
-from keras_attn.training.runs.environment import commit, hardware, versions
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
-
-PICTURES = {**features.PICTURES, **figures.PICTURES}
 
 
 def reproduce(
@@ -44,7 +36,7 @@ def reproduce(
 
     Seeds are the outer loop, so that an interrupted comparison has the same seeds for
     all rows. A run that is finished and recorded is not repeated, and an unfinished
-    one goes on where it stopped.
+    one resumes where it stopped.
 
     Args:
         name: Name of the experiment, `METHOD_TABLE_DATASET`.
@@ -61,8 +53,8 @@ def reproduce(
         Path of the CSV file.
     """
     experiment = get_experiment(name)
-    if experiment.picture in features.PICTURES:
-        features.require_scikit_learn()
+    if experiment.figure:
+        get_figure(experiment.figure)
     chosen = _choose(experiment, rows)
     comparison = Comparison(
         experiment,
@@ -83,7 +75,7 @@ def reproduce(
             measured += comparison.train_and_measure(row, seed)
         if experiment.study:
             comparison.study(chosen, seed)
-    if not experiment.picture:
+    if not experiment.figure:
         comparison.report()
     elif measured or not comparison.path.with_suffix(".png").exists():
         comparison.draw(chosen)
@@ -97,10 +89,11 @@ class Comparison:
     Args:
         experiment: `Experiment`.
         recipes: Dict from the rows' labels to recipes, with all overrides.
-        folder: Of the runs, `FOLDER/ROW/seed-N`.
-        path: Of the results.
-        command: That makes the same again.
+        folder: Folder of the runs, `FOLDER/ROW/seed-N`.
+        path: Path of the results.
+        command: Command that makes the same results again.
         load: Function from a recipe to its `Source`.
+        sources: Dict from image sizes to the data that was loaded so far.
     """
 
     experiment: Experiment
@@ -129,7 +122,7 @@ class Comparison:
         return dataclasses.replace(self.recipes[row.label], seed=seed, **needed)
 
     def train_and_measure(self, row, seed):
-        """Trains a row and records its measure; whether there was anything to do."""
+        """Trains a row and records its measure; `False` if that was done before."""
         recipe, workdir = self.recipe(row, seed), self.workdir(row.label, seed)
         study = self.experiment.study
         if not study and _recorded(self.path, workdir, row.label, recipe):
@@ -141,11 +134,9 @@ class Comparison:
         if study:
             return True
         _, splits = load_data(recipe, source=self.source(recipe))
-        metric, value = measures.MEASURES[self.experiment.measure](run, splits)
-        line = _line(self.experiment, row.label, row.paper_value, run, metric, value)
-        results.add_row(self.path, line)
-        print(f"{row.label}, seed {seed}: {metric} {value:.2f}", flush=True)
-        if not self.experiment.picture:
+        value = measures.MEASURES[self.experiment.measure](run, splits)
+        self.record(run, RowValue(row.label, *value), row.paper_value)
+        if not self.experiment.figure:
             self.report()
         return True
 
@@ -153,26 +144,31 @@ class Comparison:
         """Measures all rows' runs of a seed together and records every line."""
         runs = {row.label: Run.open(self.workdir(row.label, seed)) for row in rows}
         sources = {row.label: self.source(self.recipe(row, seed)) for row in rows}
-        study = studies.study_of(self.experiment).study
         first = runs[rows[0].label]
         paper = dict(self.experiment.paper_values)
-        for label, metric, value in study(runs, sources):
-            line = _line(
-                self.experiment,
-                label,
-                paper.get((label, metric)),
-                runs.get(label, first),
-                metric,
-                value,
-            )
-            results.add_row(self.path, line)
-            print(f"{label}, seed {seed}: {metric} {value:.2f}", flush=True)
+        for found in studies.get_study(self.experiment.study).study(runs, sources):
+            known = paper.get((found.row, found.metric))
+            self.record(runs.get(found.row, first), found, known)
         self.report()
+
+    def record(self, run, found, paper_value):
+        """Adds a `RowValue` of a run to the results."""
+        recipe = run.recipe
+        seconds = load_progress(run.checkpoints / "last.npz").seconds
+        row = results.new_row(
+            self.experiment, found, recipe.seed, recipe.epochs, seconds, paper_value
+        )
+        results.add_row(self.path, row)
+        print(
+            f"{found.row}, seed {recipe.seed}: {found.metric} {found.value:.2f}",
+            flush=True,
+        )
 
     def report(self):
         figure = None
         if self.experiment.study and self.path.exists():
-            figure = studies.picture_of(self.experiment, results.read_rows(self.path))
+            study = studies.get_study(self.experiment.study)
+            figure = studies.figure_of(study, results.read_rows(self.path))
         tables.write(self.experiment, self.path, self.command, figure)
 
     def draw(self, rows):
@@ -180,9 +176,8 @@ class Comparison:
         recipe = self.recipes[rows[0].label]
         spec, splits = load_data(recipe, source=self.source(recipe))
         examples = splits[measures.held_out(splits)]
-        draw = PICTURES[self.experiment.picture]
-        picture = draw(runs, examples, spec.class_names)
-        tables.write(self.experiment, self.path, self.command, *picture)
+        drawing = get_figure(self.experiment.figure)(runs, examples, spec.class_names)
+        tables.write(self.experiment, self.path, self.command, *drawing)
 
 
 def _choose(experiment, labels):
@@ -220,25 +215,6 @@ def _recorded(path, folder, label, recipe):
     )
 
 
-def _line(experiment, label, paper_value, run, metric, value):
-    progress = load_progress(run.checkpoints / "last.npz")
-    return {
-        "method": experiment.method,
-        "table": experiment.table,
-        "dataset": experiment.dataset,
-        "row": label,
-        "metric": metric,
-        "value": round(value, 4),
-        "paper_value": paper_value,
-        "seed": run.recipe.seed,
-        "epochs": run.recipe.epochs,
-        "commit": commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "seconds": round(progress.seconds, 1),
-    }
-
-
 def _command(name, data, seeds, rows, overrides):
     words = ["keras-attn", "reproduce", name]
     if data:
@@ -248,7 +224,7 @@ def _command(name, data, seeds, rows, overrides):
         words += ["--rows", *rows]
     for assignment in overrides:
         key, _, value = assignment.partition("=")
-        # Where it lies here tells others nothing.
+        # A path on this machine means nothing elsewhere.
         is_place = pathlib.Path(value).exists() and pathlib.Path(value).parts[1:]
         words += ["--set", f"{key}=PATH" if is_place else assignment]
     return shlex.join(words)

@@ -1,16 +1,21 @@
-"""Results as data: one line for each trained run, checked against a schema."""
+"""Results as data: one line per number of a trained run, checked against a schema."""
 
 import csv
+import dataclasses
+import functools
 import io
 import math
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.recipes.options import method_names
+from keras_attn.training.runs.environment import commit, hardware, versions
 
-# Column -> type; `paper_value` may be empty where the paper prints no number.
+# Column -> type. `paper_value` is empty where the paper prints no number, `unit` where
+# there is none, and in files of earlier versions.
 COLUMNS = {
     "method": str,
     "table": str,
@@ -18,6 +23,7 @@ COLUMNS = {
     "row": str,
     "metric": str,
     "value": float,
+    "unit": str,
     "paper_value": float,
     "seed": int,
     "epochs": int,
@@ -26,7 +32,7 @@ COLUMNS = {
     "hardware": str,
     "seconds": float,
 }
-OPTIONAL = ("paper_value",)
+OPTIONAL = ("unit", "paper_value")
 EXPECTED = {str: "a text", int: "an integer", float: "a finite number"}
 
 # A line is the result of one run: this part of it is unique in a file.
@@ -46,9 +52,9 @@ def check_row(row):
             that is not finite, or an unknown method.
     """
     if set(row) != set(COLUMNS):
-        strange = sorted(map(str, set(row) ^ set(COLUMNS)))
+        different = sorted(map(str, set(row) ^ set(COLUMNS)))
         raise ValueError(
-            f"Expected the columns {', '.join(COLUMNS)}. Differing: {strange}"
+            f"Expected the columns {', '.join(COLUMNS)}. Differing: {different}"
         )
     checked = {}
     for name, kind in COLUMNS.items():
@@ -82,9 +88,11 @@ def read_rows(path):
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    added = {} if "unit" in (reader.fieldnames or ()) else {"unit": None}
     try:
-        return [check_row(row) for row in rows]
+        return [check_row({**row, **added}) for row in rows]
     except ValueError as error:
         raise ValueError(f"{path} is not a results file: {error}") from error
 
@@ -107,27 +115,92 @@ def add_row(path, row):
     write_rows(path, [*kept, row])
 
 
+def new_row(experiment, found, seed, epochs, seconds, paper_value=None):
+    """A row as this code on this machine measured it.
+
+    Args:
+        experiment: `Experiment`.
+        found: `keras_attn.training.experiments.protocol.RowValue`.
+        seed, epochs, seconds: See the columns.
+        paper_value: The paper's number, or `None`.
+    """
+    return {
+        "method": experiment.method,
+        "table": experiment.table,
+        "dataset": experiment.dataset,
+        "row": found.row,
+        "metric": found.metric,
+        "value": round(float(found.value), 4),
+        "unit": found.unit,
+        "paper_value": paper_value,
+        "seed": seed,
+        "epochs": epochs,
+        **_provenance(),
+        "seconds": round(seconds, 1),
+    }
+
+
+@functools.cache
+def _provenance():
+    """Columns that are the same for all that a process measures."""
+    return {"commit": commit(), "versions": versions(), "hardware": hardware()}
+
+
 def same_run(first, second):
     return all(first[name] == second[name] for name in KEY)
 
 
-def summarize(rows):
-    """`(row, metric, epochs)` -> dict of `mean`, `spread`, `seeds`, `paper_value`.
+class Group(NamedTuple):
+    """The rows of a results file that differ in their seeds alone."""
 
-    The spread is the sample standard deviation, NaN for a single seed.
+    row: str
+    metric: str
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Statistics of a `Group`.
+
+    Args:
+        mean: Mean of the values.
+        spread: Their sample standard deviation, NaN for a single seed.
+        unit: Their unit, or `None`.
+        seeds: The seeds, sorted.
+        seconds: Mean of the seconds.
+        paper_value: The paper's number, or `None`.
     """
+
+    mean: float
+    spread: float
+    unit: str | None
+    seeds: list[int]
+    seconds: float
+    paper_value: float | None
+
+    @property
+    def text(self):
+        """The mean with its spread."""
+        spread = "" if math.isnan(self.spread) else f" ± {self.spread:.2f}"
+        return f"{self.mean:.2f}{spread}"
+
+
+def summarize(rows):
+    """Dict from `Group` to `Summary`, in the order of the rows."""
     groups = {}
     for row in rows:
-        groups.setdefault((row["row"], row["metric"], row["epochs"]), []).append(row)
-    return {
-        key: {
-            "mean": float(np.mean([row["value"] for row in group])),
-            "spread": float(np.std([row["value"] for row in group], ddof=1))
-            if len(group) > 1
-            else math.nan,
-            "seeds": sorted(row["seed"] for row in group),
-            "seconds": float(np.mean([row["seconds"] for row in group])),
-            "paper_value": group[0]["paper_value"],
-        }
-        for key, group in groups.items()
-    }
+        group = Group(row["row"], row["metric"], row["epochs"])
+        groups.setdefault(group, []).append(row)
+    return {group: _summary(members) for group, members in groups.items()}
+
+
+def _summary(rows):
+    values = [row["value"] for row in rows]
+    return Summary(
+        mean=float(np.mean(values)),
+        spread=float(np.std(values, ddof=1)) if len(rows) > 1 else math.nan,
+        unit=rows[0]["unit"],
+        seeds=sorted(row["seed"] for row in rows),
+        seconds=float(np.mean([row["seconds"] for row in rows])),
+        paper_value=rows[0]["paper_value"],
+    )

@@ -1,4 +1,4 @@
-"""Results as people read them: a Markdown table and a plot, from the CSV file."""
+"""A Markdown table and a plot of a results file."""
 
 import math
 
@@ -9,7 +9,7 @@ from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.experiments import results
 
 # Metrics of a study side by side.
-PANELS_A_LINE = 3
+PANELS_PER_LINE = 3
 
 
 def write(experiment, path, command, figure=None, notes=()):
@@ -19,7 +19,7 @@ def write(experiment, path, command, figure=None, notes=()):
         experiment: `Experiment` whose rows order the table.
         path: The CSV file.
         command: Command that makes these results.
-        figure: Picture to save in place of the plot of the values.
+        figure: Figure to save in place of the plot of the values.
         notes: Sentences to add below the table.
     """
     rows = results.read_rows(path)
@@ -29,7 +29,10 @@ def write(experiment, path, command, figure=None, notes=()):
     summary = dict(
         sorted(
             results.summarize(rows).items(),
-            key=lambda item: (item[0][2], order.get(item[0][0], len(order))),
+            key=lambda item: (
+                item[0].epochs,
+                order.get(item[0].row, len(order)),
+            ),
         )
     )
     text = markdown(experiment, summary, rows, command, path.stem, notes)
@@ -41,22 +44,21 @@ def write(experiment, path, command, figure=None, notes=()):
 
 
 def markdown(experiment, summary, rows, command, stem, notes=()):
-    """The table as text, with mean, spread, seeds and where it was made."""
+    """The table as text, with mean, spread, seeds and the environment of the runs."""
     lines = [
         f"# {experiment.title}, {experiment.dataset}",
         "",
         f"Made by `{command}`. Mean and sample standard deviation over seeds.",
         "",
-        "| row | metric | epochs | value | seeds | paper | seconds a run |",
+        "| row | metric | epochs | value | seeds | paper | seconds per run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (label, metric, epochs), group in summary.items():
-        spread = "" if math.isnan(group["spread"]) else f" ± {group['spread']:.2f}"
-        paper = "" if group["paper_value"] is None else f"{group['paper_value']:.2f}"
-        seeds = ", ".join(map(str, group["seeds"]))
+    for (label, metric, epochs), found in summary.items():
+        paper = "" if found.paper_value is None else f"{found.paper_value:.2f}"
+        seeds = ", ".join(map(str, found.seeds))
         lines.append(
-            f"| {label} | {metric} | {epochs} | {group['mean']:.2f}{spread} "
-            f"| {seeds} | {paper} | {group['seconds']:.0f} |"
+            f"| {label} | {metric} | {epochs} | {found.text} "
+            f"| {seeds} | {paper} | {found.seconds:.0f} |"
         )
     lines += ["", f"![{experiment.title}]({stem}.png)"]
     for note in notes:
@@ -75,7 +77,7 @@ def plot(experiment, summary, rows):
     metrics = list(dict.fromkeys(metric for _, metric, _ in summary))
     # Rows side by side can be compared within a metric only.
     panels = [metrics] if numbers else [[metric] for metric in metrics]
-    columns = min(len(panels), PANELS_A_LINE)
+    columns = min(len(panels), PANELS_PER_LINE)
     lines = math.ceil(len(panels) / columns)
     most = max(sum(metric in panel for _, metric, _ in summary) for panel in panels)
     width = 6.4 if numbers else max(5.0, (0.75 if columns > 1 else 1.15) * most + 2.0)
@@ -86,17 +88,18 @@ def plot(experiment, summary, rows):
         axes = figure.add_subplot(lines, columns, number)
         shown = {key: group for key, group in summary.items() if key[1] in panel}
         draw(axes, shown, values)
-        axes.set_ylabel(" / ".join(sorted(panel)).replace("_", " ") + unit(panel))
+        axes.set_ylabel(_axis(panel, shown.values()))
         axes.grid(axis="y", alpha=0.3)
     figure.suptitle(f"{experiment.title}\n{experiment.dataset}", fontsize=10)
     figure.tight_layout()
     return figure
 
 
-def unit(metrics):
-    """Of the axis of some metrics: all but lengths and ratios are in per cent."""
-    plain = ("distance", "spread", "ratio", "per_image")
-    return "" if any(word in name for name in metrics for word in plain) else ", %"
+def _axis(metrics, summaries):
+    """The label of the axis of some metrics, with the unit that they share."""
+    label = " / ".join(sorted(metrics)).replace("_", " ")
+    units = {summary.unit or "" for summary in summaries}
+    return f"{label}, {units.pop()}".removesuffix(", ") if len(units) == 1 else label
 
 
 def _is_number(text):
@@ -115,14 +118,12 @@ def _draw_rows(axes, summary, values):
         axes.plot(
             [position] * len(values[key]), values[key], "o", color="0.55", markersize=4
         )
-        axes.plot([position - 0.25, position + 0.25], [group["mean"]] * 2, color="C0")
-        if not math.isnan(group["spread"]):
-            axes.errorbar(
-                position, group["mean"], group["spread"], color="C0", capsize=4
-            )
+        axes.plot([position - 0.25, position + 0.25], [group.mean] * 2, color="C0")
+        if not math.isnan(group.spread):
+            axes.errorbar(position, group.mean, group.spread, color="C0", capsize=4)
         axes.annotate(
-            f"{group['mean']:.2f}",
-            (position + 0.28, group["mean"]),
+            f"{group.mean:.2f}",
+            (position + 0.28, group.mean),
             verticalalignment="center",
             fontsize=8,
         )
@@ -147,10 +148,9 @@ def _draw_line(axes, summary, values):
         points.sort(key=lambda point: point[0])
         colour = f"C{number}"
         positions = [position for position, _, _ in points]
-        means = [group["mean"] for _, _, group in points]
+        means = [group.mean for _, _, group in points]
         spreads = [
-            0.0 if math.isnan(group["spread"]) else group["spread"]
-            for _, _, group in points
+            0.0 if math.isnan(group.spread) else group.spread for _, _, group in points
         ]
         axes.plot(positions, means, color=colour, label=f"{metric}, {epochs} epochs")
         axes.fill_between(

@@ -25,9 +25,9 @@ EXPERIMENTS = tuple(
         dataset=dataset,
         title=f"AnchorNet, {table[:-1]} {table[-1]}: {title}",
         rows=localizer_and_full(dataset)[:1],
-        picture=picture,
+        figure=figure,
         runs_of=f"anchornet_table3_{dataset}",
     )
-    for table, (picture, title) in FIGURES.items()
+    for table, (figure, title) in FIGURES.items()
     for dataset in anchornet_table3.ROWS
 )

@@ -21,7 +21,7 @@ EXPERIMENTS = tuple(
         table=experiment.table.replace("table3", "figure4"),
         title="Attention-masked residuals, figure 4: attention and masks",
         rows=tuple(row for row in experiment.rows if row.label == "a1"),
-        picture="attention_and_masks",
+        figure="attention_and_masks",
         runs_of=experiment.name,
     )
     for experiment in table3.EXPERIMENTS

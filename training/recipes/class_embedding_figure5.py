@@ -29,7 +29,7 @@ EXPERIMENTS = (
             Row(row.label, row.recipe) for row in TABLE1.rows if row.label in LABELS
         ),
         measure="same_class_neighbours",
-        picture="tsne",
+        figure="tsne",
         runs_of=TABLE1.name,
     ),
 )

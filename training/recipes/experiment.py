@@ -38,9 +38,8 @@ class Experiment:
         rows: The rows.
         measure: Name of a measure in `keras_attn.training.experiments.measures` in
             place of accuracy.
-        picture: Name of a picture in
-            `keras_attn.training.experiments.reproduce.PICTURES` to draw of the trained
-            runs in place of the plot of the values.
+        figure: Name of a figure in `keras_attn.training.experiments.figures` to draw
+            of the trained runs in place of the plot of the values.
         study: Name of a study in `keras_attn.training.experiments.studies` that
             measures all runs of a seed together, in place of a measure of each.
         paper_values: The paper's numbers for a study, as pairs `((row, metric),
@@ -55,7 +54,7 @@ class Experiment:
     title: str
     rows: tuple[Row, ...]
     measure: str = "accuracy"
-    picture: str = ""
+    figure: str = ""
     study: str = ""
     paper_values: tuple = ()
     runs_of: str = ""

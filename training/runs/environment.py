@@ -1,5 +1,7 @@
 """Commit, versions and hardware of a run."""
 
+import importlib
+import os
 import pathlib
 import platform
 import subprocess
@@ -36,9 +38,9 @@ def commit():
 
 
 def versions():
-    """Versions of what computes."""
+    """Versions of Python and of the packages that compute."""
     backend = keras.backend.backend()
-    module = __import__(backend)
+    module = importlib.import_module(backend)
     return (
         f"python {platform.python_version()}; keras {keras.__version__}; "
         f"{backend} {module.__version__}; numpy {np.__version__}"
@@ -54,8 +56,6 @@ def hardware():
         if gpus:
             details = tf.config.experimental.get_device_details(gpus[0])
             return f"{len(gpus)} x {details.get('device_name', 'GPU')}"
-    import os
-
     return f"{_processor()}, {os.cpu_count()} cores"
 
 

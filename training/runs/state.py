@@ -12,7 +12,7 @@ from keras_attn.pipelines.files import DAMAGE, write_then_rename
 
 @dataclasses.dataclass
 class Progress:
-    """What a run has done so far.
+    """Progress of a run.
 
     Args:
         history: One dict of logs for every epoch that ended.
@@ -88,7 +88,7 @@ def _read(path, chosen):
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
         if "progress" not in names:
-            raise ValueError("it is no training state")
+            raise ValueError("it is not a training state")
         with np.load(path, allow_pickle=False) as state:
             return {name: state[name] for name in names if chosen(name)}
     except DAMAGE as error:

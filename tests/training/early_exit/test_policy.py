@@ -208,7 +208,7 @@ def test_committed_results_meet_their_aims():
     folder = pathlib.Path(__file__).resolve().parents[3] / "results"
     rows = results.read_rows(folder / "anchornet_exit_policy_imagenet.csv")
     gains = {
-        float(metric.removeprefix("gain_at_")): group["mean"]
+        float(metric.removeprefix("gain_at_")): group.mean
         for (row, metric, _), group in results.summarize(rows).items()
         if row == exit_policies.POLICY and metric.startswith("gain_at_")
     }

@@ -96,14 +96,14 @@ def examples(count=12):
 
 
 def test_cells_are_sampled_with_their_class_and_image(monkeypatch):
-    monkeypatch.setattr(features, "IMAGES_A_CLASS", 3)
+    monkeypatch.setattr(features, "IMAGES_PER_CLASS", 3)
     (cells,) = features.sampled_cells(run_of(network(False)), examples())
-    assert cells.features.shape == (3 * 3 * features.CELLS_AN_IMAGE, 3)
+    assert cells.features.shape == (3 * 3 * features.CELLS_PER_IMAGE, 3)
     number, place, label = cells.features.astype(int).T
     np.testing.assert_array_equal(label, cells.labels)
     np.testing.assert_array_equal(number % 3, cells.labels)
     assert len(set(zip(number, place, strict=True))) == len(cells.features)
-    assert set(np.bincount(cells.images)) == {features.CELLS_AN_IMAGE}
+    assert set(np.bincount(cells.images)) == {features.CELLS_PER_IMAGE}
     assert len(set(zip(number, cells.images, strict=True))) == 9
     assert len(set(place)) > 10
 
@@ -147,7 +147,7 @@ def test_the_projection_keeps_what_lies_apart_apart():
 def test_the_picture_has_a_panel_for_every_place(monkeypatch):
     monkeypatch.setattr(features, "projected", lambda points: points[:, :2])
     runs = {"base": run_of(network(False)), "block": run_of(network(True))}
-    figure, notes = features.tsne_picture(runs, examples(), ["x", "y", "z"])
+    figure, notes = features.tsne_figure(runs, examples(), ["x", "y", "z"])
     assert len(figure.axes) == len(notes) == 3
     for axes, note, place in zip(
         figure.axes, notes, ["stage3", "stage3", "block output"], strict=True

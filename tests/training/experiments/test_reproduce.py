@@ -6,7 +6,7 @@ import matplotlib.image
 import pytest
 
 from keras_attn.training.data.load import load_data
-from keras_attn.training.experiments import features, reproduce, results
+from keras_attn.training.experiments import features, figures, reproduce, results
 from keras_attn.training.fit.train import train
 from keras_attn.training.methods import class_embedding
 from keras_attn.training.recipes.experiment import Experiment, Row
@@ -53,7 +53,7 @@ def call(tmp_path, **options):
     return reproduce.reproduce(NAME, **folders, **options)
 
 
-def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, trained, capsys):
+def test_an_interrupted_comparison_resumes_where_it_stopped(tmp_path, trained, capsys):
     done, bad = trained
     bad.append("class_embedding/seed-0")
     with pytest.raises(KeyboardInterrupt):
@@ -118,10 +118,10 @@ def test_unknown_rows_and_keys_train_nothing(tmp_path, trained):
     assert trained[0] == [] and not list(tmp_path.iterdir())
 
 
-def test_a_picture_of_runs_that_another_experiment_trained(
+def test_a_figure_of_runs_that_another_experiment_trained(
     tmp_path, trained, monkeypatch
 ):
-    monkeypatch.setattr(features, "require_scikit_learn", lambda: None)
+    monkeypatch.setattr(figures, "REQUIREMENTS", {})
     monkeypatch.setattr(features, "projected", lambda points: points[:, :2])
     experiments = {
         NAME: TINY,
@@ -129,12 +129,12 @@ def test_a_picture_of_runs_that_another_experiment_trained(
             TINY,
             table="figure5",
             measure="same_class_neighbours",
-            picture="tsne",
+            figure="tsne",
             runs_of=NAME,
         ),
     }
     monkeypatch.setattr(reproduce, "get_experiment", experiments.__getitem__)
-    monkeypatch.setattr(features, "IMAGES_A_CLASS", 2)
+    monkeypatch.setattr(features, "IMAGES_PER_CLASS", 2)
     done, _ = trained
     folders = {"workdir": tmp_path / "runs", "results_folder": tmp_path / "results"}
     reproduce.reproduce(NAME, **folders, rows=["baseline"])

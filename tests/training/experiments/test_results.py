@@ -8,6 +8,7 @@ import statistics
 import pytest
 
 from keras_attn.training.experiments import results
+from keras_attn.training.runs import environment
 from keras_attn.training.runs.environment import commit, hardware, versions
 
 
@@ -19,6 +20,7 @@ def line(**changes):
         "row": "rn26_aux",
         "metric": "test_accuracy",
         "value": 90.5,
+        "unit": "%",
         "paper_value": 90.57,
         "seed": 0,
         "epochs": 200,
@@ -35,7 +37,7 @@ def test_the_columns_are_the_promised_ones(tmp_path):
     assert path.name == "class_embedding_table1_cifar10.csv"
     results.write_rows(path, [line()])
     assert path.read_text().splitlines()[0] == (
-        "method,table,dataset,row,metric,value,paper_value,seed,epochs,commit,"
+        "method,table,dataset,row,metric,value,unit,paper_value,seed,epochs,commit,"
         "versions,hardware,seconds"
     )
 
@@ -45,6 +47,18 @@ def test_rows_survive_a_round_trip(tmp_path):
     results.write_rows(tmp_path / "new" / "r.csv", rows)
     assert results.read_rows(tmp_path / "new" / "r.csv") == rows
     assert results.read_rows(tmp_path / "nothing.csv") == []
+
+
+def test_files_of_earlier_versions_have_no_units(tmp_path):
+    path = tmp_path / "r.csv"
+    results.write_rows(path, [line()])
+    with open(path, newline="") as file:
+        table = list(csv.reader(file))
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([*cells[:6], *cells[7:]] for cells in table)
+    assert results.read_rows(path) == [line(unit=None)]
+    results.add_row(path, line(seed=1))
+    assert results.read_rows(path) == [line(unit=None), line(seed=1)]
 
 
 @pytest.mark.parametrize(
@@ -114,14 +128,14 @@ def test_summaries_agree_with_the_statistics_module():
     summary = results.summarize(rows)
     assert len(summary) == 3
     group = summary["rn26_aux", "test_accuracy", 200]
-    assert group["mean"] == pytest.approx(statistics.mean(values))
-    assert group["spread"] == pytest.approx(statistics.stdev(values))
-    assert group["seconds"] == 10.0
-    assert group["seeds"] == [0, 1, 2]
-    assert group["paper_value"] == 90.57
+    assert group.mean == pytest.approx(statistics.mean(values))
+    assert group.spread == pytest.approx(statistics.stdev(values))
+    assert group.seconds == 10.0
+    assert group.seeds == [0, 1, 2]
+    assert group.paper_value == 90.57
     single = summary["rn26_baseline", "test_accuracy", 200]
-    assert single["mean"] == 80.0 and math.isnan(single["spread"])
-    assert single["paper_value"] is None
+    assert single.mean == 80.0 and math.isnan(single.spread)
+    assert single.paper_value is None
 
 
 def test_provenance_says_what_ran():
@@ -131,5 +145,5 @@ def test_provenance_says_what_ran():
 
 
 def test_installed_code_gives_its_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     assert commit().startswith("version 0.")

@@ -117,6 +117,12 @@ def test_rows_with_names_stand_side_by_side():
     assert axes.get_ylabel() == "test accuracy, %"
 
 
+@pytest.mark.parametrize("unit, label", [("cells", ", cells"), ("", ""), (None, "")])
+def test_the_axis_names_the_unit_of_the_values(unit, label):
+    rows = [{**row, "unit": unit} for row in lines({"a": [1.0], "b": [2.0]})]
+    assert plotted(rows, "a", "b").get_ylabel() == f"test accuracy{label}"
+
+
 def test_rows_with_numbers_lie_on_a_line_with_a_band():
     sweep = {f"{step / 10:.1f}": [50.0 + step, 51.0 + 2 * step] for step in range(11)}
     axes = plotted(lines(sweep), *reversed(sweep))

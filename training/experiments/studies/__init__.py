@@ -1,21 +1,31 @@
-"""Studies: what is measured on several trained runs of one seed together.
+"""Studies: measures of several trained runs of one seed together.
 
-Each module has `study(runs, sources)`, from dicts of the rows' labels to `Run` and to
-the `Source` at the run's image size, to a list of `(row, metric, value)`; and perhaps
-`picture(rows)`, from the lines of the results file to a matplotlib `Figure`.
+Each module without an underscore is a `keras_attn.training.experiments.protocol.Study`.
 """
 
 import importlib
+import pkgutil
+
+from keras_attn._checks import one_of
+
+STUDIES = tuple(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if not module.name.startswith("_")
+)
 
 
-def study_of(experiment):
-    """The module of the experiment's study."""
-    return importlib.import_module(
-        f"keras_attn.training.experiments.studies.{experiment.study}"
-    )
+def get_study(name):
+    """The `Study` of that name.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest.
+    """
+    one_of("study", name, STUDIES)
+    return importlib.import_module(f"{__name__}.{name}")
 
 
-def picture_of(experiment, rows):
-    """The study's own picture, or `None`."""
-    draw = getattr(study_of(experiment), "picture", None)
+def figure_of(study, rows):
+    """The study's own figure of the rows of a results file, or `None`."""
+    draw = getattr(study, "figure", None)
     return draw(rows) if draw and rows else None

@@ -1,8 +1,26 @@
-"""The images of a run's splits with what is known of them."""
+"""The images of a run's splits with their annotations."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.data.load import image_spec
+
+
+class Annotated(NamedTuple):
+    """Images of a run.
+
+    Args:
+        images: All images, in memory or streamed.
+        source: `Source` with their labels and annotations.
+        indices: Dict from the names of the splits to indices.
+    """
+
+    images: Any
+    source: Any
+    indices: dict[str, np.ndarray]
 
 
 def annotated(run, source, names):
@@ -14,8 +32,7 @@ def annotated(run, source, names):
         names: Annotations that are needed.
 
     Returns:
-        `(images, source, indices)`: all images, in memory or streamed; the source that
-        has their labels and annotations; and a dict from the splits' names to indices.
+        `Annotated`.
 
     Raises:
         ValueError: If the source has no such annotations.
@@ -28,8 +45,5 @@ def annotated(run, source, names):
             )
     spec = image_spec(run.recipe, source)
     source, images = load_images(source, spec, run.recipe.in_memory)
-    return (
-        images,
-        source,
-        split_indices(source, run.recipe.split, run.recipe.split_seed),
-    )
+    indices = split_indices(source, run.recipe.split, run.recipe.split_seed)
+    return Annotated(images, source, indices)

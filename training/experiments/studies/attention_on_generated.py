@@ -1,15 +1,16 @@
-"""Does a transformer trained on other images attend to the generated set's objects?
+"""Attention to the generated set's objects of a transformer trained on other images.
 
-As `keras_attn.training.experiments.studies.attention_on_object`, for runs on any data
-set, but on `EXAMPLES` generated images at the run's size for each of `DIFFICULTIES`.
+The shares of `keras_attn.training.experiments.studies.attention_on_object`, for runs on
+any data set, on `EXAMPLES` generated images at the run's size for each of
+`DIFFICULTIES`.
 Metrics: `attention_on_object_0.25`, `attention_in_box_0.25` and so on. `best_head` is
-    chosen for
-each difficulty.
+chosen for each difficulty.
 """
 
 from keras_attn.pipelines.generated.dataset import generate
 from keras_attn.training.data.load import image_spec
-from keras_attn.training.experiments.studies.attention_on_object import METRICS, compare
+from keras_attn.training.experiments.protocol import RowValue
+from keras_attn.training.experiments.studies.attention_on_object import compare
 from keras_attn.training.fit.train import initial_model
 
 EXAMPLES = 1000
@@ -17,7 +18,7 @@ DIFFICULTIES = (0.0, 0.25, 0.5)
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The shares of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         trained = run.load_model("last")
@@ -31,7 +32,7 @@ def study(runs, sources):
                 label, trained, initial, data.images, data.masks, data.boxes
             )
             lines += [
-                (row, f"{METRICS[which]}_{difficulty}", value)
-                for row, which, value in shares
+                RowValue(row, f"{metric}_{difficulty}", value)
+                for row, metric, value, _ in shares
             ]
     return lines

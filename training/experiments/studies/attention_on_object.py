@@ -1,15 +1,15 @@
-"""Does the class token attend to the object? On data whose objects are known.
+"""Share of the class token's attention on the object, on data with known objects.
 
-Of the attention from the class token to the patches in the last block, mean over the
-heads and brought to a sum of 1, the part that falls on the object, mean over the
-held-out images that show one. Metrics, in per cent: `attention_on_object`, by the
+The attention from the class token to the patches in the last block, mean over the heads
+and brought to a sum of 1: the part that falls on the object, mean over the held-out
+images that show one. Metrics, in per cent: `attention_on_object`, by the
 object's mask, and `attention_in_box`, by its box; a cell's attention is spread evenly
 over its pixels. Rows:
 
 - a row's own label: the trained teacher,
 - `best_head`: its head with the most attention on objects, chosen on these images,
-- `other_image`, `best_head_other_image`: these maps of other images, so what is known
-  of where objects are on average,
+- `other_image`, `best_head_other_image`: these maps of other images, which know only
+  the average place of objects,
 - `random_initialization`: the same network before its first step,
 - `uniform`: attention that is everywhere the same, the area of objects and of boxes.
 """
@@ -21,6 +21,7 @@ from keras_attn.models.vit import attention_map_model
 from keras_attn.pipelines.images.boxes import filled
 from keras_attn.training.data.load import image_spec
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.experiments.studies._annotations import annotated
 from keras_attn.training.fit.train import initial_model
 
@@ -29,21 +30,20 @@ BATCH = 64
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The shares of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         images, source, indices = annotated(run, sources[label], ["mask", "box"])
-        chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
+        chosen = indices[held_out(indices)]
         masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
         initial = initial_model(run.recipe, image_spec(run.recipe, source))
         trained = run.load_model("last")
-        shares = compare(label, trained, initial, images[chosen], masks, boxes)
-        lines += [(row, METRICS[which], value) for row, which, value in shares]
+        lines += compare(label, trained, initial, images[chosen], masks, boxes)
     return lines
 
 
 def compare(label, trained, initial, images, masks, boxes):
-    """The rows above, for a network and what it was before its first step.
+    """The rows above, for a network after its training and before its first step.
 
     Args:
         label: Name of the trained row.
@@ -54,7 +54,7 @@ def compare(label, trained, initial, images, masks, boxes):
         boxes: `(images, 4)`, `(y0, x0, y1, x1)` in pixels.
 
     Returns:
-        `(row, which, value)`, `which` 0 for masks and 1 for boxes, in per cent.
+        List of `RowValue`s: for every row the metrics `METRICS`.
     """
     masks = np.asarray(masks, bool)
     shown = masks.any(axis=(1, 2))
@@ -73,9 +73,9 @@ def compare(label, trained, initial, images, masks, boxes):
         "uniform": np.ones_like(mean),
     }
     return [
-        (row, which, 100 * share(values, region))
+        RowValue(row, metric, 100 * share(values, region))
         for row, values in maps.items()
-        for which, region in enumerate(regions)
+        for metric, region in zip(METRICS, regions, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Figure 6: accuracy by the area that the patches cover, and without that area.
+"""AnchorNet, figure 6: accuracy by the area of the patches, and without that area.
 
 For k = 1, 2, ... patches of an image, by every ranking:
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.experiments.studies._rankings import RANKINGS, select
 from keras_attn.training.runs.outputs import outputs_of, softmax
 from keras_attn.training.trained import load_trained
@@ -25,7 +26,7 @@ SETTINGS = {"max_patches": BUDGETS, "iou_threshold": 0.3, "coverage": 1.0}
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every ranking."""
+    """The metrics of every ranking; see `Study`."""
     run = runs["anchornet"]
     _, splits = load_data(run.recipe, source=sources["anchornet"])
     images, labels = splits[held_out(splits)]
@@ -33,7 +34,7 @@ def study(runs, sources):
     classifier = load_trained(runs["full"].workdir, "last").model
     selections, _ = select(localizer, images, **SETTINGS, seed=run.recipe.seed)
     return [
-        (ranking, metric, value)
+        RowValue(ranking, metric, value)
         for ranking, selection in selections.items()
         for metric, value in curves(classifier, images, labels, selection).items()
     ]
@@ -45,11 +46,11 @@ def curves(classifier, images, labels, selection):
     result = {}
     for k in range(1, selection.boxes.shape[1] + 1):
         union = selection.union(*images.shape[1:3], first=k)
-        said = probabilities[:, :k].sum(axis=1).argmax(axis=-1)
-        result[f"covered_{k}_accuracy"] = 100 * float(np.mean(said == labels))
+        found = probabilities[:, :k].sum(axis=1).argmax(axis=-1)
+        result[f"covered_{k}_accuracy"] = 100 * float(np.mean(found == labels))
         masked = np.where(union[..., None], 0, images).astype("uint8")
-        said = outputs_of(classifier, masked)["logits"].argmax(axis=-1)
-        result[f"masked_{k}_accuracy"] = 100 * float(np.mean(said == labels))
+        found = outputs_of(classifier, masked)["logits"].argmax(axis=-1)
+        result[f"masked_{k}_accuracy"] = 100 * float(np.mean(found == labels))
         result[f"area_{k}"] = 100 * float(union.mean())
     return result
 
@@ -75,18 +76,18 @@ def patch_probabilities(classifier, images, selection):
     return result
 
 
-def picture(rows):
-    """Both halves of figure 6 from the lines of the results file."""
+def figure(rows):
+    """Both halves of figure 6 from the rows of the results file."""
     values = {}
     for row in rows:
         values.setdefault((row["row"], row["metric"]), []).append(row["value"])
     mean = {key: np.mean(parts) for key, parts in values.items()}
-    figure = Figure(figsize=(10.0, 4.4))
-    FigureCanvasAgg(figure)
+    drawn = Figure(figsize=(10.0, 4.4))
+    FigureCanvasAgg(drawn)
     for number, (kind, title) in enumerate(
         (("covered", "only the patches"), ("masked", "without the patches")), 1
     ):
-        axes = figure.add_subplot(1, 2, number)
+        axes = drawn.add_subplot(1, 2, number)
         for ranking in RANKINGS:
             budgets = [
                 k for k in range(1, BUDGETS + 1) if (ranking, f"area_{k}") in mean
@@ -103,5 +104,5 @@ def picture(rows):
         axes.set_title(f"classified: {title}", fontsize=10)
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.tight_layout()
-    return figure
+    drawn.tight_layout()
+    return drawn

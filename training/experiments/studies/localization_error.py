@@ -1,16 +1,16 @@
-"""Table 5 of Volumetric Transformer Networks: does the network look at the object?
+"""Volumetric Transformer Networks, table 5: errors of localisation by Grad-CAM.
 
 The Grad-CAM of the true class on the map before the warp, through which the gradients
 flow back; the box of its largest region above 15 % of its maximum; and how often that
 box and the predicted class are wrong, on the held-out images whose box is known (see
 `keras_attn.metrics.localization`). Metrics, in per cent:
 
-- `top1_error`, `top5_error`, `ground_truth_known_error`: of the localisation,
+- `top1_error`, `top5_error`, `ground_truth_known_error`: errors of the localisation,
 - `best_top1_error`, ...: the same at `best_threshold`, the threshold (per cent of the
   maximum) of a sweep with the lowest `ground_truth_known` error. As is usual it is
   chosen on the judged images themselves, so this flatters,
-- `top1_classification_error`, `top5_classification_error`: of the class alone, which
-  the errors of the localisation cannot fall below.
+- `top1_classification_error`, `top5_classification_error`: errors of the class alone,
+  which the errors of the localisation cannot fall below.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ from keras_attn.explain.grad_cam import grad_cam
 from keras_attn.metrics.localization import localization_errors
 from keras_attn.ops.boxes import heat_map_box
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.experiments.studies._annotations import annotated
 from keras_attn.training.runs.outputs import outputs_of, with_outputs
 from keras_attn.training.trained import load_trained
@@ -32,11 +33,11 @@ BATCH = 16
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The errors of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         images, source, indices = annotated(run, sources[label], ["box"])
-        chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
+        chosen = indices[held_out(indices)]
         chosen = chosen[source.annotations["box"][chosen, 0] >= 0]
         metrics = errors(
             load_trained(run.workdir, "last").model,
@@ -44,7 +45,7 @@ def study(runs, sources):
             source.labels[chosen],
             source.annotations["box"][chosen],
         )
-        lines += [(label, metric, value) for metric, value in metrics.items()]
+        lines += [RowValue(label, *each) for each in metrics.items()]
     return lines
 
 
@@ -68,7 +69,7 @@ def errors(model, images, labels, true_boxes):
 
 
 def predict(model, images, labels):
-    """What a model predicts and where it sees the true class.
+    """Predicted classes of images, and boxes around their true class.
 
     Returns:
         `(predictions, boxes)`: the five most probable classes, `(N, 5)`, and a dict

@@ -1,4 +1,4 @@
-"""Do nearest neighbours tell the class? What self-supervised training is worth.
+"""Accuracy of nearest neighbours, which judges self-supervised training.
 
 Every held-out image takes the class that its 20 nearest training images vote for (see
 `keras_attn.metrics.knn_accuracy`), by the cosine similarity of
@@ -7,8 +7,8 @@ Every held-out image takes the class that its 20 nearest training images vote fo
 - `random_initialization`: those of the same network before its first step,
 - `pixels`: the pixels of the images, normalised channel by channel.
 
-The metric `knn_accuracy` is in per cent. Of the held-out and of the training images it
-takes `judged_images` of the recipe, as the history of a run does.
+The metric `knn_accuracy` is in per cent. It takes `judged_images` of the
+recipe from the held-out and from the training images, as the history of a run does.
 """
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from keras_attn.metrics import knn_accuracy
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.fit.train import initial_model
 from keras_attn.training.methods import dino
 
@@ -23,7 +24,7 @@ METRIC = "knn_accuracy"
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The accuracy of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         spec, splits = load_data(run.recipe, source=sources[label])
@@ -49,7 +50,7 @@ def study(runs, sources):
                 train_labels,
                 k=run.recipe.neighbours,
             )
-            lines.append((row, METRIC, 100 * value))
+            lines.append(RowValue(row, METRIC, 100 * value))
     return lines
 
 

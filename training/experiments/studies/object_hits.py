@@ -1,4 +1,4 @@
-"""Do the patches fall on the object? On data whose boxes are known.
+"""Overlap of the patches with the object, on data whose boxes are known.
 
 Metrics, in per cent, over the test images:
 
@@ -14,12 +14,15 @@ import numpy as np
 
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import PERCENT, RowValue
 from keras_attn.training.experiments.studies._rankings import select
 from keras_attn.training.trained import load_trained
 
+UNITS = {"patches_per_image": "patches"}
+
 
 def study(runs, sources):
-    """`(row, metric, value)` of every ranking, for the run of row `anchornet`."""
+    """The metrics of every ranking, for the run of row `anchornet`; see `Study`."""
     run, source = runs["anchornet"], sources["anchornet"]
     for name in ("box", "part_boxes", "mask"):
         if name not in source.annotations:
@@ -28,7 +31,7 @@ def study(runs, sources):
                 f"Received: {source.name}, without {name!r}"
             )
     indices = split_indices(source, run.recipe.split, run.recipe.split_seed)
-    chosen = indices[held_out({name: (i, i) for name, i in indices.items()})]
+    chosen = indices[held_out(indices)]
     localizer = load_trained(run.workdir, "last").model
     selections, _ = select(
         localizer,
@@ -38,7 +41,7 @@ def study(runs, sources):
     )
     truth = {name: array[chosen] for name, array in source.annotations.items()}
     return [
-        (ranking, metric, value)
+        RowValue(ranking, metric, value, UNITS.get(metric, PERCENT))
         for ranking, selection in selections.items()
         for metric, value in object_hits(selection, truth).items()
     ]

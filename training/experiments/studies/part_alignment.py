@@ -1,10 +1,10 @@
-"""Do warping fields move parts to where the class's other instances have them?
+"""Alignment of parts between warped maps of one class, on data with known parts.
 
-On data whose parts are known. A field `G` has the output cell `i` show what lies at
-`i + G(i)`. So a part with its centre at `c` is shown by the cells whose source is
-within a cell of `c`, each with the weight that bilinear sampling gives it, `(1 - |dy|)
-(1 - |dx|)`; if there is none, by the cell whose source is the nearest. These weights,
-summing to one, say where in the warped map the part is. Metrics, over all pairs of
+With a field `G` the output cell `i` shows the input at `i + G(i)`. So a part with its
+centre at `c` is shown by the cells whose source is within a cell of `c`, each with the
+weight that bilinear sampling gives it, `(1 - |dy|) (1 - |dx|)`; otherwise by the cell
+whose source is the nearest. These weights, summing to one, are the place of the part in
+the warped map. Metrics, over all pairs of
 held-out images of one class in which a part is visible, then over the parts:
 
 - `part_distance`: between the weighted means of the two images' cells, in cells,
@@ -18,8 +18,8 @@ held-out images of one class in which a part is visible, then over the parts:
 
 They are means over the groups of the field, and, called `..._best_group`, those of the
 group with the lowest ratio for each part, chosen on the validation images (else on the
-training images). Rows without fields leave the map as it is, so they tell what the
-others started from: with `G = 0` the mean of the cells is the centre of the part.
+training images). Rows without fields leave the map as it is, the state that the others
+started from: with `G = 0` the mean of the cells is the centre of the part.
 
 Convention: `(y, x)` in cells; cell `i` of `n` lies at pixel `(i + 1/2) size / n`, and
 centres beyond the outermost cells count as on them.
@@ -29,20 +29,23 @@ import numpy as np
 
 from keras_attn.ops.sampling import cell_grid
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import PERCENT, RowValue
 from keras_attn.training.experiments.studies._annotations import annotated
 from keras_attn.training.runs.outputs import outputs_of, with_outputs
 from keras_attn.training.trained import load_trained
 
 FEATURES, FIELDS = "features", "fields"
 BATCH = 32
+# All other metrics are in per cent.
+UNITS = {"part_distance": "cells", "part_spread": "cells", "part_ratio": ""}
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The metrics of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         images, source, indices = annotated(run, sources[label], ["part_boxes"])
-        judged = held_out({name: (i, i) for name, i in indices.items()})
+        judged = held_out(indices)
         choosing = "validation" if judged == "test" else "train"
         if not len(indices[choosing]):
             choosing = "train"
@@ -55,7 +58,9 @@ def study(runs, sources):
             centres = centres_in_cells(boxes, images.shape[1:3], fields.shape[1:3])
             tables.append(pair_table(fields, centres, source.labels[chosen]))
         metrics = summary(tables[1], best_groups(tables[0]))
-        lines += [(label, metric, value) for metric, value in metrics.items()]
+        lines += [
+            RowValue(label, name, value, _unit(name)) for name, value in metrics.items()
+        ]
     return lines
 
 
@@ -82,11 +87,11 @@ def centres_in_cells(boxes, image_size, cells):
 
 
 def shown_by(fields, centres):
-    """Where in the warped maps the parts are.
+    """Places of the parts in the warped maps.
 
     Args:
         fields: `(n, H, W, G, 2)`.
-        centres: `(n, P, 2)` in cells, NaN for parts that are not there.
+        centres: `(n, P, 2)` in cells, NaN for parts that are absent.
 
     Returns:
         `(weights, cells)`: weights of the output cells `(n, P, G, H * W)`, summing to
@@ -206,6 +211,10 @@ def summary(table, groups):
             f"part_{name}{ending}": float(each.mean()) for name, each in metrics.items()
         }
     return result
+
+
+def _unit(metric):
+    return UNITS.get(metric.removesuffix("_best_group"), PERCENT)
 
 
 def _ratio(spread, other):

@@ -1,4 +1,4 @@
-"""Table 4: one localised patch against the whole image reduced to the same size.
+"""AnchorNet, table 4: a localised patch against the whole image reduced to its size.
 
 Each image is given to the network of row `full` as its best patch (`localized`) and
 reduced by bicubic interpolation to the size of this patch (`rescaled`); accuracies
@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.experiments.studies._rankings import select
 from keras_attn.training.experiments.studies.covered_area import patch_probabilities
 from keras_attn.training.runs.outputs import outputs_of
@@ -21,7 +22,7 @@ SETTINGS = {"max_patches": 1, "iou_threshold": 0.3, "coverage": 1.0}
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of `localized` and `rescaled`."""
+    """The accuracies of `localized` and `rescaled`; see `Study`."""
     run = runs["anchornet"]
     _, splits = load_data(run.recipe, source=sources["anchornet"])
     images, labels = splits[held_out(splits)]
@@ -34,12 +35,12 @@ def study(runs, sources):
     for size in np.unique(selection.sizes):
         chosen = selection.sizes == size
         reduced = rescaled(images[chosen], size)
-        said = outputs_of(classifier, reduced)["logits"].argmax(axis=-1)
+        found = outputs_of(classifier, reduced)["logits"].argmax(axis=-1)
         metric = f"accuracy_{size}"
         lines += [
-            ("localized", metric, 100 * float(localized[chosen].mean())),
-            ("rescaled", metric, 100 * float(np.mean(said == labels[chosen]))),
-            ("localized", f"images_{size}", 100 * float(chosen.mean())),
+            RowValue("localized", metric, 100 * float(localized[chosen].mean())),
+            RowValue("rescaled", metric, 100 * float(np.mean(found == labels[chosen]))),
+            RowValue("localized", f"images_{size}", 100 * float(chosen.mean())),
         ]
     return lines
 

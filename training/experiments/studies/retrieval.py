@@ -1,4 +1,4 @@
-"""Do images of one class find each other? Retrieval among the held-out images.
+"""Retrieval of images of the same class among the held-out images.
 
 Every image is a query and is ranked against all the others by the cosine similarity of
 their descriptors (see `keras_attn.training.retrieval.descriptors.embedder_of`); those
@@ -11,12 +11,13 @@ of its class are the right ones. Metrics, in per cent:
 from keras_attn.metrics.retrieval import recall_at, retrieval_map
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.retrieval.descriptors import describe, embedder_of
 from keras_attn.training.trained import load_trained
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row's run, its last epoch's model."""
+    """The scores of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
         _, splits = load_data(run.recipe, source=sources[label])
@@ -24,7 +25,7 @@ def study(runs, sources):
         embedder = embedder_of(load_trained(run.workdir, "last"))
         descriptors = describe(embedder, images)
         lines += [
-            (label, "retrieval_map", 100 * retrieval_map(descriptors, labels)),
-            (label, "recall_at_1", 100 * recall_at(descriptors, labels)),
+            RowValue(label, "retrieval_map", 100 * retrieval_map(descriptors, labels)),
+            RowValue(label, "recall_at_1", 100 * recall_at(descriptors, labels)),
         ]
     return lines

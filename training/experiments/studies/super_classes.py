@@ -9,12 +9,13 @@ import numpy as np
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments.measures import held_out
+from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.runs.outputs import outputs_of
 from keras_attn.training.trained import load_trained
 
 
 def study(runs, sources):
-    """`(row, metric, value)` of every row."""
+    """The accuracies of every row; see `Study`."""
     lines = []
     for row, run in runs.items():
         source = sources[row]
@@ -29,9 +30,11 @@ def study(runs, sources):
         indices = split_indices(source, run.recipe.split, run.recipe.split_seed)
         groups = np.asarray(source.annotations["super_class"])[indices[name]]
         model = load_trained(run.workdir, "last").model
-        said = outputs_of(model, images)["logits"].argmax(axis=-1)
-        found = accuracies(said == labels, groups)
-        lines += [(row, f"accuracy_{group}", value) for group, value in found.items()]
+        classes = outputs_of(model, images)["logits"].argmax(axis=-1)
+        found = accuracies(classes == labels, groups)
+        lines += [
+            RowValue(row, f"accuracy_{group}", value) for group, value in found.items()
+        ]
     return lines
 
 

@@ -60,7 +60,7 @@ def test_rows_of_a_run(monkeypatch):
     recipe = tiny_recipe()
     run, source = Untrained(recipe), load_source_of(recipe)
     lines = attention_on_object.study({"dino": run}, {"dino": source})
-    found = {(row, metric): value for row, metric, value in lines}
+    found = {(row, metric): value for row, metric, value, _ in lines}
     _, _, images, indices = load_source_split(recipe, source=source)
     chosen = indices["test"]
     masks = source.annotations["mask"][chosen]
@@ -95,7 +95,7 @@ def test_runs_on_other_images_are_judged_on_generated_ones(monkeypatch):
     recipe = tiny_recipe()
     run, source = Untrained(recipe), load_source_of(recipe)
     lines = attention_on_generated.study({"dino": run}, {"dino": source})
-    found = {(row, metric): value for row, metric, value in lines}
+    found = {(row, metric): value for row, metric, value, _ in lines}
     data = generate(30, image_size=recipe.image_size, difficulty=0.5)
     attention = np.asarray(attention_of(run.network)(data.images))
     maps = attention[:, :, 0, 1:].reshape(30, 2, 8, 8).mean(axis=1)

@@ -72,7 +72,7 @@ def test_study_of_runs(tmp_path, model, monkeypatch):
     trained = types.SimpleNamespace(model=model)
     monkeypatch.setattr(localization_error, "load_trained", lambda *_: trained)
     lines = localization_error.study(runs, {"row": source})
-    metrics = {metric: value for row, metric, value in lines if row == "row"}
+    metrics = {metric: value for row, metric, value, _ in lines if row == "row"}
     chosen = source.official["test"][:-1]
     wanted = errors(
         model,

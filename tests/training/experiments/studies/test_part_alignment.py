@@ -212,7 +212,7 @@ def test_study_of_rows_with_and_without_fields(tmp_path, monkeypatch):
     )
     lines = part_alignment.study(runs, dict.fromkeys(runs, source))
     found = {label: {} for label in runs}
-    for label, metric, value in lines:
+    for label, metric, value, _ in lines:
         found[label][metric] = value
     assert found["none"] == pytest.approx(found["still"])
     assert found["none"]["part_distance"] > 1.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_attn.training.data.load import load_data, load_source_of
-from keras_attn.training.experiments.studies import retrieval, study_of
+from keras_attn.training.experiments.studies import retrieval
 from tests.training import tiny_models as tiny
 
 
@@ -37,14 +37,7 @@ def test_scores_are_those_of_ranking_one_image_after_the_other(tmp_path):
     means = images.astype("float64").mean(axis=(1, 2)) / 255
     descriptors = means / np.linalg.norm(means, axis=1, keepdims=True)
     wanted = slow_scores(descriptors, labels)
-    rows, metrics, values = zip(*lines, strict=True)
-    assert set(rows) == {"colours"}
+    rows, metrics, values, units = zip(*lines, strict=True)
+    assert set(rows) == {"colours"} and set(units) == {"%"}
     assert metrics == ("retrieval_map", "recall_at_1")
     assert values == pytest.approx(wanted, abs=1e-3)
-
-
-def test_experiments_find_it_by_its_name():
-    class Experiment:
-        study = "retrieval"
-
-    assert study_of(Experiment) is retrieval

@@ -12,7 +12,6 @@ import pytest
 
 from keras_attn.models.vit import VIT_SIZES
 from keras_attn.training.evaluation.evaluate import evaluate
-from keras_attn.training.fit.dino import train_dino
 from keras_attn.training.fit.train import train
 from keras_attn.training.methods import anchornet, class_embedding
 from keras_attn.training.methods import attention_masked_residual as masked
@@ -78,7 +77,7 @@ def test_an_old_run_is_as_good_as_it_was(name):
 def test_an_old_run_resumes_as_it_would_have_then(name, tmp_path):
     workdir = shutil.copytree(f"runs/{name}", tmp_path / name)
     recipe = Run.open(workdir).recipe
-    run = (train_dino if name == "dino" else train)(recipe, workdir, verbose=0)
+    run = train(recipe, workdir, verbose=0)
     history = load_progress(run.checkpoints / "last.npz").history
     assert len(history) == 2
     assert history[1] == pytest.approx(EXPECTED[name]["second_epoch"], abs=2e-3)

@@ -17,25 +17,27 @@ def add(command):
     )
     added.add_argument("recipe", metavar="RECIPE")
     added.add_argument("--workdir", help="folder of the search (runs/RECIPE_tuned)")
-    added.add_argument("--trials", type=int, default=20, help="at random (20)")
+    added.add_argument("--trials", type=int, default=20, help="random trials (20)")
     added.add_argument(
-        "--grid", type=int, default=9, help="most trials on the grid, 0: none (9)"
+        "--grid", type=int, default=9, help="limit of the trials on the grid (9)"
     )
     added.add_argument(
         "--search",
         nargs="+",
         action="extend",
         metavar="KEY=LOW:HIGH|A,B",
-        help="what to search (learning_rate, weight_decay, decay_factor, batch_size)",
+        help="fields to search (learning_rate, weight_decay, decay_factor, batch_size)",
     )
-    added.add_argument("--seed", type=int, default=0, help="of the random trials (0)")
+    added.add_argument(
+        "--seed", type=int, default=0, help="seed of the random trials (0)"
+    )
     add_data(added, on_corrupt=True)
     add_set(added)
     add_json(added)
 
 
 def tune(arguments):
-    from keras_attn.training.fit.tune import SPACE, format_summary, tune
+    from keras_attn.training.fit.tune import format_summary, tune
     from keras_attn.training.recipes.registry import get_recipe
     from keras_attn.training.recipes.schema import apply_overrides
 
@@ -44,16 +46,17 @@ def tune(arguments):
         summary = tune(
             apply_overrides(get_recipe(arguments.recipe), arguments.set),
             folder,
-            arguments.data,
-            arguments.trials,
-            arguments.grid,
-            arguments.search or SPACE,
-            arguments.seed,
-            arguments.on_corrupt,
+            data=arguments.data,
+            trials=arguments.trials,
+            grid=arguments.grid,
+            space=arguments.search,
+            seed=arguments.seed,
+            on_corrupt=arguments.on_corrupt,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except KeyboardInterrupt:
-        print(f"\nTrials in {folder} are kept; repeat to go on.", file=sys.stderr)
+        resume = "repeat the command to resume"
+        print(f"\nTrials in {folder} are kept; {resume}.", file=sys.stderr)
         raise
     print_result(arguments, summary, format_summary)
     if arguments.set and not arguments.json:

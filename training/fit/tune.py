@@ -1,18 +1,18 @@
 """The search of hyperparameters: at random, then on a grid around the best.
 
-What "Refining Residual Mappings Using Regions of High Attention" does in section 5.1,
-for the fields of any recipe. Candidates are compared by the accuracy on the validation
-images after the last epoch; test images are not looked at.
+"Refining Residual Mappings Using Regions of High Attention", section 5.1, for the
+fields of any recipe. Trials are compared by the accuracy on the validation images after
+the last epoch; test images are not looked at.
 """
 
-import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
-import math
 import pathlib
-import warnings
+
+import numpy as np
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.data.load import load_data, load_source_of
@@ -23,14 +23,15 @@ from keras_attn.training.recipes.assignments import split_assignment
 from keras_attn.training.recipes.schema import apply_overrides
 from keras_attn.training.runs.state import load_progress
 
-# Searched by default; those of section 5.1 and how far the rate drops.
+# Searched by default where a recipe has them: the fields of section 5.1, and the factor
+# by which the learning rate drops.
 SPACE = (
     "learning_rate=1e-4:1e-2",
     "weight_decay=1e-5:1e-2",
     "decay_factor=0.1,0.2,0.5",
     "batch_size=64,128,256",
 )
-# They decide what is judged on which images, so candidates would not be comparable.
+# They decide what is judged on which images, so trials would not be comparable.
 FIXED = (
     "name",
     "method",
@@ -43,34 +44,41 @@ FIXED = (
     "difficulty",
     "seed",
 )
-# Neighbours of the best on the grid are so many times closer than the ends of a range.
+# On the grid, neighbours of the best are this many times closer than a range's ends.
 GRID_STEPS = 6
+# Draws in a row that give a known trial before all trials of a space count as made.
+MISSES = 1000
 SEARCH, RESULTS, BEST = "search.json", "trials.csv", "best.json"
 OBJECTIVE = "validation_accuracy"
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What a field of a recipe may be: from a range, even in its logarithm, or a list.
+    """Values of a field of a recipe, as texts: a list, or the ends of a range.
 
-    Args:
-        name: Of the field.
-        values: The list, or the two ends of the range.
-        is_range: Which of both.
+    A range is searched evenly in its logarithm, in steps of three digits.
     """
 
     name: str
-    values: tuple
+    values: tuple[str, ...]
     is_range: bool
 
-    def around(self, value):
-        """The list with the neighbours of a value of a range; else the value alone."""
+    def draw(self, random):
+        """A random value."""
         if not self.is_range:
-            return Field(self.name, (value,), False)
-        low, high = self.values
+            return self.values[random.integers(len(self.values))]
+        low, high = map(float, self.values)
+        return f"{low * (high / low) ** random.random():.3g}"
+
+    def around(self, value):
+        """A value, and of a range also its neighbours on the grid."""
+        if not self.is_range:
+            return (value,)
+        low, high = map(float, self.values)
         step = (high / low) ** (1 / GRID_STEPS)
-        near = {_short(min(max(value * step**k, low), high)) for k in (-1, 0, 1)}
-        return Field(self.name, tuple(sorted(near)), False)
+        near = [min(max(float(value) * step**k, low), high) for k in (-1, 1)]
+        return tuple(dict.fromkeys([value, *(f"{each:.3g}" for each in near)]))
 
 
 def parse_space(recipe, texts):
@@ -84,9 +92,9 @@ def parse_space(recipe, texts):
     for text in texts:
         expected = "NAME=LOW:HIGH or NAME=A,B,C to search a field of the recipe"
         name, values = split_assignment(text, expected)
-        ends = values.split(":")
-        parts = ends if len(ends) == 2 else values.split(",")
-        if "" in parts or len(ends) > 2:
+        is_range = ":" in values
+        parts = tuple(values.split(":" if is_range else ","))
+        if "" in parts or (is_range and len(parts) > 2):
             raise ValueError(f"Expected {expected}. Received: {text!r}")
         if name in FIXED or name in fields:
             raise ValueError(
@@ -96,18 +104,24 @@ def parse_space(recipe, texts):
             apply_overrides(recipe, [f"{name}={part}"]).to_dict()[name]
             for part in parts
         ]
-        kinds = float if len(ends) == 2 else (int, float, str, bool)
+        kinds = float if is_range else (int, float, str, bool)
         if not all(isinstance(value, kinds) for value in known):
             raise ValueError(
                 "Expected a range of a field with fractions, or a list of single "
                 f"values. Received: {text!r}"
             )
-        if len(ends) == 2 and not 0 < known[0] < known[1]:
+        if is_range and not 0 < known[0] < known[1]:
             raise ValueError(
                 f"Expected a range from a positive number up. Received: {text!r}"
             )
-        fields[name] = Field(name, tuple(known), len(ends) == 2)
+        fields[name] = Field(name, parts, is_range)
     return tuple(fields.values())
+
+
+def default_space(recipe):
+    """The parts of `SPACE` whose fields the recipe has."""
+    known = recipe.to_dict()
+    return tuple(text for text in SPACE if split_assignment(text)[0] in known)
 
 
 def tune(
@@ -116,25 +130,25 @@ def tune(
     data=None,
     trials=20,
     grid=9,
-    space=SPACE,
+    space=None,
     seed=0,
     on_corrupt="error",
     report=print,
 ):
-    """Searches the fields of a recipe, or goes on where that stopped.
+    """Searches the fields of a recipe, or resumes such a search.
 
     Every trial is a run in `FOLDER/runs`. After each of them `trials.csv`, `trials.md`
-    and `best.json` in the folder hold what is known. A trial whose loss becomes
-    infinite counts as failed.
+    and `best.json` in the folder are up to date; a search resumes from the first. A
+    trial whose loss becomes infinite counts as failed.
 
     Args:
         recipe: `Recipe`.
-        folder: Of the search.
-        data, on_corrupt: As in `keras_attn.training.fit.train.train`.
+        folder: Folder of the search.
+        data, on_corrupt: See `keras_attn.training.fit.train.train`.
         trials: Random trials; more than before are added, unless the grid has begun.
-        grid: Most trials on the grid around the best random one; 0: none.
-        space: What is searched, see `parse_space`.
-        seed: Of the random trials.
+        grid: Limit of the number of trials on the grid around the best random one.
+        space: Fields and values, see `parse_space`; by default `default_space`.
+        seed: Seed of the random trials.
         report: Called with lines of text.
 
     Returns:
@@ -144,23 +158,30 @@ def tune(
     Raises:
         ValueError: If the space or the recipe is wrong, the folder is that of another
             search, there are no validation images, or no trial succeeded.
-        ImportError: If KerasTuner is not installed.
     """
-    if not method_of(recipe).classifies:
-        raise ValueError(
-            "Expected a recipe of a classifier, which validation images judge. "
-            f"Received: {recipe.name!r}"
-        )
     if trials < 1 or grid < 0 or seed < 0:
         raise ValueError(
             "Expected at least one random trial, and no fewer than 0 on the grid, and "
             f"a seed of at least 0. Received: trials={trials}, grid={grid}, seed={seed}"
         )
-    fields = parse_space(recipe, space)
+    fields = parse_space(recipe, space or default_space(recipe))
     method_of(recipe).check(recipe)
-    tuner = _require_tuner()
     folder = pathlib.Path(folder)
-    _check_folder(folder, recipe, fields, seed, trials)
+    description = {
+        "version": VERSION,
+        "recipe": recipe.to_dict(),
+        "space": [dataclasses.asdict(field) for field in fields],
+        "seed": seed,
+    }
+    description = json.dumps(description, indent=2) + "\n"
+    _check_folder(folder, json.loads(description))
+    search = _Search(recipe, folder, [field.name for field in fields], report)
+    made = search.count("random")
+    if trials > made and search.count("grid"):
+        raise ValueError(
+            f"Expected no more random trials than the {made} that the grid in {folder} "
+            f"was made around. Received: trials={trials}. Choose another --workdir."
+        )
     source = load_source_of(recipe, data, on_corrupt)
     spec, splits = load_data(recipe, source=source)
     if not len(splits["validation"][1]):
@@ -169,171 +190,128 @@ def tune(
             f"{recipe.dataset}"
         )
     del splits
+    source = source.decoded(spec)
     folder.mkdir(parents=True, exist_ok=True)
-    with write_then_rename(folder / SEARCH) as file:
-        file.write(_description(recipe, fields, seed).encode())
-    search = _Search(recipe, folder, source.decoded(spec), report)
-    search.run(tuner, "random", fields, trials, seed)
-    best = search.best()
-    if grid:
-        near = tuple(field.around(best["values"][field.name]) for field in fields)
-        search.run(tuner, "grid", near, grid, seed)
-        best = search.best()
-    return search.summary(best)
+    _write(folder / SEARCH, description)
+    search.run("random", itertools.islice(_drawn(fields, seed), trials), source)
+    near = _grid(fields, search.best("random"))
+    search.run("grid", itertools.islice(near, grid), source)
+    return search.summary()
+
+
+def _drawn(fields, seed):
+    """Yields different random trials, always the same."""
+    random, seen, misses = np.random.default_rng(seed), [], 0
+    while misses < MISSES:
+        values = [field.draw(random) for field in fields]
+        misses = misses + 1 if values in seen else 0
+        if not misses:
+            seen.append(values)
+            yield values
+
+
+def _grid(fields, best):
+    """The trials around the best: those that differ in the fewest fields first."""
+    centre = [best[field.name] for field in fields]
+    near = itertools.product(*(field.around(best[field.name]) for field in fields))
+    return sorted(
+        map(list, near),
+        key=lambda values: sum(map(str.__ne__, values, centre)),
+    )
 
 
 class _Search:
-    """The trials of a search: runs them and writes down what is known."""
+    """The trials of a search, as lines of texts, and the files that hold them."""
 
-    def __init__(self, recipe, folder, source, report):
+    def __init__(self, recipe, folder, names, report):
         self.recipe = recipe
         self.folder = folder
-        self.source = source
+        self.names = names
+        self.columns = ["stage", "trial", *names, OBJECTIVE]
         self.report = report
-        self.rows = []
+        self.lines = []
+        if (folder / RESULTS).is_file():
+            with open(folder / RESULTS, newline="") as file:
+                reader = csv.DictReader(file)
+                self.lines = list(reader)
+            if reader.fieldnames != self.columns:
+                raise ValueError(f"{folder / RESULTS} is no table of trials.")
 
-    def run(self, keras_tuner, stage, fields, trials, seed):
-        """All trials of a stage; those that were made before are read."""
-        parameters = keras_tuner.HyperParameters()
-        for field in fields:
-            if field.is_range:
-                parameters.Float(field.name, *field.values, sampling="log")
-            else:
-                parameters.Choice(field.name, list(field.values), ordered=False)
-        kind = {
-            "random": keras_tuner.oracles.RandomSearchOracle,
-            "grid": keras_tuner.oracles.GridSearchOracle,
-        }[stage]
-        oracle = kind(
-            objective=keras_tuner.Objective(OBJECTIVE, "max"),
-            max_trials=trials,
-            # 0 would be taken for none.
-            seed=seed + 1,
-            hyperparameters=parameters,
-            allow_new_entries=False,
-            tune_new_entries=False,
-            max_consecutive_failed_trials=trials + 1,
-        )
-        search, names = self, [field.name for field in fields]
+    def count(self, stage):
+        return sum(line["stage"] == stage for line in self.lines)
 
-        class RecipeTuner(keras_tuner.Tuner):
-            def run_trial(self, trial, **options):
-                values = {name: trial.hyperparameters.get(name) for name in names}
-                try:
-                    return search.trial(stage, trial.trial_id, values)
-                except NotFiniteError:
-                    # Counts as failed.
-                    return math.nan
-                except Exception as error:
-                    # Only such an error ends the search of KerasTuner.
-                    raise keras_tuner.errors.FatalError(str(error)) from error
+    def run(self, stage, planned, source):
+        """Makes the trials of a stage that were not made before."""
+        made = self.count(stage)
+        for number, values in enumerate(planned):
+            if number >= made:
+                score = self._score(f"{stage}-{number:03d}", values, source)
+                line = [stage, f"{number:03d}", *values, score]
+                self.lines.append(dict(zip(self.columns, line, strict=True)))
+                self._write()
 
-        # It tells where it goes on from, in its own words.
-        with contextlib.redirect_stdout(io.StringIO()):
-            tuner = RecipeTuner(
-                oracle, directory=str(self.folder / "tuner"), project_name=stage
-            )
-        for name in tuner.oracle.end_order:
-            trial = tuner.oracle.trials[name]
-            values = {key: trial.hyperparameters.values[key] for key in names}
-            score = trial.score if trial.status == "COMPLETED" else None
-            self.add(stage, name, _rounded(values), score)
+    def _score(self, name, values, source):
+        for line in self.lines:
+            if [line[name] for name in self.names] == values:
+                return line[OBJECTIVE]
+        settings = overrides(dict(zip(self.names, values, strict=True)), self.names)
+        recipe = apply_overrides(self.recipe, settings)
+        self.report(f"{name}: {' '.join(settings)}")
         try:
-            with warnings.catch_warnings():
-                # Of failed trials, which are told otherwise.
-                warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-                tuner.search(verbose=0)
-        except keras_tuner.errors.FatalError as error:
-            raise error.__cause__ from None
-
-    def trial(self, stage, name, values):
-        """Trains a trial, or goes on, and returns its validation accuracy."""
-        values = _rounded(values)
-        same = [row for row in self.rows if row["values"] == values]
-        try:
-            score = same[0][OBJECTIVE] if same else self._trained(stage, name, values)
+            run = train(recipe, self.folder / "runs" / name, source=source)
+            score = f"{accuracy_of(run):.4f}"
         except NotFiniteError:
-            score = None
-        self.add(stage, name, values, score)
-        if score is None:
-            raise NotFiniteError(f"Trial {name} diverged.")
+            score = ""
+        self.report(f"{name}: {score or 'failed, its loss became infinite'}")
         return score
 
-    def add(self, stage, name, values, score):
-        """Writes down what a trial has reached; `None` for a failed one."""
-        row = {"stage": stage, "trial": name, "values": values, OBJECTIVE: score}
-        self.rows.append(row)
-        self._write()
-
-    def _trained(self, stage, name, values):
-        settings = " ".join(overrides(values))
-        recipe = apply_overrides(self.recipe, overrides(values))
-        if self._progress(stage, name).epochs < recipe.epochs:
-            self.report(f"{stage} {name}: {settings}")
-        train(recipe, self._workdir(stage, name), source=self.source)
-        logs = self._progress(stage, name).history[-1]
-        (found,) = (
-            logs[key] for key in ("val_logits_accuracy", "val_accuracy") if key in logs
-        )
-        self.report(f"{stage} {name}: {settings}: {100 * found:.2f} %")
-        return 100 * found
-
-    def _workdir(self, stage, name):
-        return self.folder / "runs" / f"{stage}-{name}"
-
-    def _progress(self, stage, name):
-        return load_progress(self._workdir(stage, name) / "checkpoints" / "last.npz")
-
-    def best(self):
-        known = [row for row in self.rows if row[OBJECTIVE] is not None]
+    def best(self, *stages):
+        known = [line for line in self.lines if line[OBJECTIVE]]
+        known = [line for line in known if not stages or line["stage"] in stages]
         if not known:
             raise ValueError(
-                f"Expected a trial that succeeds. Received: {len(self.rows)} trials in "
-                f"{self.folder} whose loss became infinite"
+                f"Expected a trial that succeeds. Received: {len(self.lines)} trials "
+                f"in {self.folder} whose loss became infinite"
             )
-        return max(known, key=lambda row: row[OBJECTIVE])
+        return max(known, key=lambda line: float(line[OBJECTIVE]))
 
-    def summary(self, best):
+    def summary(self):
+        best = self.best()
         return {
             "recipe": self.recipe.name,
-            "overrides": overrides(best["values"]),
-            OBJECTIVE: best[OBJECTIVE],
-            "trials": len(self.rows),
+            "overrides": overrides(best, self.names),
+            OBJECTIVE: float(best[OBJECTIVE]),
+            "trials": len(self.lines),
         }
 
     def _write(self):
-        names = list(self.rows[0]["values"])
+        ordered = sorted(self.lines, key=lambda line: -float(line[OBJECTIVE] or -1))
+        rows = [self.columns, ["---"] * len(self.columns), *map(dict.values, ordered)]
+        text = [
+            f"# Hyperparameters of {self.recipe.name}\n",
+            "Accuracy on the validation images after the last epoch, per cent.\n",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+        _write((self.folder / RESULTS).with_suffix(".md"), "\n".join(text) + "\n")
+        if ordered[0][OBJECTIVE]:
+            _write(self.folder / BEST, json.dumps(self.summary(), indent=2) + "\n")
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["stage", "trial", *names, OBJECTIVE])
-        table = [
-            [row["stage"], row["trial"], *row["values"].values(), _number(row)]
-            for row in self.rows
-        ]
-        writer.writerows(table)
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.lines)
+        # Last, since the search resumes from it.
         _write(self.folder / RESULTS, text.getvalue())
-        table.sort(key=lambda line: -float(line[-1] or -1))
-        lines = [
-            f"# Hyperparameters of {self.recipe.name}",
-            "",
-            "Accuracy on the validation images after the last epoch, per cent.",
-            "",
-            "| " + " | ".join(["stage", "trial", *names, "accuracy"]) + " |",
-            "|---" * (len(names) + 3) + "|",
-            *("| " + " | ".join(map(str, line)) + " |" for line in table),
-        ]
-        _write((self.folder / RESULTS).with_suffix(".md"), "\n".join(lines) + "\n")
-        if any(row[OBJECTIVE] is not None for row in self.rows):
-            best = json.dumps(self.summary(self.best()), indent=2)
-            _write(self.folder / BEST, best + "\n")
 
 
-def overrides(values):
+def accuracy_of(run):
+    """Validation accuracy of a run's last epoch, in per cent."""
+    watched = method_of(run.recipe).watched(run.load_model("last"))
+    return 100 * load_progress(run.checkpoints / "last.npz").history[-1][watched]
+
+
+def overrides(values, names):
     """Texts for `--set`."""
-    return [
-        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in values.items()
-    ]
+    return [f"{name}={values[name]}" for name in names]
 
 
 def format_summary(summary):
@@ -345,35 +323,13 @@ def format_summary(summary):
     )
 
 
-def _number(row):
-    return "" if row[OBJECTIVE] is None else f"{row[OBJECTIVE]:.4f}"
-
-
-def _short(value):
-    """Three digits of a fraction, as it is told and trained."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value
-
-
-def _rounded(values):
-    return {name: _short(value) for name, value in values.items()}
-
-
 def _write(path, text):
     with write_then_rename(path) as file:
         file.write(text.encode())
 
 
-def _description(recipe, fields, seed):
-    described = {
-        "recipe": recipe.to_dict(),
-        "space": [dataclasses.asdict(field) for field in fields],
-        "seed": seed,
-    }
-    return json.dumps(described, indent=2) + "\n"
-
-
-def _check_folder(folder, recipe, fields, seed, trials):
-    """That a folder is new or that of this search."""
+def _check_folder(folder, wanted):
+    """Raises ValueError for a folder that is neither new nor that of this search."""
     path = folder / SEARCH
     if not path.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -383,27 +339,9 @@ def _check_folder(folder, recipe, fields, seed, trials):
             )
         return
     found = json.loads(path.read_text())
-    wanted = json.loads(_description(recipe, fields, seed))
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         raise ValueError(
             f"The folder {folder} belongs to a search with another "
             f"{' and '.join(different)}. Choose another --workdir."
         )
-    made = len(list(folder.glob("tuner/random/trial_*")))
-    if trials > made and (folder / "tuner" / "grid").exists():
-        raise ValueError(
-            f"Expected no more random trials than the {made} that the grid in {folder} "
-            f"was made around. Received: trials={trials}. Choose another --workdir."
-        )
-
-
-def _require_tuner():
-    try:
-        import keras_tuner
-    except ImportError as error:
-        raise ImportError(
-            "The search of hyperparameters needs KerasTuner: "
-            "pip install 'keras-attn[tune]'"
-        ) from error
-    return keras_tuner

@@ -40,7 +40,7 @@ environment() {
 }
 
 for_tests() {
-  environment installed-test '.[train,test,dev,jax,datasets,figures,serving,onnx,view,tune,docs]'
+  environment installed-test '.[train,test,dev,jax,datasets,figures,serving,onnx,view,docs]'
 }
 
 pytest() {

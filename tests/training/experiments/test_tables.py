@@ -1,6 +1,7 @@
 """The Markdown table and the plot."""
 
 import io
+import pathlib
 import re
 import statistics
 import types
@@ -11,7 +12,9 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from keras_attn.training.experiments import results, tables
+from keras_attn.training.experiments.exit_policies import COMPARISON
 from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.registry import EXPERIMENTS
 from keras_attn.training.recipes.schema import Recipe
 from tests.training.experiments.test_results import line
 
@@ -134,3 +137,34 @@ def test_rows_with_numbers_lie_on_a_line_with_a_band():
     spreads = [statistics.stdev(values) for values in sweep.values()]
     lows = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
     assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(min(lows))
+
+
+RESULTS = pathlib.Path(__file__).parents[3] / "results"
+LISTED = {path.name for path in RESULTS.iterdir()}
+KNOWN = {**EXPERIMENTS, COMPARISON.name: COMPARISON}
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if f"{name}.csv" in LISTED])
+def test_committed_tables_are_made_of_their_files(name, monkeypatch):
+    path = RESULTS / f"{name}.csv"
+    text = path.with_suffix(".md").read_text()
+    command = re.search(r"Made by `(.*?)`\.", text).group(1)
+    _, _, below = text.partition(f"]({name}.png)\n\n")
+    notes = below.partition("commit: ")[0].rstrip("\n")
+    written = {}
+    monkeypatch.setattr(tables, "write_then_rename", lambda path: Kept(written, path))
+    picture = types.SimpleNamespace(savefig=lambda file, **options: None)
+    notes = [notes] if notes else []
+    tables.write(KNOWN[name], path, command, picture, notes)
+    assert written[f"{name}.md"] == text
+
+
+class Kept(io.BytesIO):
+    """A file that is kept in a dict."""
+
+    def __init__(self, written, path):
+        super().__init__()
+        self.written, self.name = written, path.name
+
+    def __exit__(self, *error):
+        self.written[self.name] = self.getvalue().decode()

@@ -256,7 +256,7 @@ def check_array(name, array, dtype, shape):
 
 
 def is_unused(path):
-    """Whether a folder holds nothing but what a kill while writing leaves."""
+    """Checks that a folder holds nothing but what a kill while writing leaves."""
     return not path.exists() or (
         path.is_dir() and all(f.name.endswith(".partial") for f in path.iterdir())
     )

@@ -20,6 +20,15 @@ CLEAN = (
     "keras_attn/metrics",
     "tests/reference",
     "docs/papers.md",
+    "docs/retrieval.md",
+    "keras_attn/retrieval",
+    "pipelines/files.py",
+    "pipelines/store.py",
+    "pipelines/attention_maps",
+    "pipelines/batches/patches.py",
+    "training/retrieval",
+    "training/commands/retrieval.py",
+    "benchmarks/search.py",
 )
 
 UNITS = (

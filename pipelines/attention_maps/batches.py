@@ -1,12 +1,12 @@
-"""Batches of images with their attention maps, moved alike.
+"""Batches of images with their attention maps, moved by the same transforms.
 
 "Attention-masked residuals": a network takes an image and the map of a frozen
 transformer, which has to describe the augmented image. Either the map of the clean
 image is read from a cache and moved by the transform that was drawn for the image
 (`masked_batches`), or the transformer sees every augmented image
-(`online_masked_batches`): many times dearer, and exact, since a transformer's maps move
-with the image only roughly and a cached map does not know what was erased. On clean
-images both are the same.
+(`online_masked_batches`): many times more expensive, and exact, since a transformer's
+maps move with the image only roughly and a cached map does not show what was erased. On
+clean images both are the same.
 """
 
 import keras
@@ -117,15 +117,15 @@ def online_masked_batches(
     """The batches of `masked_batches` with the maps of the augmented images.
 
     Args:
-        images, labels: As in `masked_batches`.
+        images, labels: See `masked_batches`.
         map_model: Keras model from raw images of the size `image_size` to maps
             `(batch, rows, columns, channels)`. It runs in inference mode, on its
             device, while the batches are made.
         batch_size, seed, epochs, initial_epoch, augmentation, image_size,
-            interpolation, normalization: As in `masked_batches`.
+            interpolation, normalization: See `masked_batches`.
 
     Returns:
-        As `masked_batches`.
+        `tf.data.Dataset`, see `masked_batches`.
     """
     size = tuple(image_size or images.shape[1:3])
     check_augmentation(augmentation, images.shape[1:3])
@@ -147,11 +147,11 @@ def masked_evaluation_batches(
     """All clean images in order with their maps, the last batch as large as is left.
 
     Args:
-        images, labels: As in `masked_batches`.
-        maps: As in `masked_batches`, or the model of `online_masked_batches`: they give
+        images, labels: See `masked_batches`.
+        maps: See `masked_batches`, or the model of `online_masked_batches`: they give
             the same, but for the steps in which a cache stores values.
         batch_size: Images in a batch.
-        image_size, interpolation: As in `masked_batches`.
+        image_size, interpolation: See `masked_batches`.
 
     Returns:
         `tf.data.Dataset` of `({"images", "attention_map"}, labels)`, 8-bit images.
@@ -185,13 +185,13 @@ def masked_evaluation_batches(
 
 
 def constant_maps(maps, value=1.0):
-    """A control: maps that say nothing, for a network with the same parameters.
+    """A control: maps without information, for a network with the same parameters.
 
     Use `fill=value` with them, or the border that a translation leaves shows.
 
     Args:
-        maps: As in `masked_batches`; only the shape is taken.
-        value: What all cells are, in [0, 1].
+        maps: See `masked_batches`; only the shape is taken.
+        value: Value of all cells, in [0, 1].
     """
     return np.full(np.shape(maps), value, "float16")
 
@@ -200,7 +200,7 @@ def shuffled_maps(maps, seed):
     """A control: for every image the map of another one, each map used once.
 
     Args:
-        maps: As in `masked_batches`, of at least two images.
+        maps: See `masked_batches`, of at least two images.
         seed: Seed of the order.
     """
     return np.asarray(maps)[other_images(len(maps), seed)]
@@ -241,7 +241,7 @@ def placed_maps(
             `keras_attn.pipelines.augment.geometry`.
         image_size: Height and width of the images before and after the transforms.
         size: Height and width of the result.
-        interpolation, fill, turned: As in
+        interpolation, fill, turned: See
         `keras_attn.pipelines.augment.geometry.transform_maps`.
 
     Returns:

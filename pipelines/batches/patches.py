@@ -1,7 +1,7 @@
 """Localised patches of a data set, for fine-tuning a network on them.
 
 AnchorNet paper, "Localizing Multi-scale Semantic Patches for Image Classification",
-sections 4.1 and 4.3: a frozen localiser says where the evidence is, and a downstream
+sections 4.1 and 4.3: a frozen localiser finds where the evidence is, and a downstream
 network learns from what is there. The boxes are computed once and kept on disk; the
 pixels are cut out of the images when a batch needs them.
 """
@@ -50,7 +50,7 @@ def localized_boxes(
 
     The folder of the cache is named by a digest of everything that decides the boxes,
     so that a changed model, weight, setting, image, label or version finds another
-    folder. A computation that was interrupted goes on after its last whole file.
+    folder. An interrupted computation resumes after its last whole file.
 
     Args:
         localizer: Keras model from raw images to the outputs that `select` takes. It
@@ -63,7 +63,7 @@ def localized_boxes(
         progress: Called with (images done, images in all) while boxes are computed.
 
     Returns:
-        Dict of NumPy arrays, one row an image: `boxes` (int32, `(examples, K, 4)`;
+        Dict of NumPy arrays, one row per image: `boxes` (int32, `(examples, K, 4)`;
         convention: `(y0, x0, y1, x1)`, half-open pixel coordinates, -1 where absent),
         `scores`, `valid`, `branch` (index of the deciding branch) and `label` (the
         class that the localiser predicts).
@@ -75,7 +75,7 @@ def localized_boxes(
     """
     if len(images) != len(labels) or not len(labels):
         raise ValueError(
-            "Expected images and as many labels. "
+            "Expected one label for each image. "
             f"Received: {len(images)} images, {len(labels)} labels"
         )
     key = cache_key(localizer, select, images, labels)
@@ -204,7 +204,7 @@ def best_patch_batches(images, labels, boxes, batch_size):
     """The first patch of every image that has one, to validate on.
 
     Args:
-        images, labels, boxes: As in `patch_batches`.
+        images, labels, boxes: See `patch_batches`.
         batch_size: Patches in a batch; the last batch of a size may be smaller.
 
     Returns:

@@ -9,7 +9,7 @@ from keras_attn.training.drawing import sheet_parts, write_pages
 
 CELL, GAP = 150, 8
 FONT_SIZE, LINE, NAME_LINES = 12, 15, 3
-# Hits in a line; further ones of the same query go on below.
+# Hits in a line; further ones of the same query follow below.
 COLUMNS = 10
 _QUERY_COLOUR, _MISSING_COLOUR = (200, 30, 30), (220, 220, 220)
 
@@ -19,7 +19,7 @@ def draw_sheets(results, folder, output):
 
     Args:
         results: As `keras_attn.training.retrieval.search.search` returns them.
-        folder: Of the images of the index; their names are told relative to it.
+        folder: Folder of the images of the index; names are relative to it.
         output: Folder of the sheets; made if it does not exist.
 
     Returns:

@@ -8,7 +8,7 @@ from keras_attn.graph.keras_graph import node_of
 from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_evidence import ClassEvidence
 
-# What may stand between the last `Dense` layer and the output `logits`, or before it.
+# Layers that may stand between the last `Dense` layer and `logits`, or before it.
 _PASSED = (layers.Identity, layers.Dropout, layers.Activation, layers.Softmax)
 
 
@@ -29,7 +29,7 @@ def embedder_of(trained):
 
     Raises:
         ValueError: If there is no such vector: the model classifies patches or exits
-            early, so its logits are no function of one vector an image.
+            early, so its logits are no function of one vector per image.
     """
     described = _described(trained.model.output)
     if described is None:
@@ -43,7 +43,7 @@ def embedder_of(trained):
 
 
 def can_embed(model):
-    """Whether `embedder_of` finds a vector in the model."""
+    """Checks that `embedder_of` finds a vector in the model."""
     return _described(model.output) is not None
 
 

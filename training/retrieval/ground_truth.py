@@ -1,4 +1,4 @@
-"""Who should find whom: ground truths in the format of revisited Oxford and Paris.
+"""Ground truths in the format of revisited Oxford and Paris.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval
 Benchmarking". A dictionary, as JSON or as the published pickle files:
@@ -55,7 +55,7 @@ def read_ground_truth(path):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is neither, or not in the format; the message says where.
+        ValueError: If it is neither, or not in the format; the message names the place.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -71,7 +71,7 @@ def read_ground_truth(path):
 
 
 class _MalformedError(Exception):
-    """Where a ground truth is not what it should be."""
+    """The place at which a ground truth is malformed."""
 
 
 def _read(path):
@@ -99,7 +99,7 @@ def _checked(path, content):
     entries = content["gnd"]
     if not isinstance(entries, (list, tuple)) or len(entries) != len(queries):
         raise _MalformedError(
-            f"where gnd is not a list of {len(queries)} entries, one a query"
+            f"where gnd is not a list of {len(queries)} entries, one per query"
         )
     boxes, judgements = [], []
     for number, entry in enumerate(entries):

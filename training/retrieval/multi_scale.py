@@ -15,7 +15,7 @@ from keras_attn.training.retrieval.descriptors import describe, embedder_of
 CHUNK = 32
 
 
-class View(NamedTuple):
+class Excerpt(NamedTuple):
     """An image, or what is cut out of one.
 
     Args:
@@ -27,7 +27,7 @@ class View(NamedTuple):
     longest: int
 
 
-class ViewDescriber:
+class MultiScaleDescriber:
     """Describes images by the network of a trained model, at several scales.
 
     The descriptors of all scales, each of length one, are averaged and scaled to
@@ -67,34 +67,36 @@ class ViewDescriber:
     def dimension(self):
         return self.embedder.output.shape[-1]
 
-    def describe(self, views):
-        """Descriptors `(views, dimension)`, float32, of length one.
+    def describe(self, excerpts):
+        """Descriptors `(excerpts, dimension)`, float32, of length one.
 
         Args:
-            views: Iterable of `View`.
+            excerpts: Iterable of `Excerpt`.
         """
         parts = [np.empty((0, self.dimension), "float32")]
-        views = iter(views)
-        while chunk := list(itertools.islice(views, CHUNK)):
+        excerpts = iter(excerpts)
+        while chunk := list(itertools.islice(excerpts, CHUNK)):
             parts.append(self._describe_chunk(chunk))
         return np.concatenate(parts)
 
-    def _describe_chunk(self, views):
-        total = np.zeros((len(views), self.dimension), "float32")
+    def _describe_chunk(self, excerpts):
+        total = np.zeros((len(excerpts), self.dimension), "float32")
         for scale in self.scales:
-            sizes = [self._size(view, scale) for view in views]
+            sizes = [self._size(excerpt, scale) for excerpt in excerpts]
             for size in dict.fromkeys(sizes):
                 rows = [row for row, each in enumerate(sizes) if each == size]
-                total[rows] += self._at_size([views[row].pixels for row in rows], size)
+                total[rows] += self._at_size(
+                    [excerpts[row].pixels for row in rows], size
+                )
         lengths = np.linalg.norm(total, axis=1, keepdims=True)
         return total / np.maximum(lengths, 1e-12)
 
-    def _size(self, view, scale):
-        """Height and width at which the network sees a view."""
+    def _size(self, excerpt, scale):
+        """Height and width at which the network sees a excerpt."""
         size, factor = (self.spec.height, self.spec.width), scale
         if self.longest_side is not None:
-            size = view.pixels.shape[:2]
-            factor = scale * min(1.0, self.longest_side / view.longest)
+            size = excerpt.pixels.shape[:2]
+            factor = scale * min(1.0, self.longest_side / excerpt.longest)
         return tuple(max(1, round(length * factor)) for length in size)
 
     def _at_size(self, images, size):
@@ -143,7 +145,7 @@ class ViewDescriber:
 
 
 def _reason(error):
-    """What a layer says, without what Keras puts before and behind it."""
+    """The error of a layer, without the lines that Keras puts around it."""
     paragraphs = re.sub("\x1b\\[[0-9]+m", "", str(error)).split("\n\n")
     wrapped = paragraphs[0].startswith("Exception encountered when calling")
     return " ".join(paragraphs[min(wrapped, len(paragraphs) - 1)].split())

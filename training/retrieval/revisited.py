@@ -13,12 +13,12 @@ from keras_attn.pipelines.images.decoding import decode_image
 from keras_attn.pipelines.images.files import image_files
 from keras_attn.retrieval.whitening import pca_whitening, whiten
 from keras_attn.training.retrieval.ground_truth import read_ground_truth
-from keras_attn.training.retrieval.multi_scale import View, ViewDescriber
+from keras_attn.training.retrieval.multi_scale import Excerpt, MultiScaleDescriber
 from keras_attn.training.trained import load_trained
 
 # The scales that retrieval usually averages.
 MULTI_SCALE = (1.0, math.sqrt(2), 1 / math.sqrt(2))
-# A box may reach so many pixels beyond its image, and is cut off there.
+# Pixels that a box may reach beyond its image; it is cut off there.
 OVERHANG = 1
 # Images between two reports of progress.
 REPORTED = 256
@@ -35,18 +35,17 @@ def evaluate_retrieval(
     checkpoint="best",
     progress=None,
 ):
-    """How well a trained model finds images, by the revisited protocol.
+    """Measures how well a trained model finds images, by the revisited protocol.
 
     Args:
         model_path: Folder of a run, or a `.keras` file.
         ground_truth: File, see `keras_attn.training.retrieval.ground_truth`.
         images: Folder of the images of database and queries, also in folders below.
         scales: Scales whose descriptors are averaged, such as `MULTI_SCALE`.
-        longest_side: See `keras_attn.training.retrieval.multi_scale.ViewDescriber`;
-            1024 in the literature. By default images are fitted to the model's own
-            size.
+        longest_side: Longer side of the images, see `MultiScaleDescriber`; 1024 in the
+            literature. By default images are fitted to the model's own size.
         whitening: Folder of other images, to learn a PCA whitening from.
-        dimensions: How many it keeps; by default all that it can.
+        dimensions: Number of dimensions that it keeps; by default as many as it can.
         checkpoint: `best` or `last` model of a run.
         progress: Called with (images described, images to describe) now and then.
 
@@ -72,23 +71,23 @@ def evaluate_retrieval(
     files = find_images(images, truth.images)
     others = [] if whitening is None else _files_of(whitening)
     trained = load_trained(model_path, checkpoint, classifies=False)
-    describer = ViewDescriber(trained, scales, longest_side)
+    describer = MultiScaleDescriber(trained, scales, longest_side)
 
     done, total = 0, len(query_files) + len(files) + len(others)
 
-    def views(paths, boxes):
+    def excerpts(paths, boxes):
         nonlocal done
         for path, box in zip(paths, boxes, strict=True):
-            yield view_of(path, box)
+            yield excerpt_of(path, box)
             done += 1
             if progress is not None and (done % REPORTED == 0 or done == total):
                 progress(done, total)
 
     # The queries first, so that a box outside its image is seen at once.
-    queries = describer.describe(views(query_files, truth.boxes))
-    database = describer.describe(views(files, [None] * len(files)))
+    queries = describer.describe(excerpts(query_files, truth.boxes))
+    database = describer.describe(excerpts(files, [None] * len(files)))
     if whitening is not None:
-        learned_from = describer.describe(views(others, [None] * len(others)))
+        learned_from = describer.describe(excerpts(others, [None] * len(others)))
         weights = pca_whitening(learned_from, dimensions)
         queries, database = whiten(queries, *weights), whiten(database, *weights)
     scores = revisited_scores(rank(queries, database), truth.judgements)
@@ -151,7 +150,7 @@ def find_images(folder, names):
     return [files[0] for files in found]
 
 
-def view_of(path, box=None):
+def excerpt_of(path, box=None):
     """An image file, or what lies in a box of it.
 
     Args:
@@ -159,7 +158,7 @@ def view_of(path, box=None):
         box: `(y0, x0, y1, x1)`, half-open pixels, or `None` for the whole image.
 
     Returns:
-        `View`.
+        `Excerpt`.
 
     Raises:
         CorruptImageError: If the file cannot be decoded.
@@ -177,7 +176,7 @@ def view_of(path, box=None):
                 f"Expected a box inside its image of {width} x {height} pixels. "
                 f"Received: [x0, y0, x1, y1] = [{x0}, {y0}, {x1}, {y1}] of {path}"
             )
-    return View(pixels, whole)
+    return Excerpt(pixels, whole)
 
 
 def format_retrieval(result):
@@ -197,7 +196,7 @@ def format_retrieval(result):
     scales = ", ".join(f"{scale:.4g}" for scale in result["scales"])
     lines.append(
         f"\n{result['queries']} queries in {result['images']} images; {size}, scales "
-        f"{scales}; {result['dimension']} numbers an image, whitening: "
+        f"{scales}; {result['dimension']} numbers per image, whitening: "
         f"{result['whitening'] or 'none'}"
     )
     return "\n".join(lines)
@@ -209,9 +208,7 @@ LABELS = ("mAP", "mP@1", "mP@5", "mP@10")
 def _files_of(folder):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"Expected a folder of images. Received: {folder}, which is none"
-        )
+        raise FileNotFoundError(f"Expected a folder of images. Received: {folder}")
     return image_files([folder])
 
 

@@ -46,7 +46,7 @@ class Maker:
         return f"{self.name} (SHA-256 {self.digest[:12]}, {self.dimension} numbers)"
 
     def is_same(self, other):
-        """Whether both give the same descriptors, wherever their files are."""
+        """Compares what decides the descriptors, wherever the files of models are."""
         return all(
             getattr(self, field) == getattr(other, field)
             for field in ("digest", "dimension", "preprocessing")
@@ -241,7 +241,7 @@ class IndexParts(Store):
 
     @classmethod
     def are_left(cls, store):
-        """Whether an interrupted call left parts in the folder of an index."""
+        """Checks for parts of an interrupted call in the folder of an index."""
         return (store.path / cls.FOLDER / cls.DESCRIPTION).exists()
 
     @property

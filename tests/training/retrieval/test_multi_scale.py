@@ -6,7 +6,7 @@ from PIL import Image
 from keras_attn.layers.regional_max_pooling import RegionalMaxPooling
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.retrieval import multi_scale
-from keras_attn.training.retrieval.multi_scale import View, ViewDescriber
+from keras_attn.training.retrieval.multi_scale import Excerpt, MultiScaleDescriber
 from keras_attn.training.trained import Trained
 from tests.training import tiny_models as tiny
 
@@ -17,8 +17,8 @@ def noise(seed, height, width):
     return np.asarray(Image.fromarray(small).resize((width, height)))
 
 
-def views(*sizes):
-    return [View(noise(i, *size), max(size)) for i, size in enumerate(sizes)]
+def excerpts(*sizes):
+    return [Excerpt(noise(i, *size), max(size)) for i, size in enumerate(sizes)]
 
 
 def trained(model):
@@ -44,33 +44,35 @@ def mean_colour(pixels, size, crop=True):
 
 def test_the_models_own_size_in_chunks_and_in_order(colours, monkeypatch):
     monkeypatch.setattr(multi_scale, "CHUNK", 2)
-    images = views((16, 24), (30, 20), (40, 40), (16, 24), (9, 50))
-    found = ViewDescriber(colours).describe(iter(images))
-    wanted = [mean_colour(view.pixels, (16, 24)) for view in images]
+    images = excerpts((16, 24), (30, 20), (40, 40), (16, 24), (9, 50))
+    found = MultiScaleDescriber(colours).describe(iter(images))
+    wanted = [mean_colour(excerpt.pixels, (16, 24)) for excerpt in images]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert found.dtype == "float32"
 
 
 def test_descriptors_of_scales_are_averaged(colours):
-    images = views((40, 60), (30, 20))
-    found = ViewDescriber(colours, scales=(1.0, 2.0, 0.5)).describe(images)
+    images = excerpts((40, 60), (30, 20))
+    found = MultiScaleDescriber(colours, scales=(1.0, 2.0, 0.5)).describe(images)
     sizes = ((16, 24), (32, 48), (8, 12))
     wanted = [
-        unit(sum(mean_colour(view.pixels, size) for size in sizes)) for view in images
+        unit(sum(mean_colour(excerpt.pixels, size) for size in sizes))
+        for excerpt in images
     ]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    alone = ViewDescriber(colours).describe(images)
+    alone = MultiScaleDescriber(colours).describe(images)
     assert np.abs(found - alone).max() > 1e-4
 
 
 def test_the_longest_side_keeps_the_aspect_ratio_and_never_enlarges(colours):
-    images = views((64, 32), (16, 24), (32, 64), (64, 32))
+    images = excerpts((64, 32), (16, 24), (32, 64), (64, 32))
     # Cut out of an image of 128 pixels, so it is halved although it is small.
-    images.append(View(noise(9, 32, 48), 128))
-    found = ViewDescriber(colours, longest_side=64).describe(images)
+    images.append(Excerpt(noise(9, 32, 48), 128))
+    found = MultiScaleDescriber(colours, longest_side=64).describe(images)
     sizes = [(64, 32), (16, 24), (32, 64), (64, 32), (16, 24)]
     wanted = [
-        mean_colour(view.pixels, size) for view, size in zip(images, sizes, strict=True)
+        mean_colour(excerpt.pixels, size)
+        for excerpt, size in zip(images, sizes, strict=True)
     ]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
@@ -82,10 +84,12 @@ def test_layers_that_need_a_fixed_size_see_one():
     embedding = RegionalMaxPooling(2)(x)
     logits = keras.layers.Dense(2)(embedding)
     model = keras.Model(inputs, {"logits": logits, "embedding": embedding})
-    images = views((24, 36), (32, 16))
-    found = ViewDescriber(trained(model), longest_side=36).describe(images)
-    for view, descriptor in zip(images, found, strict=True):
-        pooled = keras.layers.AveragePooling2D(4)(view.pixels[None] / np.float32(255))
+    images = excerpts((24, 36), (32, 16))
+    found = MultiScaleDescriber(trained(model), longest_side=36).describe(images)
+    for excerpt, descriptor in zip(images, found, strict=True):
+        pooled = keras.layers.AveragePooling2D(4)(
+            excerpt.pixels[None] / np.float32(255)
+        )
         wanted = unit(np.asarray(RegionalMaxPooling(2)(pooled))[0])
         np.testing.assert_allclose(descriptor, wanted, atol=1e-5)
 
@@ -117,9 +121,11 @@ def test_a_size_that_the_model_cannot_see_is_one_line(layer, scale, reason):
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = {"logits": keras.layers.Dense(2)(keras.layers.Dense(3)(x))}
-    describer = ViewDescriber(trained(keras.Model(inputs, outputs)), scales=(scale,))
+    describer = MultiScaleDescriber(
+        trained(keras.Model(inputs, outputs)), scales=(scale,)
+    )
     with pytest.raises(ValueError, match=f"that model.keras can see.*{reason}"):
-        describer.describe(views((16, 24)))
+        describer.describe(excerpts((16, 24)))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +139,4 @@ def test_a_size_that_the_model_cannot_see_is_one_line(layer, scale, reason):
 )
 def test_refuses_bad_settings(colours, options, message):
     with pytest.raises(ValueError, match=message):
-        ViewDescriber(colours, **options)
+        MultiScaleDescriber(colours, **options)

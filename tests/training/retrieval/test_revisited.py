@@ -9,9 +9,9 @@ from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.training.retrieval.revisited import (
     MULTI_SCALE,
     evaluate_retrieval,
+    excerpt_of,
     find_images,
     format_retrieval,
-    view_of,
 )
 from tests.reference import retrieval as reference
 from tests.training import tiny_models as tiny
@@ -142,9 +142,9 @@ def test_refuses_a_box_outside_its_image(scene, tmp_path, box):
 
 def test_a_box_that_rounding_moved_out_is_cut_off(scene):
     path = scene[0] / "images" / "cut" / "query_0.png"
-    assert view_of(path, (0, 30, 21, 61)).pixels.shape == (20, 30, 3)
-    assert view_of(path, (-1, -1, 20, 60)).pixels.shape == (20, 60, 3)
-    assert view_of(path, (0, 30, 10, 60)).longest == 60
+    assert excerpt_of(path, (0, 30, 21, 61)).pixels.shape == (20, 30, 3)
+    assert excerpt_of(path, (-1, -1, 20, 60)).pixels.shape == (20, 60, 3)
+    assert excerpt_of(path, (0, 30, 10, 60)).longest == 60
 
 
 def test_images_are_found_by_path_name_or_stem(tmp_path):
@@ -176,4 +176,4 @@ def test_missing_and_empty_folders(scene, tmp_path):
 def test_a_corrupt_image_is_named(scene, tmp_path):
     (tmp_path / "query_0.jpg").write_bytes(b"no image")
     with pytest.raises(CorruptImageError, match="query_0.jpg: not an image"):
-        view_of(tmp_path / "query_0.jpg")
+        excerpt_of(tmp_path / "query_0.jpg")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `./do demo` and `./do test` set everything up in .venv and say what they do. They need
+# `./do demo` and `./do test` set everything up in .venv and print each step. They need
 # Python 3.11 or newer with pip, and the network for the packages; nothing else.
 set -eu
 cd "$(dirname "$0")"
@@ -22,7 +22,7 @@ usage() {
 TEXT
 }
 
-# environment MARKER REQUIREMENT: what is to be installed, once after each change of it.
+# environment MARKER REQUIREMENT: installs a requirement, again after setup.cfg changed.
 environment() {
   if [ ! -x "$BIN/python" ]; then
     python=${PYTHON:-$(command -v python3.11 || command -v python3)}

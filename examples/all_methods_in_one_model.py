@@ -1,7 +1,7 @@
 # %% [markdown]
 # # All four methods in one model
 #
-# They are layers, so they go together. This model
+# They are layers, so they combine. This model
 #
 # 1. finds where in the image the evidence is and cuts patches out (*patches*),
 # 2. lets a small transformer look at each patch and masks the shortcuts of a residual
@@ -10,9 +10,9 @@
 # 4. moves the parts of the last features to where the class usually has them
 #    (*volumetric transformer*),
 #
-# and adds up what the patches say. It is one functional model from raw images to all of
-# these, trained with one `fit`. Whether it is better than any one of them is another
-# question: such a comparison wants the same recipe and several seeds for each.
+# and averages the answers of the patches. It is one functional model from raw images to
+# all of these, trained with one `fit`. It makes no claim of being better than any one
+# of them: such a comparison needs the same recipe and several seeds for each.
 
 # %%
 import tempfile
@@ -52,8 +52,8 @@ classes = len(class_names)
 #
 # A vision transformer's class attention, averaged over the heads, is the map; a masked
 # ResNet takes it through its attention branch. The transformer here learns with the
-# rest, but for what its last block does behind the attention, which Keras warns about.
-# To use one that was trained without labels, as in the paper, load its weights into
+# rest, except behind the attention of its last block, which Keras warns about. To use
+# one that was trained without labels, as in the paper, load its weights into
 # `transformer` and set `transformer.trainable = False`.
 
 # %%
@@ -70,7 +70,7 @@ network = masked_resnet(
 )
 
 # %% [markdown]
-# The other two are put in behind its stages. Each brings an output of its own.
+# The other two blocks go behind its stages. Each adds an output.
 
 # %%
 network = insert(
@@ -87,10 +87,10 @@ for name, tensor in network.output.items():
     print(name, tensor.shape)
 
 # %% [markdown]
-# ## Where the patches are
+# ## The localiser
 #
-# Any network that averages a map and ends in one dense layer tells where its evidence
-# is. `anchornet` is the paper's; this one is smaller.
+# Any network that averages a map and ends in one dense layer has a map of evidence.
+# `anchornet` is the paper's; this one is smaller.
 
 # %%
 small = keras.Sequential([keras.Input((SIZE, SIZE, 3))], name="localizer")
@@ -104,7 +104,7 @@ localizer = as_localizer(small, patch_size=PATCH)
 # ## One model
 #
 # The network sees the patches of all images as one batch. Every output gets the images'
-# batch axis back, so that `fit` can pair it with labels. Absent patches have no say.
+# batch axis back, so that `fit` can pair it with labels. Absent patches do not count.
 
 # %%
 spec = ImageSpec(SIZE, SIZE, (0.5,) * 3, (0.25,) * 3, class_names=tuple(class_names))
@@ -147,7 +147,7 @@ model.compile(
     loss_weights={"logits": 1.0, "localizer": 1.0, "patch_logits": 0.3},
     metrics={"logits": "accuracy", "localizer": "accuracy"},
 )
-# With metrics Keras wants a target for every output, also where there is no loss.
+# With metrics Keras needs a target for every output, also where there is no loss.
 targets = dict.fromkeys(model.output, train[1])
 history = model.fit(train[0], targets, batch_size=16, epochs=EPOCHS, verbose=0).history
 answers = model.predict(test[0], batch_size=16, verbose=0)
@@ -177,7 +177,7 @@ for name in ("logits", "boxes", "fields"):
 print("Classes of the loaded model:", len(spec_of(loaded).class_names))
 
 # %% [markdown]
-# ## What it saw
+# ## Its patches and maps
 #
 # For some images their patches, and for the first patch what the attention branch lets
 # through, the probability of the class in every region, and the volumetric

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # A block in your own model
 #
-# You have a model, trained, perhaps with other models inside it. You want to know what
-# a class-embedding block does for it: whether it is more accurate, and what every
-# region of an image is taken for. `insert` puts the block behind any of its layers and
-# keeps its weights.
+# Starting from a trained model, which may contain other models, this example measures
+# what a class-embedding block adds: the accuracy, and the class of every region of an
+# image. `insert` puts the block behind any layer and keeps the weights.
 
 # %%
 import keras
@@ -27,8 +26,8 @@ print(f"{len(train[0])} images of {len(class_names)} classes")
 # %% [markdown]
 # ## Your model
 #
-# This stands for the one that you have: a backbone used as a layer, and a head on it.
-# Nothing in it knows of the block that is to come.
+# A stand-in for yours: a backbone used as a layer, and a head on it. Nothing in it
+# prepares for the block.
 
 # %%
 backbone = keras.Sequential(
@@ -56,8 +55,8 @@ print(f"Without the block: {before['accuracy']:.1%}")
 # ## The block
 #
 # `backbone/conv3` is the third convolution inside the backbone. The block returns
-# features of the same shape, which `conv4` goes on with, and the class scores of every
-# region, which become an output of the model. Whatever was trained is still there.
+# features of the same shape, the input of `conv4`, and the class scores of every
+# region, which become an output of the model. All trained weights are kept.
 
 # %%
 model = insert(mine, at="backbone/conv3", block=ClassEmbedding(len(class_names)))
@@ -66,8 +65,8 @@ for name, tensor in model.output.items():
 
 # %% [markdown]
 # Half of the loss goes to the image's logits and half to those of the regions. The
-# baseline to compare with is the model without the block, trained for as long: a gain
-# that comes from more epochs is none of the block's.
+# baseline is the model without the block, trained for as long: a gain from more epochs
+# is not a gain from the block.
 
 # %%
 model.compile("adam", **mixed_patch_loss(0.5), metrics={"logits": "accuracy"})
@@ -80,10 +79,10 @@ longer = mine.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
 print(f"With the block: {with_block:.1%}; without, for as long: {longer:.1%}")
 
 # %% [markdown]
-# ## What every region is taken for
+# ## The class of every region
 #
-# The probability of the image's class in every region. Most of an image is background,
-# and says so.
+# The probability of the image's class in every region. It is low on the background,
+# which is most of an image.
 
 # %%
 figure, axes = plt.subplots(2, 6, figsize=(12, 4.4), layout="constrained")

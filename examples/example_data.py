@@ -19,7 +19,7 @@ def load(folder=None, size=96, examples=1000, classes=5):
         folder: Folder with a folder of images for each class, or `None` for generated
             images: fantastic birds that differ in one part.
         size: Side of the images in pixels.
-        examples, classes: Of the generated images.
+        examples, classes: Numbers of generated images and of their classes.
 
     Returns:
         `(images, labels)` for training, `(images, labels)` for testing, one in five,
@@ -42,7 +42,7 @@ def load(folder=None, size=96, examples=1000, classes=5):
 
 
 def picture_path(name):
-    """Where the picture of an example goes: `runs/examples` unless told otherwise."""
+    """Path of an example's picture, in `runs/examples` by default."""
     folder = pathlib.Path(os.environ.get("EXAMPLES_OUTPUT", "runs/examples"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.png"

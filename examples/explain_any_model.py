@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Explaining somebody else's model
+# # Explaining any model
 #
-# A model that came from somewhere: a pretrained backbone used as a layer, a head on it.
-# Nothing was prepared for explanations. Which pixels speak for its answer, and which of
-# the methods that claim to tell can be believed?
+# A model from elsewhere: a pretrained backbone used as a layer, a head on it. Nothing
+# in it is prepared for explanations. Which pixels speak for its answer, and which of
+# the explanations can be trusted?
 
 # %%
 import keras
@@ -60,9 +60,9 @@ print(f"Accuracy {model.evaluate(*test, verbose=0)[1]:.1%}")
 # %% [markdown]
 # ## Four explanations
 #
-# All of them take the model as it is. They explain the class that it answers with; give
-# `labels=` to ask about another. The last feature map is found by itself; name another
-# with `layer="mobilenetv2/block_13_expand_relu"`.
+# All of them take the model as it is. They explain the most probable class; `labels=`
+# names another. The default is the last feature map; name another with
+# `layer="mobilenetv2/block_13_expand_relu"`.
 
 # %%
 images = test[0][:SHOWN].astype("float32")
@@ -94,15 +94,16 @@ figure.savefig(picture_path("explain_any_model"))
 plt.close(figure)
 
 # %% [markdown]
-# ## Can they be believed?
+# ## Can they be trusted?
 #
 # A picture always looks convincing. Two questions have numbers for an answer:
 #
-# - Take away the pixels that a map calls important, first the most important ones: the
-#   probability is to fall fast, so a small area under this *deletion* curve is good.
-#   Show only these on a blurred image: it is to rise fast, a large *insertion* area.
-# - Make the weights random, layer by layer: a map that does not change tells about the
-#   image, as an edge detector does, and not about the model.
+# - Remove the pixels in the order of their importance in the map: the probability
+#   should fall fast, so a small area under this *deletion* curve is good. Show them in
+#   the same order on a blurred image: it should rise fast, so a large *insertion* area
+#   is good.
+# - Make the weights random, layer by layer: a map that does not change shows the image,
+#   as an edge detector does, not the model.
 #
 # A random map is the line to beat.
 
@@ -133,4 +134,4 @@ for stage in check:
 
 # %% [markdown]
 # Where boxes of the objects are known, `metrics.pointing_game` and
-# `metrics.energy_inside_box` say how often a map points at the object.
+# `metrics.energy_inside_box` measure how often a map points at the object.

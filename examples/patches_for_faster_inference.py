@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Patches for faster inference
 #
-# Most of an image says nothing about its class, yet a network spends as much on it. A
-# small localiser can tell where to look; the large classifier then sees a few patches
-# instead of the image. What that saves depends on how large the localiser is beside the
-# classifier and how much of the image the patches leave out: count before you train.
+# Most of an image does not bear on its class, yet a network spends as much on it. A
+# small localiser finds the places that do; the large classifier then sees a few patches
+# instead of the image. The saving depends on the size of the localiser relative to the
+# classifier and on the share of the image that the patches leave out: count before you
+# train.
 
 # %%
 import time
@@ -35,8 +36,8 @@ scaled = [(images / 127.5 - 1).astype("float32") for images in (train[0], test[0
 # %% [markdown]
 # ## A localiser
 #
-# Any classifier that averages a map and ends in one dense layer is one: what each cell
-# adds to a logit is its evidence, and its receptive field says where that cell looks.
+# Any classifier that averages a map and ends in one dense layer is one: the share of
+# each cell in a logit is its evidence, and its receptive field is the region behind it.
 
 # %%
 small = keras.Sequential([keras.Input((SIZE, SIZE, 3))], name="localizer")
@@ -73,7 +74,7 @@ history = model.fit(scaled[0], {"logits": train[1]}, batch_size=32, verbose=0).h
 print(f"Fine-tuned on the localiser's patches: loss {history['loss'][-1]:.2f}")
 
 # %% [markdown]
-# ## What it costs
+# ## Costs
 #
 # Multiply-adds are exact; seconds are those of this machine, where small networks spend
 # their time on other things than multiplying. The larger the classifier, the more of

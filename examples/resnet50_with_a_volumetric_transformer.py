@@ -34,10 +34,10 @@ print(f"{len(train[0])} images of {len(class_names)} classes")
 # %% [markdown]
 # ## The model
 #
-# The preprocessing is the model's first layer, with the normalisation that the
-# published weights want: a saved model takes raw pixels and cannot be fed the wrong
-# ones. `options` are arguments of `VolumetricTransformer`: the window of candidates
-# must fit into the last map, 7 x 7 for images of 224 pixels.
+# The preprocessing is the model's first layer, with the normalisation of the published
+# weights: a saved model takes raw pixels and cannot be fed wrong ones. `options` are
+# arguments of `VolumetricTransformer`: the window of candidates must fit into the last
+# map, 7 x 7 for images of 224 pixels.
 
 # %%
 spec = ImageSpec(SIZE, SIZE, class_names=tuple(class_names))
@@ -100,13 +100,14 @@ answers = model.predict(test[0], BATCH, verbose=0)
 print(f"Test accuracy {np.mean(answers['logits'].argmax(-1) == test[1]):.1%}")
 
 # %% [markdown]
-# The baseline that tells what the warp is worth is the same script with
-# `deformation="none"` and no `warped` loss, over several seeds.
+# The baseline is the same script with `deformation="none"` and no `warped` loss, over
+# several seeds.
 #
-# ## Where things go
+# ## The warps
 #
-# An arrow begins at a cell of the warped map and ends where its features come from. A
-# field for each group of channels; here the mean over the groups, and the first two.
+# An arrow begins at a cell of the warped map and ends at the source of its features.
+# There is one field per group of channels; here the mean over the groups, and the first
+# two.
 
 # %%
 figure, axes = plt.subplots(3, 4, figsize=(9, 7), layout="constrained")

@@ -1,4 +1,4 @@
-"""The main job on the generated data set: train, evaluate, explain, export, report."""
+"""The demo on the generated data set: train, evaluate, explain, export, report."""
 
 import pathlib
 import shutil
@@ -20,11 +20,11 @@ MISTAKES = 6
 
 
 def demo(workdir="runs/demo"):
-    """Trains the default recipe and shows all that can be done with the result.
+    """Trains the default recipe, then evaluates, explains, exports and reports it.
 
     Writes, below `workdir`: a contact sheet of the data, the run folder `model`, six
     test images as PNG files, their class maps, and a report. The export goes to
-    `saved_models/demo/`. A second call goes on where the first one stopped.
+    `saved_models/demo/`. A second call resumes where the first one stopped.
 
     Returns:
         The run.
@@ -41,7 +41,7 @@ def demo(workdir="runs/demo"):
     source = load_source_of(recipe)
     sheet = workdir / "data.png"
     describe.write_sheet(source, sheet)
-    say(f"    {sheet}: what they look like")
+    say(f"    {sheet}: a contact sheet")
     say(f"2/6 train: {recipe.name}, {recipe.epochs} epochs")
     run = train(recipe, workdir / "model", source=source)
     say("3/6 evaluate: on the test images")
@@ -71,7 +71,7 @@ def demo(workdir="runs/demo"):
 
 
 def write_test_images(recipe, source, folder):
-    """The first test images of different classes, as PNG files."""
+    """Writes the first test images of different classes as PNG files."""
     _, splits = load_data(recipe, source=source)
     images, labels = splits["test"]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Docstrings as this project writes them, for mkdocstrings."""
+"""Conversion of this project's docstrings for mkdocstrings."""
 
 import re
 
@@ -9,7 +9,7 @@ SESSION = re.compile(r"^>>> .*(?:\n.*\S.*)*", re.M)
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites what Google's style has not, before it is parsed."""
+    """Rewrites what Google's style lacks, before it is parsed."""
 
     def on_instance(self, *, obj, **kwargs):
         if obj.docstring is not None and not obj.is_alias:

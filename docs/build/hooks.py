@@ -1,8 +1,8 @@
-"""Pages that are made, not written: called by MkDocs, see mkdocs.yml.
+"""Generated pages and links of the site: called by MkDocs, see mkdocs.yml.
 
-The pages of `docs/` are written to be read in the repository too, so their links lead
-to files there. Here they are led to the pages that these files became, and links to
-files that are no pages, such as source code, become plain text.
+The pages of `docs/` can be read in the repository too, so their links lead to files
+there. Here links are changed to the pages of these files, and links to files without a
+page, such as source code, become plain text.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def installed():
 
 
 def on_files(files, config):
-    """Adds the made pages, and leaves the missing ones out of the navigation."""
+    """Adds the generated pages, and leaves the missing ones out of the navigation."""
     made = {
         **{page: (ROOT / path).read_text() for path, page in PAGES.items()},
         **{f"reference/{name}.md": text for name, text in reference().items()},
@@ -109,7 +109,7 @@ def on_files(files, config):
             files.append(File.generated(config, uri, abs_src_path=str(path)))
     uris = {file.src_uri for file in files}
     config.nav = [found for entry in config.nav if (found := _present(entry, uris))]
-    # Pages that nobody has put into the navigation stand at the end of the guide.
+    # Pages that the navigation leaves out stand at the end of the guide.
     named = set(_named_in(config.nav))
     pages = {uri for uri in uris if uri.endswith(".md")}
     config.nav[0]["Guide"] += sorted(pages - named)
@@ -117,7 +117,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Leads links to pages, names to the reference, and takes formulas out."""
+    """Links files to their pages and names to the reference; takes formulas out."""
     source = _sources().get(page.file.src_uri, f"docs/{page.file.src_uri}")
     if page.file.src_uri.startswith("results/"):
         source = page.file.src_uri
@@ -138,7 +138,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Puts the formulas in, as MathML."""
+    """Inserts the formulas as MathML."""
     formulas = config.extra["formulas"].pop(page.file.src_uri, [])
     for number, formula in enumerate(formulas):
         html = html.replace(TOKEN.format(number), formula)
@@ -150,7 +150,7 @@ def on_page_content(html, page, config, files):
 
 @functools.cache
 def public_names():
-    """Module -> its public names, as the test of the interface freezes them."""
+    """Module -> its public names, as frozen in `tests/public_api.txt`."""
     names = {}
     for line in (ROOT / "tests" / "public_api.txt").read_text().split():
         module, _, name = line.rpartition(".")
@@ -159,7 +159,7 @@ def public_names():
 
 
 def reference():
-    """Name of a page -> its text, of which mkdocstrings makes the reference."""
+    """Name of a page -> its text, from which mkdocstrings makes the reference."""
     pages = {}
     for module, names in public_names().items():
         title = module.removeprefix("keras_attn.")
@@ -185,7 +185,7 @@ def reference():
 
 
 def _entry(module, name):
-    """What mkdocstrings makes the entry of a public name of."""
+    """Directive from which mkdocstrings makes the entry of a public name."""
     anchor = f'<a id="{module}.{name}"></a>\n\n'
     path = _path(module, name)
     return f"{anchor if path != f'{module}.{name}' else ''}::: {path}"
@@ -200,7 +200,7 @@ def _path(module, name):
 
 
 def _rooms():
-    """Of the package itself: its version, and what is a page."""
+    """Entries of the package itself: its version, and links to the pages of rooms."""
     rooms = [name for name in public_names() if name != "keras_attn"]
     lines = [
         f'- <a id="{room}"></a>[{room}]({room.removeprefix("keras_attn.")}.md)'
@@ -215,12 +215,12 @@ def _file_of(package, module):
 
 
 def commands():
-    """The help of every command."""
+    """Page with the help of every command."""
     # In the process of a command, importing the package does not import Keras.
     with unittest.mock.patch.object(sys, "argv", ["keras-attn"]):
         from keras_attn.training.cli import parser
 
-    lines = ["# Commands", "", "What `keras-attn COMMAND --help` prints.", ""]
+    lines = ["# Commands", "", "The output of `keras-attn COMMAND --help`.", ""]
     for name, each in _subparsers(parser(), "keras-attn"):
         lines += [f"## {name}", "", "```text", each.format_help().strip(), "```", ""]
     return "\n".join(lines)
@@ -235,7 +235,7 @@ def _subparsers(root, name):
 
 
 def _present(entry, uris):
-    """An entry of the navigation without what is not there; folders become lists."""
+    """An entry of the navigation without missing pages; folders become lists."""
     if isinstance(entry, str):
         return entry if entry in uris else None
     ((title, inner),) = entry.items()
@@ -262,7 +262,7 @@ def _sources():
 
 
 def _led(found, source, page, uris):
-    """A link of a page as the site has it."""
+    """A link of a page, for the site."""
     mark, text, path, anchor = found.groups(default="")
     if not path or "://" in path or path.startswith("mailto:"):
         return found[0]
@@ -276,7 +276,7 @@ def _led(found, source, page, uris):
 
 @functools.cache
 def _addresses():
-    """What code in a text may name -> its entry in the reference."""
+    """Public name as code in a text -> its entry in the reference."""
     addresses = {}
     for module, names in public_names().items():
         for name in names:
@@ -284,7 +284,7 @@ def _addresses():
             if full in public_names() or name == "__version__":
                 continue
             addresses[full] = _path(module, name)
-            # A short name that two rooms have leads nowhere.
+            # A short name that two rooms have is not linked.
             addresses[name] = None if name in addresses else addresses[full]
     return {name: full for name, full in addresses.items() if full}
 

@@ -1,7 +1,7 @@
-"""What the commands are and do: arguments, and a thin function over the Python API.
+"""The commands: their arguments, and thin functions over the Python API.
 
 Each module has `add(command)`, which adds its commands with `arguments.Commands`.
-Imports are inside the functions, so that a command loads what it needs and no more.
+Imports are inside the functions, so that a command loads only what it needs.
 """
 
 import importlib

@@ -106,7 +106,7 @@ def add_on_corrupt(added):
         "--on-corrupt",
         choices=("error", "skip"),
         default="error",
-        help="whether an image that cannot be decoded is an error or skipped (error)",
+        help="treatment of images that cannot be decoded (error)",
     )
 
 

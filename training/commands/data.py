@@ -1,4 +1,4 @@
-"""What a data set holds."""
+"""Contents of a data set."""
 
 from keras_attn.training.commands.arguments import add_data, add_output, add_set
 

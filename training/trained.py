@@ -47,7 +47,7 @@ class Trained:
 
     @property
     def is_ours(self):
-        """Whether it is a model of this project: named outputs, pixels as they are."""
+        """True for a model of this project: named outputs, pixels as they are."""
         return self.assumed is None
 
     @property
@@ -123,7 +123,7 @@ class Trained:
 def load_trained(path, checkpoint="best", classifies=True, pixels=None):
     """Loads the model of a run folder, or of a `.keras` file, as it is used.
 
-    A run's model is what its method makes of it, see `keras_attn.training.methods`; a
+    A run's model is its method's `serving_model`, see `keras_attn.training.methods`; a
     file's is without the outputs that only its training needs, whose names begin with
     `auxiliary`. A model of others is used by its input and output alone: images are
     fitted to its size, their values are scaled to `pixels`, and classes are called by
@@ -134,7 +134,8 @@ def load_trained(path, checkpoint="best", classifies=True, pixels=None):
         path: Folder of a run, or a model file. A file in a run's `checkpoints` folder
             counts as that run's.
         checkpoint: Model of a run folder: `best` (validation accuracy) or `last`.
-        classifies: Whether it must. A model that does not has the output `embedding`.
+        classifies: Whether the model must; one that does not has the output
+            `embedding`.
         pixels: Values for black and white that a model of others takes, a key of
             `PIXELS`; `None`: models of others are refused.
 

@@ -1,4 +1,4 @@
-"""Attention rollout: what reaches the output of a transformer from where."""
+"""Attention rollout: the flow from the patches to the output of a transformer."""
 
 import contextlib
 import inspect
@@ -27,7 +27,7 @@ def attention_rollout(
     image_input=None,
     data_format=None,
 ):
-    """How much of every patch has come to the class token through all blocks.
+    """Share of every patch in the class token after all blocks.
 
     Abnar & Zuidema, "Quantifying Attention Flow in Transformers", section 3. With the
     attention `A_l` of block `l`, the mean over its heads, and the residual connection
@@ -43,7 +43,7 @@ def attention_rollout(
         model: Any model, subclassed ones too, whose attention layers are
             `keras_attn.layers.SelfAttention` or `keras.layers.MultiHeadAttention`,
             at any depth. All attend among the same tokens.
-        images: `(batch, height, width, channels)`, what the model takes. Of a model
+        images: `(batch, height, width, channels)`, as the model takes them; for a model
             with several inputs, the list or dict of all.
         heads: `"mean"`, or `"max"` or `"min"` of the heads.
         residual: Share of the residual connection, from 0 to less than 1.
@@ -52,7 +52,7 @@ def attention_rollout(
             many as the tokens allow, in the images' aspect ratio.
         image_input: Name or index of the input with the images; `None`: the only one
             with four dimensions.
-        data_format: As for `grad_cam`.
+        data_format: See `grad_cam`.
 
     Returns:
         float32 tensor `(batch, height, width)` in 0..1; with `raw` `(batch, rows,
@@ -172,5 +172,5 @@ def _grid(tokens, size):
             return rows, (tokens - prefix) // rows
     raise ValueError(
         f"Expected `grid`, the rows and columns of the patches. Received: None, and "
-        f"{tokens} tokens of images of {height} x {width} pixels, which tell none"
+        f"{tokens} tokens of images of {height} x {width} pixels, which fit no grid"
     )

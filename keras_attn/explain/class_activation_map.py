@@ -15,7 +15,7 @@ from keras_attn.explain.split import (
 from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.layers.class_activation_map import ClassActivationMap
 
-# What may stand between pooling and classifier, and change no number.
+# Layers that may stand between pooling and classifier, since they change no number.
 BETWEEN = ("Dropout", "SpatialDropout2D", "Identity", "Flatten", "Reshape", "Squeeze")
 
 
@@ -28,7 +28,7 @@ def class_activation_map(
     image_input=None,
     data_format=None,
 ):
-    """What every cell adds to the logit of a class.
+    """The part of a class's logit that every cell adds.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization". Where a
     network ends in the mean over the cells of its features `A` and one linear layer
@@ -42,17 +42,17 @@ def class_activation_map(
     part divided by the number of cells.
 
     Args:
-        model: Functional or `Sequential` model, perhaps with others inside, that ends
+        model: Functional or `Sequential` model, also with others inside, that ends
             in `GlobalAveragePooling2D` and one `Dense` or 1x1 convolution, in either
             order, or in `keras_attn.layers.ClassActivationMap`.
-        images, labels, raw, output, image_input, data_format: As for `grad_cam`. Raw
-            maps may be negative.
+        images, labels, raw, output, image_input, data_format: See `grad_cam`. Raw maps
+            may be negative.
 
     Returns:
-        float32 tensor, as `grad_cam`.
+        float32 tensor, see `grad_cam`.
 
     Raises:
-        ValueError: If the model ends otherwise, or as `grad_cam`.
+        ValueError: If the model ends otherwise, or where `grad_cam` raises it.
 
     Example:
 

@@ -17,7 +17,7 @@ def grad_cam(
     image_input=None,
     data_format=None,
 ):
-    """Where the features of a layer speak for a class.
+    """Map of the features of a layer that speak for a class.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization". With the features `A` of a layer and the logit `y` of
@@ -33,8 +33,8 @@ def grad_cam(
     Args:
         model: Functional or `Sequential` model, which may contain others at any
             depth.
-        images: `(batch, height, width, channels)`, what the model takes, at the size
-            that the network sees: preprocessing inside the model may crop others. Of a
+        images: `(batch, height, width, channels)`, as the model takes them, at the size
+            that the network sees: preprocessing inside the model may crop others. For a
             model with several inputs, the list or dict of all.
         layer: Name of a layer with the output `(batch, rows, columns, channels)`; of
             a layer of a model inside the model `"backbone/conv5_block3_out"`, of that
@@ -114,14 +114,14 @@ def grad_cam_plus_plus(
     are not negative.
 
     Args:
-        model, images, layer, labels, raw, output, image_input, data_format: As for
+        model, images, layer, labels, raw, output, image_input, data_format: See
             `grad_cam`.
 
     Returns:
-        float32 tensor, as `grad_cam`.
+        float32 tensor, see `grad_cam`.
 
     Raises:
-        ValueError: As `grad_cam`.
+        ValueError: See `grad_cam`.
 
     Example:
 
@@ -170,7 +170,7 @@ def _maps(
 
 
 def _class_map(parts, labels, weights_of, data_format):
-    """`ReLU(sum over k of w_k A_k)` in float32, for one label an image."""
+    """`ReLU(sum over k of w_k A_k)` in float32, for one label per image."""
     labels = ops.convert_to_tensor(labels)[:, None]
 
     def score(features):

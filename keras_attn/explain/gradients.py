@@ -1,4 +1,4 @@
-"""Gradients on every backend: the one thing that Keras has no operation for."""
+"""Gradients on every backend, for which Keras has no operation."""
 
 import contextlib
 import importlib
@@ -31,7 +31,7 @@ def gradient_in_float32(function, tensor, is_half):
     """The gradient, in float32, of a float32 scalar that may be computed in float16.
 
     Args:
-        function, tensor: As for `gradient`.
+        function, tensor: See `gradient`.
         is_half: Whether float16 is in between, where small gradients vanish.
     """
     if not is_half:

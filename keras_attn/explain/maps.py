@@ -1,4 +1,4 @@
-"""What all explanations do with labels and with their finished maps."""
+"""Labels and finished maps, for all explanations."""
 
 import keras
 import numpy as np
@@ -79,7 +79,7 @@ def image_size(images, data_format):
 
 
 def image_position(inputs, image_input):
-    """Which of the flat inputs holds the images.
+    """Position of the images among the flat inputs.
 
     Args:
         inputs: Array, or list or dict of arrays.

@@ -1,4 +1,4 @@
-"""Occlusion: how a score falls when a part of the image is covered."""
+"""Occlusion: the fall of a score when a part of the image is covered."""
 
 import keras
 import numpy as np
@@ -27,24 +27,24 @@ def occlusion(
     batch_size=64,
     data_format=None,
 ):
-    """How much a class's score falls where a window covers the image.
+    """Fall of a class's score where a window covers the image.
 
     Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", section
     4.2: a window of one colour is moved over the image. A pixel's value is the mean,
-    over the windows that cover it, of how much they lower the score; it is
-    negative where covering helps. No gradient is needed, but the model runs once for
-    every window: 169 times an image by default.
+    over the windows that cover it, of the fall of the score; it is negative where
+    covering helps. No gradient is needed, but the model runs once for every window:
+    169 times per image by default.
 
     Args:
         model: Any Keras model, or function from images to scores `(batch, classes)`,
             or to a dict or list of such outputs.
-        images: `(batch, height, width, channels)`, what the model takes. Of a model
+        images: `(batch, height, width, channels)`, as the model takes them; for a model
             with several inputs, the list or dict of all.
-        labels: As for `grad_cam`; `None`: the class with the highest score.
+        labels: See `grad_cam`; `None`: the class with the highest score.
         window: Side of the window, an integer or `(rows, columns)`; `None`: a quarter
             of the images'.
-        stride: From one window to the next, likewise; `None`: a quarter of the
-            window. The last windows end at the border.
+        stride: Distance from one window to the next, an integer or `(rows, columns)`;
+            `None`: a quarter of the window. The last windows end at the border.
         value: Colour of the window, a number or one for each channel, in the values
             of the images; `None`: the mean colour of each image.
         raw: The mean differences themselves, not cut off at 0 and scaled.
@@ -53,14 +53,14 @@ def occlusion(
         image_input: Name or index of the input with the images; `None`: the only one
             with four dimensions.
         batch_size: Covered images at a time.
-        data_format: As for `grad_cam`.
+        data_format: See `grad_cam`.
 
     Returns:
         float32 array `(batch, height, width)` in 0..1, or `(batch, classes, height,
         width)` if the labels are; a map that is nowhere positive is zero.
 
     Raises:
-        ValueError: If arguments do not fit the images or what the model returns.
+        ValueError: If arguments do not fit the images or the model's outputs.
 
     Example:
 
@@ -79,17 +79,16 @@ def occlusion(
     pixels = np.moveaxis(flat[at], 1, -1) if first else flat[at]
 
     def scores_of(rows, covered):
-        # Always as many, since another number would be compiled anew.
+        # Always the same number, since another one would be compiled anew.
         missing = batch_size - len(rows)
         rows = np.pad(rows, (0, missing), mode="edge")
         covered = np.pad(covered, [(0, missing), *[(0, 0)] * 3], mode="edge")
-        parts = [part[rows] for part in flat]
-        parts[at] = np.moveaxis(covered, -1, 1) if first else covered
-        inputs_now = keras.tree.pack_sequence_as(inputs, parts)
+        given = [part[rows] for part in flat]
+        given[at] = np.moveaxis(covered, -1, 1) if first else covered
+        inputs_now = keras.tree.pack_sequence_as(inputs, given)
         return scores(model, inputs_now, output)[: batch_size - missing]
 
-    size = pixels.shape[1:3]
-    windows = _windows(size, window, stride)
+    windows = _windows(pixels.shape[1:3], window, stride)
     batch_size = min(batch_size, len(pixels) * len(windows))
     starts = range(0, len(pixels), batch_size)
     parts = [np.arange(len(pixels))[start : start + batch_size] for start in starts]
@@ -98,11 +97,20 @@ def occlusion(
     columns = labels if labels.ndim == 2 else labels[:, None]
     clear = np.take_along_axis(clear, columns, axis=1)
     colours = _colours(pixels, value)
-    sums = np.zeros((*columns.shape, *size))
-    counts = np.zeros(size)
-    for y0, y1, x0, x1 in windows:
-        counts[y0:y1, x0:x1] += 1
-    # Every pair of an image and a window, a batch at a time.
+    maps = np.zeros((*columns.shape, *pixels.shape[1:3]))
+    for row, place, found in _covered(scores_of, pixels, windows, colours, batch_size):
+        y0, y1, x0, x1 = windows[place]
+        fall = clear[row] - found[columns[row]]
+        maps[row, :, y0:y1, x0:x1] += fall[:, None, None]
+    maps = (maps / _times_covered(windows, maps.shape[2:])).astype("float32")
+    if not raw:
+        stacked = ops.convert_to_tensor(np.moveaxis(np.maximum(maps, 0), 1, -1))
+        maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
+    return maps if labels.ndim == 2 else maps[:, 0]
+
+
+def _covered(scores_of, pixels, windows, colours, batch_size):
+    """Yields `(image, window, scores)` for every image and window, by their indices."""
     total = len(pixels) * len(windows)
     for start in range(0, total, batch_size):
         pairs = np.arange(start, min(start + batch_size, total))
@@ -111,15 +119,15 @@ def occlusion(
         for image, row, place in zip(covered, rows, places, strict=True):
             y0, y1, x0, x1 = windows[place]
             image[y0:y1, x0:x1] = colours[row]
-        found = np.take_along_axis(scores_of(rows, covered), columns[rows], axis=1)
-        for row, place, fall in zip(rows, places, clear[rows] - found, strict=True):
-            y0, y1, x0, x1 = windows[place]
-            sums[row, :, y0:y1, x0:x1] += fall[:, None, None]
-    maps = (sums / counts).astype("float32")
-    if not raw:
-        stacked = ops.convert_to_tensor(np.moveaxis(np.maximum(maps, 0), 1, -1))
-        maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
-    return maps if labels.ndim == 2 else maps[:, 0]
+        yield from zip(rows, places, scores_of(rows, covered), strict=True)
+
+
+def _times_covered(windows, size):
+    """Number of the windows over each pixel."""
+    counts = np.zeros(size)
+    for y0, y1, x0, x1 in windows:
+        counts[y0:y1, x0:x1] += 1
+    return counts
 
 
 def scores(model, inputs, output=None):

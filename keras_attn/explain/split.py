@@ -2,22 +2,24 @@
 
 import dataclasses
 import difflib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_attn.explain.maps import checked_format
 from keras_attn.graph.flat import FlatGraph, run
 
-# By this output a model returns how it moved its features; maps of features that were
-# moved do not lie over the image.
+# Output with the displacements by which a model moved its features; maps of features
+# that were moved do not lie over the image.
 FIELDS = "fields"
-# What turns logits into probabilities; explanations are of the logits.
+# Activations from logits to probabilities; explanations are of the logits.
 TO_PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Features of images, their logits, and how these follow from the features.
+    """Features of images, their logits, and the function from one to the other.
 
     Args:
         features: The layer's output for the images.
@@ -29,21 +31,22 @@ class Split:
         is_half: Whether a layer behind the features computes in float16.
     """
 
-    features: object
-    logits: object
-    logits_of: object
-    images: object
+    # Tensors of the backend, which have no common class.
+    features: Any
+    logits: Any
+    logits_of: Callable
+    images: Any
     path: str
     is_half: bool
 
 
 def split(model, inputs, layer, output, image_input, data_format):
-    """Runs a model once, and keeps what its rest needs.
+    """Runs a model once, and keeps the inputs of its rest.
 
     Args:
-        model: Functional or `Sequential` model, perhaps of other models.
-        inputs: What it takes.
-        layer, output, image_input, data_format: As in `grad_cam`.
+        model: Functional or `Sequential` model, also of other models.
+        inputs: Its inputs.
+        layer, output, image_input, data_format: See `grad_cam`.
 
     Returns:
         `Split`.
@@ -83,12 +86,12 @@ def last_map(model, output=None, data_format=None):
     """The layer whose features `grad_cam` takes where none is named.
 
     It is the last layer with the output `(batch, rows, columns, channels)` that the
-    scores are computed from, of a model inside the model too. In a model with an output
-    `fields`, which is how it moved its features, it is the last one that these fields
-    are computed from as well: behind the warp, maps do not lie over the image.
+    scores are computed from, also of a model inside the model. In a model with an
+    output `fields`, by which it moved its features, it is the last one that these
+    fields are computed from as well: behind the warp, maps do not lie over the image.
 
     Args:
-        model, output, data_format: As for `grad_cam`.
+        model, output, data_format: See `grad_cam`.
 
     Returns:
         The layer's name; of a layer of a model inside the model, its path, such as
@@ -148,7 +151,7 @@ def output_key(graph, output):
 
 
 def image_index(graph, image_input):
-    """Which of the flat inputs holds the images.
+    """Position of the images among the flat inputs.
 
     Args:
         graph: `FlatGraph`.

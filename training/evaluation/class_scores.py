@@ -1,11 +1,12 @@
-"""What the answers of a classifier say about its classes, and about its confidence."""
+"""Scores of a classifier by class, and the calibration of its confidence."""
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-# Of the standard normal distribution: 95 % lie within this of the mean.
+# 95 % of a standard normal distribution lie within this distance of the mean.
 NORMAL_95 = 1.959963984540054
 BINS = 15
 
@@ -37,7 +38,7 @@ def wilson_interval(right, total):
 
 
 def confusion_matrix(labels, predicted, num_classes):
-    """How often a class (row) was taken for a class (column): `(classes, classes)`."""
+    """Counts of a class (row) taken for a class (column): `(classes, classes)`."""
     matrix = np.zeros((num_classes, num_classes), int)
     np.add.at(matrix, (np.asarray(labels), np.asarray(predicted)), 1)
     return matrix
@@ -45,16 +46,16 @@ def confusion_matrix(labels, predicted, num_classes):
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """How well a class is recognised; shares in 0..1, `None` where 0 of 0.
+    """Scores of one class; shares in 0..1, `None` where 0 of 0.
 
     Args:
         label: The class.
         images: Images of it.
         predictions: Images that were taken for it.
-        precision: Share of `predictions` that are of it.
+        precision: Share of `predictions` that belong to it.
         recall: Share of `images` that were taken for it.
-        f1: Harmonic mean of both: 0 where nothing of it was found, `None` where it has
-            neither images nor predictions.
+        f1: Harmonic mean of both: 0 where no image was recognised, `None` where there
+            are neither images nor predictions.
         mostly: The class that its images are most often mistaken for, or `None`.
     """
 
@@ -88,18 +89,22 @@ def class_scores(matrix):
     return scores
 
 
-def most_confused(matrix, count):
-    """The mistakes made most often.
+class Confused(NamedTuple):
+    """A class, the class that it was taken for, and the number of times."""
 
-    Returns:
-        List of `(label, predicted, times)`, the most frequent first.
-    """
+    label: int
+    predicted: int
+    times: int
+
+
+def most_confused(matrix, count):
+    """The most frequent mistakes, at most `count`, as a list of `Confused`."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = [np.unravel_index(place, wrong.shape) for place in order]
     return [
-        (int(label), int(predicted), int(wrong[label, predicted]))
+        Confused(int(label), int(predicted), int(wrong[label, predicted]))
         for label, predicted in pairs
         if wrong[label, predicted]
     ]
@@ -107,7 +112,7 @@ def most_confused(matrix, count):
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Whether a model is right as often as it says.
+    """Confidence of a model beside its accuracy.
 
     The confidence of an answer is the probability of the class that it names.
 
@@ -131,7 +136,7 @@ class Calibration:
 
     @property
     def excess(self):
-        """Mean confidence minus accuracy; positive: the model is too sure."""
+        """Mean confidence minus accuracy; positive: the model is overconfident."""
         gaps = self.confidence - self.accuracy
         return float(np.nansum(gaps * self.counts) / self.counts.sum())
 

@@ -1,7 +1,8 @@
-"""How good a trained model is, in numbers."""
+"""Accuracy and cross-entropy of a trained model."""
 
 import dataclasses
 import json
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +26,9 @@ from keras_attn.training.trained import Trained, load_trained
 # Images whose outputs are in memory at a time; patch logits of a whole data set can
 # be large.
 CHUNK = 4096
-# Fewer where somebody waits for the progress; whole batches, so that it alters nothing.
+# Fewer where progress is shown; whole batches, so that the numbers stay the same.
 PROGRESS_CHUNK = 512
-# What is judged; a localiser's maps of a whole data set would not fit in memory.
+# The judged outputs; a localiser's maps of a whole data set would not fit in memory.
 JUDGED = ("logits", "patch_logits")
 
 
@@ -46,11 +47,11 @@ class EvaluationData:
         trained: `Trained`.
         images: `(examples, height, width, 3)`, an array or `StreamedImages`.
         labels: `(examples,)` integers, of the model's classes.
-        names: What each image is called: its file, or its place in the data set.
+        names: Names of the images: files, or places in the data set.
         dataset: Name of the data set.
         split: `test`, `validation`, `train` or `all`.
         same_data: Whether these are the images that the run was trained and validated
-            on, split alike; `None` for other data.
+            on, with the same split; `None` for other data.
         own: Whether this is the data set of the model's run.
     """
 
@@ -68,7 +69,7 @@ def evaluate_model(model, images, labels, batch_size=128):
     """Accuracy and cross-entropy of a model on labelled images.
 
     Args:
-        model: Model with the named output `logits`, perhaps `patch_logits`.
+        model: Model with the named output `logits`, optionally `patch_logits`.
         images: `(examples, height, width, 3)`, 8-bit, of the model's size; an array or
             `StreamedImages`.
         labels: `(examples,)` integers.
@@ -76,7 +77,7 @@ def evaluate_model(model, images, labels, batch_size=128):
 
     Returns:
         Dict of `examples`, `accuracy`, `top5_accuracy`, `cross_entropy` (nats) and
-        `per_class_accuracy` (one value a class, `None` for a class without images);
+        `per_class_accuracy` (one value per class, `None` for a class without images);
         with patch logits also `patch_accuracy`, the accuracy of the softmax of the
         patch logits averaged over the cells. Accuracies are in 0..1.
 
@@ -86,20 +87,30 @@ def evaluate_model(model, images, labels, batch_size=128):
     return evaluate_outputs(*judged_outputs(model, images, labels, batch_size), labels)
 
 
-def judged_outputs(model, images, labels, batch_size=128, progress=None):
-    """The outputs that `evaluate_model` judges; arguments and errors as there.
+class Judged(NamedTuple):
+    """Outputs of a model on images.
 
     Args:
-        progress: Called with (images done, images in all) now and then.
+        logits: `(examples, classes)`.
+        patch_probabilities: `(examples, classes)`, means over the cells; `None` for
+            models without patch logits.
+    """
 
-    Returns:
-        `(logits, patch_probabilities)`, both `(examples, classes)`; the second, the
-        mean over the cells, is `None` for models without patch logits.
+    logits: np.ndarray
+    patch_probabilities: np.ndarray | None
+
+
+def judged_outputs(model, images, labels, batch_size=128, progress=None):
+    """The outputs that `evaluate_model` judges, as `Judged`.
+
+    Args:
+        model, images, labels, batch_size: See `evaluate_model`, for errors too.
+        progress: Called with (images done, images in all) now and then.
     """
     check_arrays(images, np.asarray(labels), model.output["logits"].shape[-1])
     if not len(labels):
         raise ValueError("Expected at least one image to evaluate on. Received: none")
-    # Whose maps the images of such a control get, see `Trained.judged`.
+    # The images whose maps a shuffled control gets, see `Trained.judged`.
     others = other_images(len(labels), 0) if len(model.inputs) > 1 else None
     model = with_outputs(model, JUDGED)
     logits, patches = [], []
@@ -115,11 +126,11 @@ def judged_outputs(model, images, labels, batch_size=128, progress=None):
             patches.append(_mean_over_cells(softmax(outputs["patch_logits"])))
         if progress is not None:
             progress(min(start + step, len(labels)), len(labels))
-    return np.concatenate(logits), np.concatenate(patches) if patches else None
+    return Judged(np.concatenate(logits), np.concatenate(patches) if patches else None)
 
 
 def evaluate_outputs(logits, patch_probabilities, labels):
-    """`evaluate_model`'s dict from what `judged_outputs` gives."""
+    """`evaluate_model`'s dict from the outputs of `judged_outputs`."""
     labels = np.asarray(labels)
     result = score(logits, labels)
     if patch_probabilities is not None:
@@ -172,21 +183,22 @@ def evaluate(
 
     Returns:
         The dict of `evaluate_model` with class names for `per_class_accuracy`, and
-        `model`, `checkpoint`, `epoch`, `dataset`, `split`, `same_data` (whether these
-        are the images that the run was trained and validated on, split alike; `None`
-        for other data).
+        `model`, `checkpoint`, `epoch`, `dataset`, `split`, `same_data`, see
+        `EvaluationData`.
     """
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
-    return evaluated(found, batch_size)[0]
+    return evaluated(found, batch_size).result
+
+
+class Evaluated(NamedTuple):
+    """The dict of `evaluate`, and the `(examples, classes)` logits behind it."""
+
+    result: dict
+    logits: np.ndarray
 
 
 def evaluated(found, batch_size=128, progress=None):
-    """`evaluate` of an `EvaluationData`; writes it down as that does.
-
-    Returns:
-        `(result, logits)`: the dict of `evaluate`, and the `(examples, classes)`
-        logits that it is made from.
-    """
+    """`evaluate` of an `EvaluationData`, recorded in the same way, as `Evaluated`."""
     trained = found.trained
     logits, patches = judged_outputs(
         trained.judged, found.images, found.labels, batch_size, progress
@@ -205,7 +217,7 @@ def evaluated(found, batch_size=128, progress=None):
     )
     if found.own:
         record(trained.run, result)
-    return result, logits
+    return Evaluated(result, logits)
 
 
 def evaluation_data(
@@ -216,10 +228,10 @@ def evaluation_data(
     checkpoint="best",
     on_corrupt="error",
 ):
-    """The model and the images that `evaluate` evaluates; arguments as there.
+    """The model and the images that `evaluate` evaluates, as `EvaluationData`.
 
-    Returns:
-        `EvaluationData`.
+    Args:
+        path, split, data, dataset, checkpoint, on_corrupt: See `evaluate`.
     """
     if split not in (None, *SPLITS):
         raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
@@ -258,7 +270,7 @@ def evaluation_data(
 
 
 def trained_on(run, splits):
-    """Whether a run was trained on exactly these splits; `None` if it is unknown."""
+    """True if a run was trained on exactly these splits; `None` if it is unknown."""
     known = load_progress(run.checkpoints / "last.npz").data
     return is_checksum_of(known, splits) if known else None
 
@@ -278,7 +290,7 @@ def record(run, result):
 
 
 def format_evaluation(result):
-    """The result of `evaluate` as lines for people."""
+    """The result of `evaluate` as a text of several lines."""
     model = result["model"]
     if result["epoch"]:
         model += f" (after epoch {result['epoch']})"
@@ -316,7 +328,7 @@ def _other_data(trained, dataset, data, on_corrupt):
         )
     options = {}
     if dataset == "generated":
-        # The one data set that is made in the size that is asked for.
+        # The one data set that is made in the requested size.
         spec = trained.spec
         if spec.height != spec.width:
             raise ValueError(

@@ -16,7 +16,7 @@ class Mistake:
         index: Its position among the evaluated images.
         label: Its class.
         predicted: The class that it was taken for.
-        probability: Of that wrong class, 0..1.
+        probability: Probability of that wrong class, 0..1.
         image: `(height, width, 3)` 8-bit pixels, as the model gets them.
     """
 
@@ -35,7 +35,7 @@ def worst_mistakes(model, images, labels, count=12, batch_size=128):
         images: `(examples, height, width, 3)`, 8-bit, of the model's size; an array or
             `StreamedImages`.
         labels: `(examples,)` integers.
-        count: How many, at most.
+        count: Number of mistakes, at most.
         batch_size: Images at a time.
 
     Returns:

@@ -1,5 +1,7 @@
 """Image files -> predicted classes."""
 
+from typing import NamedTuple
+
 from keras_attn.pipelines.images.files import (
     CHUNK,
     check_readable,
@@ -29,6 +31,19 @@ def ranked(probabilities, class_names, top=5):
     ]
 
 
+class Predicted(NamedTuple):
+    """Classes of image files.
+
+    Args:
+        predictions: For each image a dict of `image`, its path, and `predictions`, see
+            `ranked`.
+        problems: One `CorruptImageError` for each image left out.
+    """
+
+    predictions: list[dict]
+    problems: list
+
+
 def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
     """Predicts the classes of image files.
 
@@ -40,9 +55,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
     Returns:
-        `(predictions, problems)`: for each image a dict of `image` and
-        `predictions`, a list of dicts of `class` and `probability`; and one
-        `CorruptImageError` for each image left out.
+        `Predicted`.
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
@@ -61,7 +74,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
             for file, row in zip(kept, probabilities, strict=True)
         ]
     check_readable(predictions, problems)
-    return predictions, problems
+    return Predicted(predictions, problems)
 
 
 def format_predictions(predictions):

@@ -1,7 +1,7 @@
 """The charts of an evaluation report, as SVG that a page holds inside itself.
 
-Text and lines take the colour of the page's text, so that they are read on a light and
-on a dark page alike; they are text, not outlines, so that they can be searched.
+Text and lines take the colour of the page's text, so that they are legible on a light
+and on a dark page; they are text, not outlines, so that they can be searched.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 TEXT_COLOUR = "#010203"
 STYLE = {
     "svg.fonttype": "none",
-    # A dollar in a class name is no formula.
+    # A dollar in a class name does not begin a formula.
     "text.parse_math": False,
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,11 +35,11 @@ STYLE = {
         TEXT_COLOUR,
     ),
 }
-# Of training and validation; both are seen on white and on black, and differ for the
+# Training and validation; both are visible on white and on black, and differ for the
 # colour-blind too.
 COLOURS = ("#2f7ed8", "#e07b00")
 HEAT = (0.18, 0.49, 0.85)
-# So strong is the heat of a share of 1: text is still read on it.
+# Opacity of the heat of a share of 1: text on it is still legible.
 STRONGEST = 0.75
 # More classes are numbered on the axes, and their cells show no numbers.
 NAMED_CLASSES = 25
@@ -50,7 +50,7 @@ def curves(history, best_epoch=None):
     """Every metric over the epochs, in training and in validation.
 
     Args:
-        history: One dict of logs an epoch, as `Progress.history` has it.
+        history: One dict of logs per epoch, as `Progress.history` has it.
         best_epoch: The epoch of the best model, 0-based, to be marked.
 
     Returns:
@@ -129,11 +129,13 @@ def confusion(matrix, class_names):
                 text = str(matrix[row, column])
                 axis.text(column, row, text, ha="center", va="center", fontsize=7)
         axis.spines[["top", "right"]].set_visible(True)
-        return _svg(figure, "Confusion matrix: what each class was taken for")
+        return _svg(
+            figure, "Confusion matrix: the classes that each class was taken for"
+        )
 
 
 def reliability(calibration):
-    """Accuracy of the answers of every confidence, and how many there are."""
+    """Accuracy of the answers by confidence, and their number."""
     edges = calibration.edges
     filled = calibration.counts > 0
     with matplotlib.rc_context(STYLE):
@@ -148,7 +150,7 @@ def reliability(calibration):
         top.bar(left, accuracy, color=COLOURS[0], edgecolor="0.5", alpha=0.8, **bars)
         points = calibration.confidence[filled], accuracy
         top.plot(*points, "o", color=COLOURS[1], markersize=4, label="mean of a bin")
-        top.plot((0, 1), (0, 1), color="0.55", ls="--", lw=1, label="as sure as right")
+        top.plot((0, 1), (0, 1), color="0.55", ls="--", lw=1, label="calibrated")
         top.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy")
         top.legend(loc="upper left")
         top.grid(axis="y", alpha=0.25)
@@ -173,7 +175,7 @@ def _figure(width, height):
 
 
 def _svg(figure, label):
-    """The figure as an SVG element with a name for those who do not see it."""
+    """The figure as an SVG element with a text alternative."""
     text = io.StringIO()
     FigureCanvasSVG(figure)
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

@@ -1,1 +1,1 @@
-"""Where a model looks, as pictures and numbers."""
+"""Explanations of a model's answers, as pictures and numbers."""

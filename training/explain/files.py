@@ -3,6 +3,7 @@
 import difflib
 import json
 import pathlib
+from typing import NamedTuple
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
@@ -18,6 +19,19 @@ from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.names import AUTO, METHODS, ON_A_LAYER, TITLES
 from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.trained import load_trained
+
+
+class Explained(NamedTuple):
+    """Explanations that were written.
+
+    Args:
+        written: Paths of the pictures, one per image and then the overview sheets; with
+            metrics also those of `metrics.json` and `metrics.md`.
+        problems: One `CorruptImageError` for each image left out.
+    """
+
+    written: list[pathlib.Path]
+    problems: tuple
 
 
 def explain(
@@ -55,9 +69,7 @@ def explain(
         say: Function that is called with notes for the user.
 
     Returns:
-        `(written, problems)`: the paths of the pictures, one per image and then the
-        overview sheets, with metrics also of `metrics.json` and `metrics.md`; one
-        `CorruptImageError` for each image left out.
+        `Explained`.
     """
     _check(method, layer, top)
     files = image_files(images)
@@ -93,7 +105,7 @@ def explain(
     if metrics:
         measured = faithfulness.measure(explainer, subject, pictures)
         sheets += _write_measures(measured, output)
-    return written + sheets, problems
+    return Explained(written + sheets, problems)
 
 
 def _check(method, layer, top):

@@ -7,6 +7,7 @@ the top left pixel.
 import dataclasses
 import json
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
@@ -130,6 +131,20 @@ def _valid(values, outputs):
     return [row[valid] for row, valid in zip(values, outputs["valid"], strict=True)]
 
 
+class LocalizedFiles(NamedTuple):
+    """Patches that were written.
+
+    Args:
+        result: The content of `localized.json`, see `describe`.
+        written: Paths of all files.
+        problems: One `CorruptImageError` for each image left out.
+    """
+
+    result: dict
+    written: list[pathlib.Path]
+    problems: tuple
+
+
 def localize(
     path,
     images,
@@ -159,8 +174,7 @@ def localize(
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
     Returns:
-        `(result, written, problems)`: the content of `localized.json`, see `describe`;
-        the paths of all files; one `CorruptImageError` for each image left out.
+        `LocalizedFiles`.
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
@@ -197,7 +211,7 @@ def localize(
     target = output / "localized.json"
     with write_then_rename(target) as file:
         file.write((json.dumps(result, indent=2) + "\n").encode())
-    return result, [*written, *sheets, target], problems
+    return LocalizedFiles(result, [*written, *sheets, target], problems)
 
 
 def describe(localized, file, spec, drawn):

@@ -14,7 +14,7 @@ ANY_BRANCHES = {"max_patches": 5, "coverage": 1.0}
 
 
 def has_evidence(model):
-    """Whether a model gives the evidence of every cell for every class."""
+    """True if a model returns the evidence of every cell for every class."""
     return any(name.startswith("evidence_") for name in model.output)
 
 
@@ -78,7 +78,7 @@ def patch_settings(trained, max_patches=None, iou_threshold=None, coverage=None)
 
 
 def chooses_patches(model):
-    """Whether a model has the patches among its outputs."""
+    """True if a model has the patches among its outputs."""
     return {"boxes", "scores", "valid", "branch"} <= set(model.output)
 
 

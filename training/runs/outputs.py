@@ -94,7 +94,7 @@ def _check_shape(images, expected):
 
 
 def _fits(shape, expected):
-    """Whether a shape is the expected one, where `None` stands for any size."""
+    """True if a shape is the expected one, where `None` stands for any size."""
     return all(
         size is None or size == found
         for found, size in zip(shape, expected, strict=True)
@@ -103,7 +103,7 @@ def _fits(shape, expected):
 
 def _array(value):
     value = np.asarray(value)
-    # Whole numbers and booleans stay exact; NumPy itself knows no bfloat16.
+    # Whole numbers and booleans stay exact; NumPy itself has no bfloat16.
     return value if value.dtype.kind in "biu" else value.astype("float32")
 
 

@@ -1,5 +1,5 @@
-"""A page in the browser that shows what trained models see.
+"""A page in the browser with the answers of trained models and their explanations.
 
-`answers` says what a model answers to an image, and in which pictures; `page` puts it
-on a page; `server` runs the page for the command `keras-attn view`.
+`answers` holds the answer of a model to an image, with its pictures; `page` puts it on
+a page; `server` runs the page for the command `keras-attn view`.
 """

@@ -25,8 +25,8 @@ class Search:
         wrong: Number of images that were taken for another class.
         mistakes: List of `Mistake`.
         names: Names of their images.
-        same_data: As in `keras_attn.training.evaluation.evaluate.EvaluationData`.
-        error: Why it failed.
+        same_data: See `keras_attn.training.evaluation.evaluate.EvaluationData`.
+        error: Reason of a failure.
     """
 
     state: str = "loading"

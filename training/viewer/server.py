@@ -105,8 +105,8 @@ def _bind(port):
     except OSError as error:
         listening.close()
         raise OSError(
-            f"Port {port} cannot be had ({error.strerror}). --port names another one, "
-            "--port 0 takes any that is free."
+            f"Port {port} is not available ({error.strerror}). --port names another "
+            "one, --port 0 takes any that is free."
         ) from error
     listening.listen()
     return listening
@@ -116,7 +116,7 @@ def _quiet_handler():
     from werkzeug.serving import WSGIRequestHandler
 
     class Handler(WSGIRequestHandler):
-        """Tells of errors only."""
+        """Logs errors only."""
 
         # Seconds that a connection may stay silent.
         timeout = 60
@@ -134,7 +134,7 @@ def _images_beside(paths):
 
 
 def _spread(files, count):
-    """At most so many of the files, from all over the list."""
+    """At most `count` of the files, evenly spread over the list."""
     step = max(1, len(files) / count)
     return [files[int(place * step)] for place in range(min(count, len(files)))]
 

@@ -1,4 +1,4 @@
-"""Images from strangers: checked before they are decoded, kept for a while."""
+"""Untrusted images: checked before they are decoded, kept for a while."""
 
 import base64
 import collections
@@ -23,7 +23,7 @@ MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 KEPT_BYTES = 128 * 2**20
 THUMBNAIL = 160
-# Tag of EXIF.
+# EXIF tag of the orientation.
 ORIENTATION = 0x0112
 
 
@@ -37,8 +37,8 @@ class Upload:
 
     Args:
         data: The encoded file.
-        name: What it is called.
-        notes: Sentences on what of it is not used.
+        name: Its name.
+        notes: Sentences on the parts of it that are not used.
     """
 
     data: bytes
@@ -107,7 +107,7 @@ def _notes(data):
                 notes.append("Of an animated picture only the first frame is used.")
             # Of a PNG this would decode it all.
             if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) != 1:
-                notes.append("The file says to turn it; it is not, as in training.")
+                notes.append("Its EXIF orientation is not applied, as in training.")
         except Exception:  # As in `header_problem`. Decoding tells what is wrong.
             pass
     return tuple(notes)

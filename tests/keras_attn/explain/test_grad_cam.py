@@ -51,7 +51,7 @@ def inner(model, *names):
 
 
 def upsampled(maps, size):
-    """Bilinear, each cell at the centre of its region; the border goes on."""
+    """Bilinear, each cell at the centre of its region; the border is repeated."""
     for axis, length in zip((-2, -1), size, strict=True):
         cells = maps.shape[axis]
         places = (np.arange(length) + 0.5) * cells / length - 0.5

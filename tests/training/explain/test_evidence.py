@@ -33,7 +33,7 @@ def red_square(top=8, left=24, side=16):
 
 
 def value_at(axis, y, x):
-    """What the map that was drawn last shows at a point of the image."""
+    """Value of the map that was drawn last at a point of the image."""
     drawn = axis.images[-1]
     values = np.asarray(drawn.get_array())
     left, right, bottom, top = drawn.get_extent()

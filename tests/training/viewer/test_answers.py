@@ -1,4 +1,4 @@
-"""What is said and shown of models whose answers are known."""
+"""Texts and pictures of models whose answers are known."""
 
 import base64
 import io
@@ -64,7 +64,7 @@ def test_probabilities_and_class_maps():
     assert set(sections_of(found)) == {"Class-embedding maps", "Grad-CAM"}
     for section in found.sections:
         check_words(section)
-    # The image is shown as the model gets it, every pixel enlarged alike.
+    # The image is shown as the model gets it, every pixel enlarged by one factor.
     shown = opened(found.image)
     factor = shown.shape[0] // 16
     np.testing.assert_array_equal(shown[::factor, ::factor], image)

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_told_in_one_line(folder, capsys, monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"Port {port} cannot be had" in error("--port", port)
+        assert f"Port {port} is not available" in error("--port", port)
     assert "from 0 to 65535. Received: port=70000" in error("--port", 70000)
     assert "none, which does not exist" in error("none")
     assert "does not exist" in error("--examples", "nothing.png")

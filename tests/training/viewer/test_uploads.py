@@ -91,7 +91,7 @@ def test_what_is_not_used_is_told():
     exif = Image.Exif()
     exif[0x0112] = 6
     (note,) = check_upload(encoded(NOISE, "JPEG", exif=exif), "a.jpg").notes
-    assert "says to turn it" in note
+    assert "EXIF orientation is not applied" in note
     assert upload(NOISE).notes == ()
 
 

@@ -1,4 +1,4 @@
-"""Models for TensorFlow Serving, ONNX and LiteRT."""
+"""Exports for TensorFlow Serving, ONNX and LiteRT."""
 
 from keras_attn.training.commands.arguments import add_model, add_output
 
@@ -20,10 +20,10 @@ def add(command):
         nargs="+",
         default=["saved_model"],
         choices=("saved_model", "onnx", "litert"),
-        help="one or several (saved_model)",
+        help="one or several formats (saved_model)",
     )
 
-    added = command(promote, "call the newest version of a served model the stable one")
+    added = command(promote, "label the newest version of a served model as stable")
     added.add_argument("names", metavar="NAME", nargs="+")
     add_output(added, **SAVED)
 

@@ -15,36 +15,54 @@ def add(command):
         metavar="FOLDER",
         nargs="?",
         default="saved_models",
-        help="with NAME/VERSION/ (saved_models)",
-    )
-    added.add_argument("--host", default="127.0.0.1", help="(127.0.0.1)")
-    added.add_argument("--port", type=int, default=8500, help="of gRPC, 0: free (8500)")
-    added.add_argument("--rest-port", type=int, default=8501, help="of REST (8501)")
-    added.add_argument(
-        "--versions", type=int, default=1, metavar="N", help="latest to serve (1)"
+        help="folder with NAME/VERSION/ (saved_models)",
     )
     added.add_argument(
-        "--max-batch", type=int, default=32, metavar="N", help="most images (32)"
+        "--host", default="127.0.0.1", help="address to listen at (127.0.0.1)"
+    )
+    added.add_argument(
+        "--port", type=int, default=8500, help="port for gRPC, 0: a free one (8500)"
+    )
+    added.add_argument(
+        "--rest-port", type=int, default=8501, help="port for REST (8501)"
+    )
+    added.add_argument(
+        "--versions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of latest versions to serve (1)",
+    )
+    added.add_argument(
+        "--max-batch", type=int, default=32, metavar="N", help="limit of a batch (32)"
     )
     added.add_argument(
         "--batch-timeout-ms",
         type=float,
         default=2.0,
         metavar="MS",
-        help="how long a request waits for others to join it (2)",
+        help="time that a request waits for others to join it (2)",
     )
     added.add_argument(
-        "--max-body-mb", type=float, default=32.0, metavar="MB", help="(32)"
+        "--max-body-mb",
+        type=float,
+        default=32.0,
+        metavar="MB",
+        help="limit of a request (32)",
     )
     added.add_argument(
         "--max-pixels",
         type=int,
         default=25_000_000,
         metavar="N",
-        help="of an image (25000000)",
+        help="limit of an image (25000000)",
     )
     added.add_argument(
-        "--queue", type=int, default=256, metavar="N", help="most requests (256)"
+        "--queue",
+        type=int,
+        default=256,
+        metavar="N",
+        help="limit of requests at a time (256)",
     )
 
     added = command(request, "classes of images, from a server")
@@ -54,20 +72,26 @@ def add(command):
         help="http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME",
     )
     added.add_argument("images", metavar="IMAGE", nargs="+", help="images or folders")
-    added.add_argument("--model", metavar="NAME", help="if it is not in the URL")
+    added.add_argument(
+        "--model", metavar="NAME", help="name of the model, if not in the URL"
+    )
     added.add_argument("--signature", default="serving_default", metavar="NAME")
     added.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="images a request (8)"
+        "--batch", type=int, default=8, metavar="N", help="images per request (8)"
     )
     added.add_argument(
-        "--timeout", type=float, default=30.0, metavar="S", help="of a request (30)"
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="limit of a request in seconds (30)",
     )
     added.add_argument(
         "--retries",
         type=int,
         default=3,
         metavar="N",
-        help="while the server is not available (3)",
+        help="further attempts while the server is not available (3)",
     )
     add_json(added)
 

@@ -1,1 +1,1 @@
-"""From a trained model to one that is served, and asked."""
+"""Exports of trained models, their configuration, a client and a local server."""

@@ -1,4 +1,4 @@
-"""Whether an exported model answers as its Keras model does."""
+"""Comparison of an exported model's answers with those of its Keras model."""
 
 import numpy as np
 
@@ -43,17 +43,17 @@ def check_agreement(answers, model, spec, loaded):
 def check_outputs(what, answer, expected, received, model, pixels):
     """Raises if the outputs of an export differ from those of a Keras model.
 
-    What is exact (whole numbers, truth values, texts) must be equal, real numbers
-    close. Where a localiser finds two places equally good, rounding decides, and
-    patches and all that follows from them may differ between two correct computations.
-    So an image whose exact answers differ from those that Keras computes step by step
-    may agree with Keras's compiled graph instead.
+    Exact values (whole numbers, truth values, texts) must be equal, real numbers close.
+    Where a localiser finds two places equally good, rounding decides, and patches and
+    all that follows from them may differ between two correct computations. So an image
+    whose exact answers differ from those that Keras computes step by step may agree
+    with Keras's compiled graph instead.
 
     Args:
-        what: What answered, for the message.
+        what: Name of the export, for the message.
         answer: Function from float32 images to the dict of outputs that is exported.
-        expected: What it answers for `pixels`.
-        received: What the export answers for them.
+        expected: Its answers for `pixels`.
+        received: The export's answers for them.
         model: The Keras model in it.
         pixels: `(examples, height, width, 3)`, float32.
 
@@ -86,7 +86,7 @@ def check_outputs(what, answer, expected, received, model, pixels):
 
 
 def example_images(spec):
-    """Blurred noise, 8-bit; sharp noise drives networks far from what they know."""
+    """Blurred noise, 8-bit; sharp noise is too far from the images of a training."""
     import tensorflow as tf
 
     coarse = np.random.default_rng(0).integers(0, 256, (EXAMPLES, 5, 7, 3))
@@ -103,7 +103,7 @@ def _is_real(value):
 
 
 def _differences(expected, received, tolerance):
-    """For every output, for which images it differs."""
+    """Booleans for each output: the images for which it differs."""
     return {
         name: _differs(value, received[name], tolerance)
         for name, value in expected.items()

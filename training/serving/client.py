@@ -1,4 +1,4 @@
-"""Asks a server that speaks TensorFlow Serving's protocols."""
+"""A client of servers with TensorFlow Serving's protocols."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ MAX_ERROR = 300
 
 
 class Unavailable(OSError):
-    """The server cannot be reached, or has no room now: it may be asked again."""
+    """The server cannot be reached or has no room: the request may be sent again."""
 
 
 class Client:
@@ -25,10 +25,10 @@ class Client:
         url: `http://HOST:PORT/v1/models/NAME[/versions/N]`, `grpc://HOST:PORT/NAME[/N]`,
             or either without the path and with `model`.
         model: Name of the model if the URL has none.
-        signature: Of the model; it takes one input, encoded images.
-        timeout: Seconds that a request may take.
-        retries: How often to ask again while the server is not available.
-        sleep: Waits for so many seconds.
+        signature: Signature of the model that takes one input, encoded images.
+        timeout: Limit of a request in seconds.
+        retries: Number of further attempts while the server is not available.
+        sleep: Function that waits for a number of seconds.
 
     Raises:
         ValueError: For another kind of URL.
@@ -76,11 +76,11 @@ class Client:
 
         Args:
             images: Paths of images, and of folders of images.
-            batch_size: Images of a request.
+            batch_size: Images per request.
 
         Yields:
-            For each request a list with a dict for each image: its path as `image`, and
-            the outputs by name; binary ones are `{"b64": ...}`.
+            Per request a list with a dict for each image: its path as `image` and the
+            outputs by name; binary ones are `{"b64": ...}`.
 
         Raises:
             FileNotFoundError: If an image is not there.
@@ -117,7 +117,7 @@ class Client:
 
 
 def format_answers(answers):
-    """Lines of file, probability and class; of other outputs their names."""
+    """Lines of file, probability and class, or the names of other outputs."""
     width = max(len(answer["image"]) for answer in answers)
     lines = []
     for answer in answers:
@@ -228,12 +228,12 @@ class _Rest:
         rows = answer.get("predictions")
         if not isinstance(rows, list):
             raise OSError(f"{self._url}: no answer of TensorFlow Serving's REST API")
-        # Of a single output the values alone.
+        # A single output comes as its values alone.
         return [row if isinstance(row, dict) else {"output": row} for row in rows]
 
 
 def _connection_error(url, error):
-    """Nothing was sent when the connection was refused, so that may be retried."""
+    """The error of a failed connection; after a refused one nothing was sent."""
     import urllib3
 
     reason = getattr(error.args[0] if error.args else None, "reason", None)
@@ -249,7 +249,7 @@ class _Grpc:
             from tensorflow_serving.apis import prediction_service_pb2_grpc
         except ImportError as error:
             raise ImportError(
-                "gRPC needs more packages: pip install keras-attn[serving]"
+                "gRPC needs more packages: pip install 'keras-attn[serving]'"
             ) from error
         self._where = f"grpc://{address}/{name}"
         self._spec = {"name": name, "signature_name": signature}
@@ -333,7 +333,7 @@ class _Grpc:
 
 
 def _json_values(name, array):
-    """As the REST API writes them."""
+    """Values in the form of the REST API."""
     if array.dtype.hasobject:
         return json.loads(json.dumps(array.tolist(), default=_text_or_bytes(name)))
     if array.dtype.kind == "V" or array.dtype.name == "bfloat16":

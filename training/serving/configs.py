@@ -1,14 +1,14 @@
-"""What TensorFlow Serving reads beside the models: `models.config`, and templates.
+"""Files that TensorFlow Serving reads beside the models: `models.config`, templates.
 
 `models.config` names all models of a folder, the versions that are served, and their
 labels:
 
 - `canary` is the newest version;
-- `stable` is the version that it was before, or the newest if there was none. Who
-  trusts the newest version puts its number there, by hand or with `promote`.
+- `stable` stays as it is, or is the newest version if there was none. Once the newest
+  version is trusted, its number is put there by hand or with `promote`.
 
-Only the versions with a label are served. The server reads the file again and again, so
-that an export or a changed label takes effect without a restart.
+Only versions with a label are served. The server rereads the file regularly, so an
+export or a changed label takes effect without a restart.
 """
 
 import importlib.resources
@@ -18,7 +18,7 @@ import re
 from keras_attn.pipelines.files import write_then_rename
 
 NAME = "models.config"
-# Where the container sees the folder of all models.
+# Path of the folder of all models inside the container.
 MOUNTED = "/models"
 # Files beside all models, and those of a single one, in which NAME is its name.
 COMMON = ("batching.config", "monitoring.config", "compose.yaml", "kubernetes.yaml")
@@ -29,7 +29,7 @@ def versions_of(folder):
     """The versions of a model, rising.
 
     Args:
-        folder: Of the model, with a folder for each version.
+        folder: Folder of the model, with a folder for each version.
     """
     return sorted(
         int(path.parent.name)
@@ -70,10 +70,10 @@ def read_models_config(folder):
 def write_models_config(folder, promote=()):
     """Brings `models.config` up to date with the models of a folder.
 
-    Entries of other models, and what else an entry says, stay as they are.
+    Entries of other models, and other fields of an entry, stay as they are.
 
     Args:
-        folder: Of all models.
+        folder: Folder of all models.
         promote: Names of models whose newest version becomes `stable`.
 
     Returns:
@@ -115,7 +115,7 @@ def _label(entry, versions, promoted):
     if promoted or "stable" not in labels:
         labels["stable"] = newest
     policy = entry.model_version_policy
-    # Whoever chose another policy knows which versions are served.
+    # Another policy was chosen on purpose.
     if policy.WhichOneof("policy_choice") in (None, "specific"):
         del policy.specific.versions[:]
         policy.specific.versions.extend(sorted(set(labels.values())))
@@ -132,11 +132,11 @@ def _as_text(config):
 
 
 def write_templates(folder, name):
-    """Puts the files that the server needs beside the models, where they are missing.
+    """Writes the files that the server needs beside the models, where they are missing.
 
     Args:
-        folder: Of all models.
-        name: Of the model that was exported.
+        folder: Folder of all models.
+        name: Name of the exported model.
 
     Returns:
         The paths written.
@@ -157,7 +157,7 @@ def template(file, name="NAME"):
 
     Args:
         file: One of `COMMON` and `OF_A_MODEL`.
-        name: Of a model.
+        name: Name of a model.
     """
     templates = importlib.resources.files("keras_attn.training.serving") / "templates"
     text = (templates / file).read_text()

@@ -1,4 +1,4 @@
-"""A trained model -> a model that is served, with its preprocessing inside."""
+"""Exports of trained models with their preprocessing inside."""
 
 import json
 import os
@@ -61,20 +61,19 @@ def export_formats(
       vector that describes an image.
 
     The first two answer with `logits`, `probabilities` and `class`, the name of the
-    most probable class; of a localiser also with its patches, as `with_patches` gives
-    them, chosen as its recipe says. Of a model that does not classify they answer with
+    most probable class; a localiser also answers with the patches of `with_patches`,
+    chosen by the settings of its recipe. A model that does not classify answers with
     its `embedding`. ONNX and LiteRT files take `images` and answer as `image` does, but
     for `class`.
 
-    Beside a SavedModel, in `assets.extra`, and beside the other formats lie
-    `image_spec.json`, the image spec with the class names and the signatures, and of a
-    localiser its branches, which the output `branch` counts, and how patches are
-    chosen; and `card.md`. A SavedModel also has warm-up requests, and the folder of all
-    models what TensorFlow Serving needs, see `keras_attn.training.serving.configs`.
+    Beside a SavedModel, in `assets.extra`, and beside the other formats lie `card.md`
+    and `image_spec.json`: the image spec with the class names, the signatures and, for
+    a localiser, its branches, which the output `branch` counts, and how patches are
+    chosen. A SavedModel also has warm-up requests, and the folder of all models the
+    files that TensorFlow Serving needs, see `keras_attn.training.serving.configs`.
 
-    What is exported is written to hidden folders, reloaded and compared with the model,
-    and only then renamed, so that a server which watches the folder never sees half of
-    one.
+    Exports are written to hidden folders, reloaded and compared with the model, and
+    only then renamed, so that a server that watches the folder never sees half of one.
 
     Args:
         path: Folder of a run, or a `.keras` file.
@@ -83,7 +82,7 @@ def export_formats(
         output: Folder of all exported models.
         checkpoint: `best` or `last` model of a run.
         formats: Some of `saved_model`, `onnx` and `litert`.
-        say: Called with a sentence on what is left out.
+        say: Function that is called with a sentence on what is left out.
 
     Returns:
         Dict from the formats to their folders, `OUTPUT/NAME/VERSION`,
@@ -108,7 +107,7 @@ def export_formats(
     version = _free_version(parent, version)
     targets = {each: _folder(parent, each) / str(version) for each in formats}
     if "saved_model" in formats and has_protos():
-        # Rather now than when all else is done.
+        # A damaged file is an error before anything is written.
         configs.read_models_config(output)
     # Not numbers, so a server ignores them.
     temporary = {
@@ -123,7 +122,7 @@ def export_formats(
         for each, target in targets.items():
             if target.exists():
                 raise FileExistsError(
-                    f"{target} exists already: another export was faster"
+                    f"{target} already exists: created by a concurrent export"
                 )
             temporary[each].rename(target)
     finally:
@@ -139,11 +138,11 @@ def export_formats(
 
 
 class _Exported:
-    """A trained model on its way into one format or several.
+    """A trained model with its answers, written in one format or several.
 
     Args:
         trained: `Trained`.
-        name, version: Of the served model.
+        name, version: Name and version of the served model.
     """
 
     def __init__(self, trained, name, version):
@@ -172,7 +171,7 @@ class _Exported:
             write_warmup(self.name, list(self.answers), spec, folder)
 
     def _describe(self, folder, signatures):
-        """Writes what a client needs to know, and the card."""
+        """Writes `image_spec.json` and the card."""
         trained = self.trained
         spec = trained.spec
         facts = {
@@ -208,7 +207,7 @@ def _checked_formats(formats):
 
 
 def _folder(parent, format):
-    """Of a format's versions; the server ignores those whose names are no numbers."""
+    """Folder of a format's versions; the server ignores names that are no numbers."""
     return parent if format == "saved_model" else parent / format
 
 

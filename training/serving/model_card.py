@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how good, and how to ask it."""
+"""The card of an exported model: origin, accuracy and signatures."""
 
 import json
 
@@ -14,8 +14,8 @@ def model_card(trained, name, version, signatures):
 
     Args:
         trained: `Trained`.
-        name, version: Of the served model.
-        signatures: What `signatures_of` gives, or `None` for a format that has only
+        name, version: Name and version of the served model.
+        signatures: Result of `signatures_of`, or `None` for a format that has only
             one.
 
     Returns:
@@ -60,7 +60,7 @@ def _facts(trained):
 
 
 def _measured(trained):
-    """What `keras-attn evaluate` found of this very model, else its validation."""
+    """Results of `keras-attn evaluate` for this very model, else its validation."""
     found = [
         f"- Accuracy, {each['split']} split of {each['dataset']}: "
         f"{100 * each['accuracy']:.2f} % of {each['examples']} images"
@@ -69,9 +69,9 @@ def _measured(trained):
     if found:
         return [*found, "", "Measured by `keras-attn evaluate` before the export."]
     if trained.run is None:
-        return ["Nothing is known of its accuracy."]
+        return ["Its accuracy is unknown."]
     return [
-        "Only while it was trained, see the validation above. `keras-attn evaluate` "
+        "Only during training, see the validation above. `keras-attn evaluate` "
         "before the export adds the accuracy on other images."
     ]
 
@@ -93,8 +93,8 @@ def _table(signatures):
     for name, signature in signatures.items():
         columns = [
             "<br>".join(
-                f"`{tensor}` {told['dtype']} {_shape(told['shape'])}"
-                for tensor, told in signature[kind].items()
+                f"`{tensor}` {spec['dtype']} {_shape(spec['shape'])}"
+                for tensor, spec in signature[kind].items()
             )
             for kind in ("inputs", "outputs")
         ]

@@ -1,4 +1,4 @@
-"""Answers -> an ONNX or a LiteRT file, from raw pixels, checked after writing.
+"""ONNX and LiteRT files that take raw pixels, checked after writing.
 
 Both leave out `class`, a text. A LiteRT file takes one image at a time, as telephones
 do; an ONNX file any number.
@@ -27,8 +27,8 @@ def write_portable(format, trained, answer, folder):
     Args:
         format: `"onnx"` or `"litert"`.
         trained: `Trained`.
-        answer: `Answer` of the signature `image`.
-        folder: Where to.
+        answer: `ServedAnswer` of the signature `image`.
+        folder: Folder to write to.
 
     Raises:
         ValueError: If the format has no such operation, or the file disagrees with the
@@ -72,8 +72,8 @@ def write_portable(format, trained, answer, folder):
 def _without_fitting(network, spec):
     """The network, behind a layer that fits images of any size, and its input shape.
 
-    Resizing of images of any size is no operation of ONNX or LiteRT; whoever uses such
-    a file gives images of the model's size.
+    ONNX and LiteRT cannot resize images of any size; such a file takes images of the
+    model's size.
     """
     first = [layer for layer in network.layers if layer.name == "fitted"]
     if first:
@@ -105,7 +105,7 @@ def _write_onnx(function, network, shape, trained, file):
             f"ONNX needs {error.name}: pip install 'keras-attn[onnx]'"
         ) from error
     signature = [tf.TensorSpec(shape, tf.float32, "images")]
-    # It also logs what it cannot convert, which is told below.
+    # What it cannot convert is an error below, not lines of a log.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model, _ = tf2onnx.convert.from_function(
         tf.function(function, signature),
@@ -124,7 +124,7 @@ def _write_onnx(function, network, shape, trained, file):
 
 
 def _erfc(context, node, name, _):
-    """`erfc`, of which GELU is made, as 1 - `erf`."""
+    """`erfc`, a part of GELU, as 1 - `erf`."""
     (given,), (output,) = node.input, node.output
     shape, dtype = context.get_shape(output), context.get_dtype(output)
     context.remove_node(node.name)
@@ -136,7 +136,7 @@ def _erfc(context, node, name, _):
 
 
 def _select(context, node, name, _):
-    """`where`; tf2onnx multiplies by 0 and 1 instead, which infinities do not bear."""
+    """`where`; tf2onnx multiplies by 0 and 1 instead, wrong for infinities."""
     import onnx
 
     (condition, first, second), (output,) = node.input, node.output
@@ -156,7 +156,7 @@ def _select(context, node, name, _):
 
 
 def _operations(graph):
-    """Names of all operations, those of nested graphs among them."""
+    """Names of all operations, including those of nested graphs."""
     for node in graph.node:
         yield node.op_type
         for attribute in node.attribute:
@@ -220,7 +220,7 @@ def _run_litert(file, images):
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps what compiled code tells from the terminal."""
+    """Context that hides messages of compiled code on stderr."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "w") as nothing:

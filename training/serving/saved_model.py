@@ -1,4 +1,4 @@
-"""Answers -> a SavedModel, from encoded files and from pixels."""
+"""SavedModels that take encoded files and pixels."""
 
 import keras
 
@@ -10,10 +10,10 @@ def write_saved_model(answers, model, spec, folder):
     """Writes a SavedModel with a signature for each answer.
 
     Args:
-        answers: What `answers_of` returns.
+        answers: Result of `answers_of`.
         model: The Keras model whose images they take.
         spec: Its `ImageSpec`.
-        folder: Where to.
+        folder: Folder to write to.
     """
     import tensorflow as tf
 
@@ -65,7 +65,7 @@ def signatures_of(loaded):
     """Inputs and outputs of a SavedModel's signatures.
 
     Args:
-        loaded: What `tf.saved_model.load` gives.
+        loaded: Result of `tf.saved_model.load`.
 
     Returns:
         Dict from names to dicts of `inputs` and `outputs`, each from names to dicts of

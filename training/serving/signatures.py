@@ -1,8 +1,8 @@
-"""What an exported model answers: one function for each of its signatures.
+"""Signatures of an exported model: one function each.
 
 - `serving_default`, from encoded files, and `image`, from raw pixels: the decision and
-  what is small beside it;
-- `explain`, from encoded files: all that a model can show of what it sees;
+  the small outputs;
+- `explain`, from encoded files: all maps that a model can show;
 - `embed`, from encoded files: the vector that finds similar images.
 """
 
@@ -30,13 +30,13 @@ _NOT_SHOWN = ("embedding", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What one signature answers.
+class ServedAnswer:
+    """The function of one signature.
 
     Args:
         function: From float32 images `(batch, height, width, 3)`, raw pixels of the
             model's size, to a dict of named tensors.
-        networks: The Keras models that it calls.
+        networks: Keras models that it calls.
     """
 
     function: Callable
@@ -53,11 +53,11 @@ def answers_of(trained, model):
 
     Args:
         trained: `Trained`.
-        model: Its model, of a localiser with its patches.
+        model: Its model; for a localiser with its patches.
 
     Returns:
-        Dict from names to `Answer`. `explain` is missing where there is nothing to
-        show, `embed` where the model has no vector that describes an image.
+        Dict from names to `ServedAnswer`. `explain` is missing where there is nothing
+        to show, `embed` where the model has no vector that describes an image.
     """
     classes = trained.class_names
     decides = _decision(model, classes)
@@ -66,7 +66,7 @@ def answers_of(trained, model):
         answers["explain"] = shown
     if can_embed(trained.model):
         embedder = embedder_of(trained)
-        answers["embed"] = Answer(
+        answers["embed"] = ServedAnswer(
             lambda images: {"descriptor": embedder(images, training=False)}, (embedder,)
         )
     return answers
@@ -78,11 +78,11 @@ def _decision(model, class_names):
     def decide(images):
         return with_decision(dict(network(images, training=False)), class_names)
 
-    return Answer(decide, (network,))
+    return ServedAnswer(decide, (network,))
 
 
 def light_outputs(model):
-    """Names of the outputs that are no maps, and are neither of a single branch.
+    """Names of the outputs that are neither maps nor those of a single branch.
 
     A model that does not classify answers with its embedding.
     """
@@ -113,7 +113,7 @@ def with_decision(outputs, class_names):
 
 
 def _explanation(model, class_names):
-    """The `Answer` with all that a model shows, or `None`."""
+    """The `ServedAnswer` with all that a model shows, or `None`."""
     shown = [name for name in model.output if name not in _NOT_SHOWN]
     networks = [with_outputs(model, shown)] if shown else []
     if chooses_patches(model) and not has_evidence(model):
@@ -132,7 +132,7 @@ def _explanation(model, class_names):
             outputs |= network(images, training=False)
         return with_decision(_readable(outputs), class_names)
 
-    return Answer(explain, tuple(networks))
+    return ServedAnswer(explain, tuple(networks))
 
 
 def _evidence_model(localizer):
@@ -145,7 +145,7 @@ def _evidence_model(localizer):
 
 
 def _is_transformer(model):
-    """Whether `attention_map_model` can be made of it."""
+    """Tests whether `attention_map_model` takes a model."""
     embeds = any(isinstance(layer, PatchEmbedding) for layer in model.layers)
     return embeds and "tokens" in model.output
 

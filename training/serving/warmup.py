@@ -13,7 +13,7 @@ MISSING = (
 
 
 def has_protos():
-    """Whether TensorFlow Serving's protocol buffers are installed."""
+    """Tests whether TensorFlow Serving's protocol buffers are installed."""
     try:
         import tensorflow_serving.apis  # noqa: F401
     except ImportError:
@@ -25,7 +25,7 @@ def write_warmup(name, signatures, spec, folder):
     """Writes a request for each signature, of one grey image.
 
     Args:
-        name: Of the served model.
+        name: Name of the served model.
         signatures: Names of the signatures.
         spec: `ImageSpec` of the model.
         folder: The SavedModel.

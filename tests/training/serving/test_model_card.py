@@ -70,5 +70,5 @@ def test_measured_accuracy_is_that_of_this_very_model(run):
 def test_a_file_tells_little(tmp_path):
     trained = load_trained(tiny.save_colour_model(tmp_path))
     text = model_card(trained, "colours", 1, None)
-    assert "- Training: unknown" in text and "Nothing is known of its accuracy" in text
+    assert "- Training: unknown" in text and "Its accuracy is unknown" in text
     assert "## Signatures" not in text

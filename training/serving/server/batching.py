@@ -1,4 +1,4 @@
-"""Joins requests for the same function to batches, and runs one batch at a time.
+"""Batches of requests for the same function, run one at a time.
 
 TensorFlow spreads one batch over all cores; two at a time would only share them.
 """
@@ -8,27 +8,32 @@ import collections
 import dataclasses
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_attn.training.serving.server.errors import ServingError, invalid
 from keras_attn.training.serving.server.images import TOGETHER
 
+if TYPE_CHECKING:
+    from keras_attn.training.serving.server.loaded_model import SavedModel, Signature
+
 
 @dataclasses.dataclass(eq=False)
 class Task:
-    """One request that waits.
+    """A waiting request.
 
     Args:
-        model, signature, inputs: As `SavedModel.run` takes them.
-        size: Examples; None if it cannot be joined with others.
-        pixels: Of its encoded images.
-        future: Of the outputs.
-        arrival: `time.monotonic()`.
+        model: The model that it is for.
+        signature, inputs: See `SavedModel.run`.
+        size: Number of examples; `None` if it cannot be joined with others.
+        pixels: Number of pixels of its encoded images.
+        future: Future that receives the outputs.
+        arrival: Time of `time.monotonic()`.
     """
 
-    model: object
-    signature: object
+    model: "SavedModel"
+    signature: "Signature"
     inputs: dict
     size: int | None
     pixels: int
@@ -37,13 +42,13 @@ class Task:
 
 
 class Batcher:
-    """A queue, and the thread that works on it.
+    """A queue and the thread that works on it.
 
     Args:
-        max_batch: Most examples of a batch.
+        max_batch: Limit of a batch in examples.
         timeout: Seconds that a request waits for others to join it.
-        max_pixels: Of one image, see `images.check_images`.
-        observe: Called with the number of examples of each batch.
+        max_pixels: Limit of an image in pixels, see `images.check_images`.
+        observe: Function that is called with the number of examples of each batch.
     """
 
     def __init__(self, max_batch, timeout, max_pixels, observe=lambda size: None):
@@ -65,11 +70,12 @@ class Batcher:
             return sum(map(len, self._waiting.values()))
 
     async def run(self, model, signature, inputs, pixels=0):
-        """The outputs for one request, however it is joined with others.
+        """Outputs of a request, which may be joined with others.
 
         Args:
-            model, signature, inputs: As `SavedModel.run` takes them.
-            pixels: Of its encoded images.
+            model: `SavedModel`.
+            signature, inputs: See `SavedModel.run`.
+            pixels: Number of pixels of its encoded images.
 
         Raises:
             ServingError: If the request is too large, or fails by itself.
@@ -93,7 +99,7 @@ class Batcher:
         return await future
 
     def close(self):
-        """Finishes what waits and ends the thread."""
+        """Finishes the waiting requests and ends the thread."""
         with self._condition:
             self._closed = True
             self._condition.notify()
@@ -126,7 +132,7 @@ class Batcher:
                 self._condition.wait(remaining)
 
     def _due(self, key):
-        """When a batch should start; one that is full is due since its first task."""
+        """Time at which a batch starts; a full one is due since its first task."""
         tasks = self._waiting[key]
         full = tasks[0].size in (None, 0, self.max_batch) or (
             len(tasks) > 1 and sum(task.size for task in tasks) >= self.max_batch
@@ -149,8 +155,8 @@ class Batcher:
     def _answers(self, tasks):
         """Pairs of a task and its outputs or error.
 
-        What is wrong with one request must not fail the others, so a batch that fails
-        is tried again in halves.
+        One bad request must not fail the others, so a batch that fails is tried again
+        in halves.
         """
         try:
             yield from self._run(tasks)

@@ -1,4 +1,4 @@
-"""Errors that a client is told about, over gRPC and over HTTP alike."""
+"""Errors that clients receive, over gRPC and over HTTP."""
 
 # The names are gRPC's; the HTTP statuses those of TensorFlow Serving, and 413 and 408,
 # which only HTTP knows.
@@ -24,12 +24,12 @@ MAX_LENGTH = 500
 
 
 class ServingError(Exception):
-    """An answer that is an error.
+    """An error as an answer.
 
     Args:
         code: Name of a gRPC status.
-        message: For the client.
-        http_status: By default the one of `code`.
+        message: Message to the client.
+        http_status: HTTP status; by default the one of `code`.
     """
 
     def __init__(self, code, message, http_status=None):
@@ -49,7 +49,7 @@ def from_tensorflow(error):
 
     names = {status.value[0]: status.name for status in grpc.StatusCode}
     code = names.get(error.error_code, "UNKNOWN")
-    # Where in the graph it happened comes first, then what, then the node's name.
+    # The place in the graph comes first, then the reason, then the node's name.
     lines = error.message.split("\n\t [[")[0].strip().splitlines()
     text = lines[-1].strip() if lines else type(error).__name__
     return ServingError(code, text[:MAX_LENGTH])

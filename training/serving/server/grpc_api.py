@@ -24,7 +24,7 @@ async def start(service):
         service: `Service`.
 
     Returns:
-        `(server, port)`: `grpc.aio.Server`, and where it listens.
+        `(server, port)`: `grpc.aio.Server`, and the port it listens at.
 
     Raises:
         OSError: If the port is taken.

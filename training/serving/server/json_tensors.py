@@ -12,7 +12,7 @@ from keras_attn.training.serving.server.errors import ServingError, invalid
 from keras_attn.training.serving.server.tensors import string_array
 
 MAX_RANK = 32
-# What a tensor's values are in JSON.
+# Types of a tensor's values in JSON.
 JSON_TYPES = {
     "bool": {bool},
     **dict.fromkeys(("int8", "int16", "int32", "int64"), {int}),
@@ -44,7 +44,7 @@ def inputs_of(request, signature):
     """The inputs in a request for a prediction.
 
     Args:
-        request: As `parse` returns it.
+        request: Result of `parse`.
         signature: `Signature`.
 
     Returns:
@@ -209,7 +209,7 @@ def _rows(values, outputs):
 
 
 def _value(name, array):
-    """What orjson can write."""
+    """A value that orjson can write."""
     if array.dtype.hasobject:
         return _text(array.tolist(), name.endswith("_bytes"))
     if array.dtype.name in ("float16", "bfloat16"):
@@ -226,12 +226,12 @@ def _text(value, as_bytes):
         if not as_bytes:
             return value.decode()
     except UnicodeDecodeError:
-        pass  # Not text, whatever its name says.
+        pass  # Not text, whatever its name.
     return {"b64": base64.b64encode(value).decode()}
 
 
 def _plain(value):
-    """Python numbers with as few digits as tell the value apart."""
+    """Python numbers with as few digits as identify the value."""
     if not isinstance(value, (np.ndarray, np.generic)):
         return value
     if value.dtype.kind != "f":

@@ -1,7 +1,8 @@
-"""A SavedModel, loaded, with what its signatures take and give."""
+"""A loaded SavedModel and the inputs and outputs of its signatures."""
 
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from keras_attn.training.serving.server.errors import (
     invalid,
 )
 from keras_attn.training.serving.server.tensors import array_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -23,11 +27,11 @@ class TensorSpec:
     """One named input or output.
 
     Args:
-        dtype: `tf.DType`.
-        shape: Sizes, None where any; or None for any rank.
+        dtype: Its type.
+        shape: Sizes, `None` where any; or `None` for any rank.
     """
 
-    dtype: object
+    dtype: "tf.DType"
     shape: tuple | None
 
     @property
@@ -58,12 +62,12 @@ class Signature:
 
     @property
     def batched(self):
-        """Whether requests can be joined along the first axis."""
+        """True if requests can be joined along the first axis."""
         tensors = [*self.inputs.values(), *self.outputs.values()]
         return bool(self.inputs) and all(tensor.batched for tensor in tensors)
 
     def check(self, inputs):
-        """Raises unless the arrays are what the signature takes."""
+        """Raises unless the arrays fit the signature's inputs."""
         if set(inputs) != set(self.inputs):
             raise invalid(
                 f"Expected the inputs {', '.join(sorted(self.inputs))}. "
@@ -84,7 +88,7 @@ class Signature:
                 )
 
     def batch_size(self, inputs):
-        """The common first size of the inputs, or None if they are not joined."""
+        """The common first size of the inputs, or `None` if they are not joined."""
         if not self.batched:
             return None
         sizes = {array.shape[0] for array in inputs.values()}
@@ -104,12 +108,12 @@ class SavedModel:
     """One version of a model.
 
     Args:
-        name: Of the model.
-        version: Number.
-        folder: Of the SavedModel.
+        name: Name of the model.
+        version: Number of the version.
+        folder: Folder of the SavedModel.
 
     Raises:
-        Exception: Of many types, for a folder that is broken.
+        Exception: An error of any type, for a damaged folder.
     """
 
     def __init__(self, name, version, folder):
@@ -152,7 +156,7 @@ class SavedModel:
             Dict of arrays.
 
         Raises:
-            ServingError: What TensorFlow says.
+            ServingError: An error of TensorFlow.
         """
         import tensorflow as tf
 
@@ -204,7 +208,7 @@ def _signature_defs(folder):
     contents = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for graph in contents.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
-            # What initialises the graph is no signature that can be called.
+            # The graph's initialiser is no signature that can be called.
             return {
                 key: value
                 for key, value in graph.signature_def.items()

@@ -1,4 +1,4 @@
-"""What Prometheus can read."""
+"""Metrics for Prometheus."""
 
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram

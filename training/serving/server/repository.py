@@ -10,17 +10,17 @@ from keras_attn.training.serving.server.errors import ServingError
 from keras_attn.training.serving.server.loaded_model import SavedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# States of a version, as TensorFlow Serving names them.
+# Names of a version's states in TensorFlow Serving.
 START, LOADING, AVAILABLE = "START", "LOADING", "AVAILABLE"
 UNLOADING, END = "UNLOADING", "END"
 
 
 @dataclasses.dataclass
 class Version:
-    """What is known of one version of a model.
+    """The state of one version of a model.
 
     Args:
-        state: As TensorFlow Serving names it.
+        state: Name of the state in TensorFlow Serving.
         model: `SavedModel` while it is available.
         error: `ServingError` of a load that failed.
         leases: Requests that use the model now.
@@ -39,14 +39,14 @@ class Version:
 class Repository:
     """Serves the latest versions in `FOLDER/NAME/VERSION/`, and those with a label.
 
-    A version is loaded, and warmed up, beside the one that is served, which then
-    finishes its requests and goes. A version that cannot be loaded is reported and
-    tried again when its files have changed; until then the old one stays.
+    A version is loaded and warmed up beside the served one, which then finishes its
+    requests and is unloaded. A version that cannot be loaded is reported and tried
+    again when its files have changed; until then the old one stays.
 
     Args:
         folder: `pathlib.Path`.
-        latest: Number of versions that are served, the latest ones.
-        report: Called with a line of text when something happens.
+        latest: Number of the latest versions to serve.
+        report: Function that is called with a line of text on every event.
         load: Function of name, version and folder that returns the model.
         read_labels: Function of the folder that returns a dict from the names of models
             to dicts from labels to versions; a ValueError leaves them as they were.
@@ -74,14 +74,14 @@ class Repository:
 
     @contextlib.contextmanager
     def lease(self, name, version=None):
-        """The loaded model, which is kept until the end of the `with`.
+        """Context with the loaded model, which is kept until its end.
 
         Args:
-            name: Of the model.
-            version: Number; by default the latest.
+            name: Name of the model.
+            version: Number of the version; by default the latest.
 
         Raises:
-            ServingError: If it is not there.
+            ServingError: If it is not served.
         """
         with self._lock:
             entry = self._available(name, version)
@@ -122,7 +122,7 @@ class Repository:
             ]
 
     def available(self):
-        """Pairs (name, version) of what is served."""
+        """Pairs `(name, version)` of the served versions."""
         with self._lock:
             return [
                 (name, number)
@@ -148,10 +148,10 @@ class Repository:
     # ---- for the thread that watches the folder --------------------------------------
 
     def watch(self, seconds, stop):
-        """Looks at the folder again and again.
+        """Polls the folder until it is stopped.
 
         Args:
-            seconds: Between two looks.
+            seconds: Seconds between two polls.
             stop: `threading.Event` that ends it.
         """
         while not stop.wait(seconds):
@@ -161,11 +161,12 @@ class Repository:
                 self._report_once(f"Cannot look into {self.folder}: {error}")
 
     def poll(self, settled=False, stop=None):
-        """Looks at the folder once: loads what is new and lets go of what is old.
+        """Looks at the folder once: loads new versions and unloads old ones.
 
         Args:
-            settled: Load new versions at once; by default when their files have not
-                changed since the last look, so that one that is being copied waits.
+            settled: Whether to load new versions at once; by default only those whose
+                files have not changed since the last look, so that one that is being
+                copied waits.
             stop: `threading.Event` that ends waiting for requests.
         """
         found = self._found()
@@ -192,7 +193,7 @@ class Repository:
         return self._labels.get(name, {}).values()
 
     def close(self):
-        """Lets go of all models."""
+        """Unloads all models."""
         with self._lock:
             self._models.clear()
         gc.collect()
@@ -211,7 +212,7 @@ class Repository:
         return found
 
     def _consider(self, name, number, folder, settled):
-        """Loads a version if it is time to; whether it is served then."""
+        """Loads a version if it is time to, and returns whether it is served."""
         with self._lock:
             entry = self._models.setdefault(name, {}).setdefault(number, Version())
             if entry.state == AVAILABLE:

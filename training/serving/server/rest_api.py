@@ -15,10 +15,10 @@ MODEL = r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 PREDICT = re.compile(MODEL + r":(predict|classify|regress)")
 STATUS = re.compile(MODEL)
 METADATA = re.compile(MODEL + "/metadata")
-# The second is where TensorFlow Serving has them.
+# The second is TensorFlow Serving's.
 METRICS = ("/metrics", "/monitoring/prometheus/metrics")
 HEALTH = "/healthz"
-# Bodies above this are taken apart in another thread, so that others need not wait.
+# Bodies above this are parsed in another thread, so that others need not wait.
 LARGE = 2**18
 INT64 = 2**63
 
@@ -32,14 +32,14 @@ class RestApi:
 
     def __init__(self, service):
         self._service = service
-        # Connections that a request is being answered on.
+        # Connections with a request in progress.
         self.busy = set()
 
     async def start(self):
         """Starts to listen.
 
         Returns:
-            `(runner, port)`: `aiohttp.web.AppRunner`, and where it listens.
+            `(runner, port)`: `aiohttp.web.AppRunner`, and the port it listens at.
 
         Raises:
             OSError: If the port is taken.
@@ -118,6 +118,8 @@ class RestApi:
             body = await self._read(request)
             large = len(body) > LARGE
             values = await _call(large, json_tensors.parse, body)
+            # A request may hold tens of MB: its text is freed before it waits in the
+            # queue, and so is what was parsed of it.
             del body
             signature = model.signature(values.get("signature_name", ""))
             inputs, rows = await _call(large, json_tensors.inputs_of, values, signature)
@@ -147,13 +149,13 @@ class RestApi:
 
 
 async def watch_connections(runner, busy, patience, interval=0.5):
-    """Closes connections on which a client takes too long to ask, or to listen.
+    """Closes connections whose client takes too long to send or to receive.
 
     Args:
         runner: `aiohttp.web.AppRunner`.
-        busy: Connections that a request is being answered on.
-        patience: Seconds.
-        interval: Seconds between two looks.
+        busy: Connections with a request in progress.
+        patience: Limit in seconds.
+        interval: Seconds between two checks.
     """
     loop = asyncio.get_running_loop()
     since = {}
@@ -179,7 +181,7 @@ def _number(text):
 
 
 def _metadata(model):
-    """As TensorFlow Serving writes it, without the type of an `Any`."""
+    """Metadata in TensorFlow Serving's JSON, without the type of an `Any`."""
     message = _message(grpc_api.metadata(model))
     for value in message["metadata"].values():
         value.pop("@type", None)

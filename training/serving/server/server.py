@@ -1,4 +1,4 @@
-"""Starting and stopping the server."""
+"""Start and end of the server."""
 
 import asyncio
 import signal
@@ -23,10 +23,10 @@ class Server:
 
     Args:
         settings: `Settings`.
-        report: Called with a line of text when something happens.
+        report: Function that is called with a line of text on every event.
 
     Attributes:
-        port, rest_port: Where it listens.
+        port, rest_port: Ports it listens at.
     """
 
     def __init__(self, settings, report=print):
@@ -35,7 +35,7 @@ class Server:
         self._report = report
 
     async def start(self):
-        """Loads the models, then listens.
+        """Loads the models, then starts to listen.
 
         Raises:
             OSError: If there is no such folder, or a port is taken.
@@ -78,7 +78,7 @@ class Server:
         self._watcher.start()
 
     async def stop(self):
-        """Stops to listen, finishes the requests that are there, and ends."""
+        """Stops listening, finishes the requests in progress, and ends."""
         self._service.stopping = True
         self._connections.cancel()
         self._stop_watching.set()
@@ -134,5 +134,5 @@ async def _serve(settings):
     report(f"REST at http://{settings.host}:{server.rest_port}/v1/models/NAME")
     report("Ctrl+C stops it.")
     await asked.wait()
-    report("Stopping: finishing the requests that are there.")
+    report("Stopping: finishing the requests in progress.")
     await server.stop()

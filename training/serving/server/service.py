@@ -1,4 +1,4 @@
-"""What both interfaces do with a request."""
+"""Handling of requests, shared by both interfaces."""
 
 import contextlib
 import time
@@ -28,11 +28,11 @@ class Service:
 
     @contextlib.contextmanager
     def admitted(self, api, model):
-        """Counts a request; all errors leave it as `ServingError`.
+        """Context that counts a request and turns all errors into `ServingError`s.
 
         Args:
             api: `"grpc"` or `"rest"`.
-            model: Name that the client gave.
+            model: Name in the request.
 
         Raises:
             ServingError: If there are too many requests already.
@@ -67,13 +67,13 @@ class Service:
             self.metrics.seconds.labels(api).observe(time.monotonic() - start)
 
     def lease(self, name, version=None, label=None):
-        """As `Repository.lease`, of a version or a label."""
+        """`Repository.lease` of a version or a label."""
         if label:
             version = self.repository.version_of(name, label)
         return self.repository.lease(name, version)
 
     async def predict(self, model, signature, inputs):
-        """Outputs for inputs that came from a client.
+        """Outputs for the inputs of a request.
 
         Args:
             model: `SavedModel`.

@@ -1,4 +1,4 @@
-"""What a server can be told."""
+"""Settings of a server."""
 
 import dataclasses
 import pathlib
@@ -6,23 +6,23 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where a server listens, what it serves, and its limits.
+    """Addresses, models and limits of a server.
 
     Args:
-        folder: With `NAME/VERSION/saved_model.pb`.
+        folder: Folder with `NAME/VERSION/saved_model.pb`.
         host: Address to listen at.
-        port: Of gRPC; 0 for a free one.
-        rest_port: Of HTTP; 0 for a free one.
-        max_batch: Most examples of a request, and of requests that are joined.
-        batch_timeout_ms: How long a request waits for others to join it.
-        max_body_mb: Most megabytes of a request.
-        max_pixels: Most pixels of an encoded image.
-        queue: Most requests at a time.
-        versions: How many of the latest versions of a model to serve.
-        poll_seconds: How often to look for new versions.
-        patience_seconds: How long a client may take to send a request, and may leave a
-            connection unused.
-        grace_seconds: How long requests may take when the server stops.
+        port: Port for gRPC; 0 picks a free one.
+        rest_port: Port for HTTP; 0 picks a free one.
+        max_batch: Limit in examples of a request and of joined requests.
+        batch_timeout_ms: Milliseconds that a request waits for others to join it.
+        max_body_mb: Limit of a request in megabytes.
+        max_pixels: Limit of an encoded image in pixels.
+        queue: Limit of requests at a time.
+        versions: Number of the latest versions of a model to serve.
+        poll_seconds: Seconds between two looks for new versions.
+        patience_seconds: Limit for a client to send a request, and for an unused
+            connection.
+        grace_seconds: Limit for requests in progress when the server stops.
     """
 
     folder: pathlib.Path
@@ -57,11 +57,11 @@ class Settings:
 
     @property
     def max_body(self):
-        """Bytes."""
+        """Limit of a request in bytes."""
         return int(self.max_body_mb * 2**20)
 
     def check_folder(self):
-        """Raises unless there is a folder that models can appear in."""
+        """Raises unless the folder exists and is no model's own."""
         if not self.folder.is_dir():
             raise FileNotFoundError(
                 f"Expected a folder of exported models. Received: {self.folder}, which "
@@ -71,5 +71,5 @@ class Settings:
             if (inside / "saved_model.pb").exists():
                 raise ValueError(
                     "Expected the folder that holds NAME/VERSION/saved_model.pb. "
-                    f"Received: {self.folder}, which is inside of one"
+                    f"Received: {self.folder}, the folder of one model"
                 )

@@ -1,4 +1,4 @@
-"""`TensorProto` <-> NumPy, with as few copies as Python allows."""
+"""Conversion of `TensorProto` from and to NumPy, with few copies."""
 
 import math
 
@@ -8,7 +8,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from keras_attn.training.serving.server.errors import ServingError, invalid
 
-# Field that a type's values are in, as TensorFlow writes them.
+# Field with the values of a type, as TensorFlow writes them.
 FIELDS = {
     types_pb2.DT_FLOAT: "float_val",
     types_pb2.DT_DOUBLE: "double_val",
@@ -25,8 +25,8 @@ FIELDS = {
     types_pb2.DT_BFLOAT16: "half_val",
     types_pb2.DT_STRING: "string_val",
 }
-# Tags of `float_val` and `double_val` on the wire: packed, so the values follow as they
-# are in memory.
+# Tags of `float_val` and `double_val` on the wire: packed, so the values follow in
+# their layout in memory.
 PACKED = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
@@ -35,11 +35,11 @@ def array_of(tensor, max_bytes):
 
     Args:
         tensor: `TensorProto`.
-        max_bytes: Most that the array may take: values may be given once and be
-            repeated, so a few bytes can stand for any shape.
+        max_bytes: Limit of the array's size: values may be given once and repeated, so
+            a few bytes can stand for any shape.
 
     Raises:
-        ServingError: If type, shape and values do not belong together.
+        ServingError: If type, shape and values do not fit together.
     """
     if tensor.dtype not in FIELDS:
         raise invalid(f"Expected a tensor of a known type. Received: {tensor.dtype}")

@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--recipe", type=json.loads, default={})
     parser.add_argument("--model", type=json.loads, default={})
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds a step")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds per step")
     parser.add_argument("--die-saving-epoch", type=int)
     parser.add_argument("--largest-file", type=int, help="bytes, as on a full disk")
     options = parser.parse_args()
@@ -75,7 +75,7 @@ def _die_saving(epoch):
 
 
 def _limit_files(size):
-    """Once an epoch is saved, writing more than this to a file fails."""
+    """After the first saved epoch, writing more than this to a file fails."""
 
     def save_state(path, model, progress):
         original(path, model, progress)

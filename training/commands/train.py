@@ -9,7 +9,8 @@ from keras_attn.training.commands.arguments import add_data, add_json, add_set
 def add(command):
     from keras_attn.training.recipes.registry import DEFAULT
 
-    command(recipes, "list the recipes and the experiments")
+    added = command(recipes, "list recipes and experiments, or one recipe's fields")
+    added.add_argument("recipe", metavar="RECIPE", nargs="?", help="(all)")
 
     added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
     added.add_argument("recipe", metavar="RECIPE")
@@ -44,20 +45,29 @@ def add(command):
 
 
 def recipes(arguments):
-    from keras_attn.training.recipes.registry import EXPERIMENTS, RECIPES
+    from keras_attn.training.recipes.registry import EXPERIMENTS, RECIPES, get_recipe
+    from keras_attn.training.recipes.schema import described
 
+    if arguments.recipe:
+        found = described(get_recipe(arguments.recipe))
+        _print_table([("FIELD", "VALUE", "MEANING"), *found])
+        return
     columns = ("name", "dataset", "backbone", "row", "epochs")
     lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
     lines += [
         tuple(str(getattr(recipe, column)) for column in columns)
         for recipe in RECIPES.values()
     ]
+    _print_table(lines)
+    print("\nEXPERIMENT (keras-attn reproduce)")
+    print("\n".join(EXPERIMENTS))
+
+
+def _print_table(lines):
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip())
-    print("\nEXPERIMENT (keras-attn reproduce)")
-    print("\n".join(EXPERIMENTS))
 
 
 def summary(arguments):
@@ -93,13 +103,13 @@ def reproduce(arguments):
 
     reproduce(
         arguments.name,
-        arguments.data,
-        arguments.workdir,
-        arguments.results,
-        arguments.seeds,
-        arguments.rows,
-        arguments.set,
-        arguments.on_corrupt,
+        data=arguments.data,
+        workdir=arguments.workdir,
+        results_folder=arguments.results,
+        seeds=arguments.seeds,
+        rows=arguments.rows,
+        overrides=arguments.set,
+        on_corrupt=arguments.on_corrupt,
     )
 
 

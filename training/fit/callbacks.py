@@ -1,4 +1,4 @@
-"""Callbacks: what happens during `fit` besides the steps."""
+"""Callbacks of `fit`: checkpoints, event files and the check of the loss."""
 
 import csv
 import errno
@@ -79,8 +79,7 @@ def save_error(error, run, epoch):
     return SaveError(
         f"Cannot save epoch {epoch + 1} in {run.workdir}: "
         f"{error.strerror or error}. {kept}. "
-        f"{ADVICE.get(error.errno, 'Mend this')} and run the same command again to go "
-        "on from there."
+        f"{ADVICE.get(error.errno, 'Fix this')}, then run the same command to resume."
     )
 
 
@@ -92,7 +91,7 @@ ADVICE = {
 
 
 def write_history(path, history):
-    """One line an epoch, rewritten as a whole so that it never repeats an epoch."""
+    """One line per epoch, rewritten as a whole so that it never repeats an epoch."""
     columns = list(dict.fromkeys(name for logs in history for name in logs))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -103,10 +102,10 @@ def write_history(path, history):
 
 
 class StopAtNotFinite(keras.callbacks.Callback):
-    """Stops at the first step whose loss is NaN or infinite, and says where.
+    """Stops at the first step whose loss is NaN or infinite, and names it.
 
     An epoch's last step can spoil the weights without a loss that shows it, so they
-    are looked at before they are saved.
+    are checked before they are saved.
     """
 
     def __init__(self, run, progress):

@@ -1,4 +1,4 @@
-"""What a method adds to the training that all methods share: one module per method.
+"""The methods: what each adds to the training that all share, a module each.
 
 Each has `METHOD`, see `keras_attn.training.methods.protocol`. The options of its
 recipes are the module of the same name in `keras_attn.training.recipes.options`.

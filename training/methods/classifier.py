@@ -1,4 +1,4 @@
-"""What methods that train a classifier with labels have in common."""
+"""Base class of methods that train a classifier with labels."""
 
 import keras
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Method(Protocol):
-    """What a method adds to the training that all methods share.
+    """One method's part in the training that all methods share.
 
     Methods inherit from it, or from `keras_attn.training.methods.classifier`, and
     define what differs.

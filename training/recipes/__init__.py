@@ -1,1 +1,1 @@
-"""What to train, as plain data: schemas, experiments, one file per claimed result."""
+"""Recipes of training runs and experiments, as plain data."""

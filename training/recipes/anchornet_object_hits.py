@@ -1,4 +1,4 @@
-"""Whether the localised patches fall on the object, where its box is known.
+"""Localised patches on the object and its parts, where its box is known.
 
 Command: `keras-attn reproduce anchornet_object_hits_generated`
 Cost: one row of table 3, whose run it shares: a minute where it is trained.

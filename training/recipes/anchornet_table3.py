@@ -3,7 +3,7 @@
 Commands: `keras-attn reproduce anchornet_table3_imagenet2012 --data PATH`,
 `keras-attn reproduce anchornet_table3_tf_flowers [--data PATH]` and
 `keras-attn reproduce anchornet_table3_generated`.
-Cost: ImageNet needs several GPUs for days; TF Flowers about 40 minutes a seed on 2
+Cost: ImageNet needs several GPUs for days; TF Flowers about 40 minutes per seed on 2
 cores, the generated data set about 20.
 Expected, on ImageNet: ResNet-50 falls from 72.6 to 71.9 % at half of the multiply-adds
 (the localiser not counted). On the small sets no number is known before.

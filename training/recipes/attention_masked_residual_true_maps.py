@@ -1,13 +1,13 @@
-"""What maps are worth to masks at best: the true places of the objects as maps.
+"""The true places of the objects as maps: an upper bound of what maps are worth.
 
 Command: `keras-attn reproduce attention_masked_residual_true_maps_generated --seeds 3
 --set map_model=RUN`, RUN being a run of `keras-attn train generated_vit_mini_8_dino`,
 which row `a1_attention` alone reads.
-Cost: about a minute a row and seed on two cores.
+Cost: about a minute per row and seed on two cores.
 Expected: none is printed. If maps help at all, `a1_true_masks` is above `a0`,
 `constant` and `shuffled_true_masks`; if only bad maps are to blame, it is also above
 `a1_attention`. A mask shows an object's outline, and so its class, where a box,
-`a1_true_boxes`, tells only the place: that row is worth what the place is.
+`a1_true_boxes`, shows only the place: that row is worth what the place is.
 """
 
 from keras_attn.training.recipes.attention_masked_residual_table3 import GENERATED

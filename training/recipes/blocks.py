@@ -1,4 +1,4 @@
-"""What the options of the methods have in common."""
+"""Base classes of the methods' options."""
 
 import dataclasses
 import itertools

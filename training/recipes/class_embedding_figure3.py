@@ -1,7 +1,7 @@
 """Figure 3 of the class-embedding paper: soft maximisers in place of BN-ReLU.
 
 Command: `keras-attn reproduce class_embedding_figure3_cifar10 --data PATH`
-Cost: 200 epochs of 32,500 images a row and seed; the perturbed maximiser draws 600
+Cost: 200 epochs of 32,500 images per row and seed; the perturbed maximiser draws 600
 samples and is about two orders of magnitude slower than the others.
 Expected: the three on par; the paper prints no numbers. As in the paper, the
 perturbed maximiser is run at batch 8 only.

@@ -1,7 +1,7 @@
 """Figure 4 of the class-embedding paper: the weight lambda of the patch loss.
 
 Command: `keras-attn reproduce class_embedding_figure4_cifar10 --data PATH`
-Cost: 200 epochs of 32,500 images a row and seed, eleven rows.
+Cost: 200 epochs of 32,500 images per row and seed, eleven rows.
 Expected: small weights degrade, 0.5 is best; the paper prints no numbers.
 """
 

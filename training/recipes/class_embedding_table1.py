@@ -1,7 +1,7 @@
 """Table 1 of the class-embedding paper: ten networks on three data sets.
 
 Command: `keras-attn reproduce class_embedding_table1_cifar10 --data PATH`
-Cost: 200 epochs of 32,500 (CIFAR) to 45,000 images a row and seed; hours on a GPU.
+Cost: 200 epochs of 32,500 (CIFAR) to 45,000 images per row and seed; hours on a GPU.
 Expected: `PAPER_VALUES`, top-1 accuracy in per cent.
 """
 

@@ -1,11 +1,12 @@
 """Fields of recipes: a default, a help text, and the values that are allowed."""
 
 import dataclasses
-import difflib
 import functools
 import math
 import numbers
 import typing
+
+from keras_attn._checks import did_you_mean
 
 
 def plain(default, help):
@@ -106,11 +107,9 @@ def fail(block, name, expected):
 
 def unknown(name, known, hint=""):
     """`ValueError` for a field that is not among the known ones."""
-    nearest = difflib.get_close_matches(name, known, 1)
-    if nearest and not hint:
-        hint = f" Did you mean {nearest[0]!r}?"
     return ValueError(
-        f"Expected a field of the recipe: {', '.join(known)}. Received: {name!r}.{hint}"
+        f"Expected a field of the recipe: {', '.join(known)}. Received: {name!r}"
+        + (hint or did_you_mean(name, known))
     )
 
 
@@ -134,6 +133,13 @@ def parse(name, text, kind):
         raise ValueError(
             f"Expected {name} to be {expected}{separated}. Received: {name}={text!r}"
         ) from None
+
+
+def as_text(value):
+    """A value as `parse` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def as_tuple(values, kind):

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import pkgutil
 
+from keras_attn._checks import did_you_mean
 from keras_attn.training import recipes
 
 DEFAULT = "generated_rn26_class_embedding"
@@ -52,9 +53,8 @@ def get_experiment(name):
         ValueError: If there is none; the message lists them.
     """
     if name not in EXPERIMENTS:
-        nearest = difflib.get_close_matches(str(name), EXPERIMENTS, 1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
-            f"Expected one of {', '.join(EXPERIMENTS)}. Received: {name!r}.{hint}"
+            f"Expected one of {', '.join(EXPERIMENTS)}. Received: {name!r}"
+            + did_you_mean(name, EXPERIMENTS)
         )
     return EXPERIMENTS[name]

@@ -90,9 +90,7 @@ class Recipe:
 
     def __init__(self, name, method="class_embedding", options=None, **values):
         block = options_of(method)
-        if options is None:
-            options = block()
-        elif type(options) is not block:
+        if options is not None and type(options) is not block:
             raise ValueError(
                 f"Expected options of method {method}, {block.__name__}. "
                 f"Received: {type(options).__name__}"
@@ -106,7 +104,11 @@ class Recipe:
         values |= {"name": name, "method": method}
         for field in dataclasses.fields(self)[:-1]:
             object.__setattr__(self, field.name, values.get(field.name, field.default))
-        object.__setattr__(self, "options", dataclasses.replace(options, **changed))
+        if options is None:
+            options = block(**changed)
+        elif changed:
+            options = dataclasses.replace(options, **changed)
+        object.__setattr__(self, "options", options)
         fields.check(self)
         self.options.check(self)
 
@@ -157,6 +159,21 @@ def field_types(method):
     return {**fields.types_of(Recipe), **fields.types_of(options_of(method))}
 
 
+def described(recipe):
+    """`(name, value, help text)` of a recipe's fields, values as `--set` takes them."""
+    blocks = (recipe, recipe.options)
+    return [
+        (
+            field.name,
+            fields.as_text(getattr(block, field.name)),
+            field.metadata["help"],
+        )
+        for block in blocks
+        for field in dataclasses.fields(block)
+        if field.metadata
+    ]
+
+
 def apply_overrides(recipe, assignments):
     """The recipe with `key=value` texts applied, each checked against its type.
 
@@ -186,5 +203,5 @@ def _unknown(key, method):
     owners = [
         name for name in method_names() if key in fields.types_of(options_of(name))
     ]
-    hint = f" It is an option of {', '.join(owners)}." if owners else ""
+    hint = f". It is an option of {', '.join(owners)}." if owners else ""
     return fields.unknown(key, field_types(method), hint)

@@ -1,4 +1,4 @@
-"""What the embeddings of table 1's networks are worth in retrieval.
+"""Retrieval with the embeddings of table 1's networks.
 
 Commands: `keras-attn reproduce volumetric_transformer_retrieval_generated` and
 `keras-attn reproduce volumetric_transformer_retrieval_tf_flowers [--data PATH]`.

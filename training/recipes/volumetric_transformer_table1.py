@@ -1,11 +1,11 @@
 """Table 1 of Volumetric Transformer Networks: deformations, and what they add.
 
 Commands: `keras-attn reproduce volumetric_transformer_table1_cub200_2011 --data PATH`,
-likewise `..._stanford_cars`, `..._fgvc_aircraft`, and, for two cores and without
+and the same with `..._stanford_cars`, `..._fgvc_aircraft`, and, for two cores and without
 published weights, `keras-attn reproduce volumetric_transformer_table1_generated` and
 `..._tf_flowers [--data PATH]`.
-Cost: the fine-grained sets need a GPU, about half a day a row; the generated set some
-minutes a row and seed on 2 cores.
+Cost: the fine-grained sets need a GPU, about half a day per row; the generated set some
+minutes per row and seed on 2 cores.
 Expected, on CUB-200-2011 with ResNet-50: 74.6 % without deformation, 76.5 to 78.9 with
 those of others, 83.1 with the volumetric transformer. The paper's base is low for
 this network. On the small sets no number is known before.

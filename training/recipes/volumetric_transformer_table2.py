@@ -1,8 +1,8 @@
 """Table 2 of Volumetric Transformer Networks: with second-order pooling.
 
 Command: `keras-attn reproduce volumetric_transformer_table2_cub200_2011 --data PATH`,
-likewise `..._stanford_cars` and `..._fgvc_aircraft`.
-Cost: a GPU, half a day to a day a row.
+and the same with `..._stanford_cars` and `..._fgvc_aircraft`.
+Cost: a GPU, half a day to a day per row.
 Expected: the warp helps every pooling; iSQRT-COV on CUB-200-2011 goes from 88.1 to
 89.6 %. Its last row, iSQRT-COV with the warp, is also what table 3 sets against the
 networks of others, whose numbers are literature's: `table3` trains this row alone.

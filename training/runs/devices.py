@@ -1,4 +1,4 @@
-"""How a run uses the devices of its machine.
+"""Use of a machine's devices by a run.
 
 Every device holds the whole model and computes on its share of each batch; gradients
 are added up. Batch normalisation would take the statistics of a device's share only,

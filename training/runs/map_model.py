@@ -1,4 +1,4 @@
-"""The transformer whose attention maps a run reads."""
+"""The transformer that makes the attention maps for a run."""
 
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.patch_embedding import PatchEmbedding

@@ -87,7 +87,7 @@ class Run:
 
 
 def _is_unused(workdir):
-    """Whether nothing is there, but for what a run killed at its start leaves."""
+    """True if nothing is there, but for what a run killed at its start leaves."""
     if not workdir.exists():
         return True
     own = {"checkpoints", partial_path(workdir / "recipe.json").name}

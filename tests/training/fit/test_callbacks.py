@@ -122,7 +122,7 @@ def test_a_full_disk_while_the_model_is_saved(run, monkeypatch):
 
 def test_the_first_epoch_has_nothing_to_lose(run):
     error = callbacks.save_error(OSError(errno.EACCES, "Permission denied"), run, 0)
-    assert "Permission denied. Nothing lost. Mend this and run" in str(error)
+    assert "Permission denied. Nothing lost. Fix this, then run" in str(error)
 
 
 def test_a_stale_partial_model_does_no_harm(run):

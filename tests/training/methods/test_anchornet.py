@@ -215,12 +215,12 @@ def test_a_model_that_exits_early_is_used_like_any_other(
     assert points[0]["cost"] == pytest.approx(cost[0])
     budget = points[len(points) // 2]["cost"]
     folders = [str(runs[name].workdir) for name in ("patches", "full")]
-    arguments = ["--policy", policy, "--budget", str(budget), "--out", model]
+    arguments = ["--policy", policy, "--budget", str(budget), "--output", model]
     command = ["exit-policy", "model", folders[0], "--resized", folders[1]]
     assert cli.main([*command, *arguments]) == 0
     _, splits = load_data(runs["patches"].recipe, source=source)
     outputs = outputs_of(load_trained(model).model, splits["test"][0])
-    # The table knows the mean cost of an exit, the model that of every image.
+    # The table holds the mean cost of an exit, the model that of every image.
     assert cost[outputs["exit"].astype(int)].mean() == pytest.approx(budget)
     assert outputs["cost"].mean() == pytest.approx(budget, rel=0.05)
     correct = outputs["logits"].argmax(axis=-1) == splits["test"][1]

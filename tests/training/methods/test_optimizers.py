@@ -14,7 +14,7 @@ def network(optimizer):
 
 
 def moved(optimizer, steps):
-    """How far two steps on the same batch move the two kernels."""
+    """Distances by which steps on the same batch move the two kernels."""
     model = network(optimizer)
     before = [w.numpy() if hasattr(w, "numpy") else np.array(w) for w in model.weights]
     batch = np.ones((8, 3), "float32"), np.full((8, 2), 3.0, "float32")

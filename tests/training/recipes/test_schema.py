@@ -22,7 +22,7 @@ from keras_attn.training.recipes.registry import (
     get_experiment,
     get_recipe,
 )
-from keras_attn.training.recipes.schema import Recipe, apply_overrides
+from keras_attn.training.recipes.schema import Recipe, apply_overrides, described
 
 BACKBONE_NAMES = {
     "class_embedding": BACKBONES,
@@ -140,6 +140,15 @@ def test_options_are_given_like_all_fields_and_read_as_a_block():
         Recipe(name="r", method="volumetric_transformer", group=8)
     with pytest.raises(ValueError, match="options of method anchornet"):
         dataclasses.replace(recipe, method="anchornet")
+
+
+def test_described_values_are_what_overrides_take():
+    recipe = Recipe("r", "anchornet", max_patches=(2, 1), decay_at=(), epochs=3)
+    found = described(recipe)
+    texts = [f"{name}={value}" for name, value, _ in found]
+    assert "max_patches=2,1" in texts and "deterministic=true" in texts
+    assert apply_overrides(Recipe("r"), texts) == recipe
+    assert ("epochs", "3", "Passes over the training set.") in found
 
 
 def test_another_method_keeps_the_fields_that_it_has_too():

@@ -34,7 +34,7 @@ def network_size(recipe):
 
 
 def reads_maps(recipe):
-    """Whether the logits depend on the maps that the recipe's model is given."""
+    """True if the logits depend on the maps that the recipe's model is given."""
     options = recipe.options
     return (
         options.mask_target != "none"
@@ -44,7 +44,7 @@ def reads_maps(recipe):
 
 
 def reads_true_maps(recipe):
-    """Whether the logits depend on the known objects of the images, so on no model."""
+    """True if the logits depend on the known objects of the images, so on no model."""
     return recipe.options.map_mode in MODES and reads_maps(recipe)
 
 

@@ -4,10 +4,11 @@ Each has `OPTIONS`, a subclass of `keras_attn.training.recipes.blocks.Options`. 
 method itself is the module of the same name in `keras_attn.training.methods`.
 """
 
-import difflib
 import functools
 import importlib
 import pkgutil
+
+from keras_attn._checks import did_you_mean
 
 
 def method_names():
@@ -24,10 +25,8 @@ def options_of(method):
     """
     known = method_names()
     if method not in known:
-        nearest = difflib.get_close_matches(str(method), known, 1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
             f"Expected method of the recipe to be one of {', '.join(known)}. "
-            f"Received: method={method!r}.{hint}"
+            f"Received: method={method!r}{did_you_mean(method, known)}"
         )
     return importlib.import_module(f"{__name__}.{method}").OPTIONS

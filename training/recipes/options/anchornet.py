@@ -32,7 +32,7 @@ class AnchorNetOptions(Classifier):
     )
 
     def patch_settings(self):
-        """How patches are chosen at inference, as arguments of `LocalizePatches`."""
+        """Choice of patches at inference, as arguments of `LocalizePatches`."""
         return {
             "max_patches": self.max_patches,
             "iou_threshold": self.iou_threshold,

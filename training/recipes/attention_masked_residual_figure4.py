@@ -1,7 +1,7 @@
 """Figure 4 of attention-masked residuals: an image, its maps and the masks.
 
 Command: `keras-attn reproduce attention_masked_residual_figure4_cifar10 --data PATH
---set map_model=RUN`, and the same with `..._figure4_cifar100`, `..._figure4_native_cifar10` and
+--set map_model=RUN`, also `..._figure4_cifar100`, `..._figure4_native_cifar10` and
 `..._figure4_generated`.
 Cost: one row of table 3, whose run it shares: seconds where it is trained.
 Expected: maps that fall on the object. The paper shows the image and its map; here the

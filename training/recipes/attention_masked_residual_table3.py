@@ -1,7 +1,7 @@
 """Table 3 of attention-masked residuals: accuracy by the strength of the masks.
 
 Commands: `keras-attn reproduce attention_masked_residual_table3_cifar10 --data PATH
---set map_model=RUN`, and the same with `..._table3_cifar100`; for two cores
+--set map_model=RUN`, also `..._table3_cifar100`; for two cores
 `..._table3_native_cifar10`, and without any data `..._table3_generated`. RUN is the
 transformer that makes the maps: for the paper a file of ViT-B/8 with published DINO
 weights, for the others a run of `keras-attn train cifar10_vit_mini_4_dino` or
@@ -11,9 +11,9 @@ cores some minutes per row and seed of the native one, and less of the generated
 Expected: the paper's 83.3, 86.6, 87.0 % for a = 0, 0.5, 1 on CIFAR-10 and 41.1, 42.9,
 43.4 % on CIFAR-100, from single runs. A row `a0` has an attention branch that learns
 nothing, so the paper's comparison is also one of parameters. The controls are not in
-the paper: at a = 1 `constant` masks with a map that is the same everywhere, `shuffled` with the
-maps of other images, in training and in evaluation. What maps are worth is `a1` above
-both.
+the paper: at a = 1 `constant` masks with a map that is the same everywhere, `shuffled`
+with the maps of other images, in training and in evaluation. What maps are worth is
+`a1` above both.
 """
 
 from keras_attn.training.recipes.experiment import Experiment, Row

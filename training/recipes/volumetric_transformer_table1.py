@@ -1,7 +1,7 @@
 """Table 1 of Volumetric Transformer Networks: deformations, and what they add.
 
 Commands: `keras-attn reproduce volumetric_transformer_table1_cub200_2011 --data PATH`,
-and the same with `..._stanford_cars`, `..._fgvc_aircraft`, and, for two cores and without
+also `..._stanford_cars`, `..._fgvc_aircraft`, and, for two cores and without
 published weights, `keras-attn reproduce volumetric_transformer_table1_generated` and
 `..._tf_flowers [--data PATH]`.
 Cost: the fine-grained sets need a GPU, about half a day per row; the generated set some

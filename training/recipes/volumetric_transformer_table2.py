@@ -1,7 +1,7 @@
 """Table 2 of Volumetric Transformer Networks: with second-order pooling.
 
 Command: `keras-attn reproduce volumetric_transformer_table2_cub200_2011 --data PATH`,
-and the same with `..._stanford_cars` and `..._fgvc_aircraft`.
+also `..._stanford_cars` and `..._fgvc_aircraft`.
 Cost: a GPU, half a day to a day per row.
 Expected: the warp helps every pooling; iSQRT-COV on CUB-200-2011 goes from 88.1 to
 89.6 %. Its last row, iSQRT-COV with the warp, is also what table 3 sets against the

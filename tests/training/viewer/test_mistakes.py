@@ -55,7 +55,7 @@ def test_a_model_without_data_says_so(tmp_path):
     models = Library([tiny.save_colour_model(tmp_path)])
     search = waited(Searches(models).start(models.names[0]))
     assert search.state == "failed" and "--data PATH" in search.error
-    # Of a folder of classes it can be told.
+    # A folder of classes has them.
     tiny.colour_folder(tmp_path / "in")
     searches = Searches(models, tmp_path / "in")
     search = waited(searches.start(models.names[0]))

@@ -133,6 +133,7 @@ def page(content):
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = percent
+    environment.filters["sortable"] = lambda share: -1 if share is None else share
     script = environment.loader.get_source(environment, "sortable_tables.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(TEMPLATE).render(

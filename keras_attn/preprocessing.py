@@ -160,7 +160,7 @@ class ImagePreprocessing(keras.layers.Layer):
         }
 
 
-def spec_of(model):
+def spec_of(model: keras.Model) -> ImageSpec:
     """The `ImageSpec` that a model carries, its own before those of models inside it.
 
     Raises:

@@ -1,5 +1,9 @@
 """The published weights of AnchorNet-95."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
 import numpy as np
 
 from keras_attn.convert.assign import (
@@ -37,7 +41,9 @@ NEVER_USED = (
 )
 
 
-def load_anchornet95(path, key=None, **options):
+def load_anchornet95(
+    path: str | Path, key: str | None = None, **options
+) -> keras.Model:
     """AnchorNet-95 with the weights of a published checkpoint.
 
     Args:
@@ -71,7 +77,9 @@ def load_anchornet95(path, key=None, **options):
         raise CheckpointError(f"{error}. In: {path}") from error
 
 
-def convert_anchornet95(state_dict, model):
+def convert_anchornet95(
+    state_dict: Mapping[str, np.ndarray], model: keras.Model
+) -> keras.Model:
     """Gives a model of `anchornet95` the weights of the authors' network.
 
     Every tensor is used but the counters `num_batches_tracked` and the never used

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import pickletools
 import struct
+from collections.abc import Callable
 
 from keras_attn.convert.checkpoint import CheckpointError
 
@@ -35,7 +36,7 @@ class PickleProgram:
     """
 
     names = frozenset({DICTIONARY})
-    literals = frozenset()
+    literals: frozenset[str] = frozenset()
     # For messages: what the program should hold, and what to do about it.
     content = "containers, strings and numbers"
     advice = ""
@@ -177,7 +178,7 @@ class PickleProgram:
         self.stack.append(self.finished(target, state))
 
 
-CONSTANTS = {
+CONSTANTS: dict[str, Callable] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -190,7 +191,7 @@ LITERALS = {
     *("FLOAT", "BINFLOAT"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 }
-OPERATIONS = {
+OPERATIONS: dict[str, Callable] = {
     "MARK": PickleProgram.mark,
     "TUPLE": lambda machine, _: machine.make_tuple(machine.since_mark()),
     "TUPLE1": lambda machine, _: machine.make_tuple(machine.last(1)),

@@ -1,6 +1,8 @@
 """Published weights as a dictionary of NumPy arrays."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ ZIP_START = b"PK\x03\x04"
 PICKLE_START = b"\x80"
 
 
-def read_state_dict(path, key=None):
+def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
     """The weights in a checkpoint of PyTorch or in a `.safetensors` file.
 
     Neither torch nor pickle takes part, and nothing that the file says is executed:
@@ -64,7 +66,9 @@ def read_state_dict(path, key=None):
         ) from error
 
 
-def strip_prefix(state_dict, prefix="module."):
+def strip_prefix(
+    state_dict: Mapping[str, Any], prefix: str = "module."
+) -> dict[str, Any]:
     """The same weights, without a prefix where a name has it.
 
     `module.` stands before all names of a network that was trained in parallel.

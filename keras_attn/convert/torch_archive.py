@@ -144,7 +144,7 @@ class _Program(PickleProgram):
             **super().makers(),
             SIZE: tuple,
             TENSOR: lambda *values: self.view(*values[:4]),
-            TYPED_TENSOR: lambda *values: self.view(*values[:4], dtype=values[6]),
+            TYPED_TENSOR: lambda *values: self.view(*values[:4], *values[6:7]),
             PARAMETER: lambda tensor, *_: tensor,
         }
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_attn._checks import pair
@@ -79,7 +82,7 @@ HUGGING_FACE = Layout(
 )
 
 
-def load_vit(path, key=None, **options):
+def load_vit(path: str | Path, key: str | None = None, **options) -> keras.Model:
     """A vision transformer with the weights of a published checkpoint.
 
     Width, number of blocks and patch size are the checkpoint's, and so are the image
@@ -116,7 +119,9 @@ def load_vit(path, key=None, **options):
         raise CheckpointError(f"{error}. In: {path}") from error
 
 
-def convert_vit(state_dict, model):
+def convert_vit(
+    state_dict: Mapping[str, np.ndarray], model: keras.Model
+) -> keras.Model:
     """Gives a model of `vit` published weights.
 
     Every tensor is used, but the projection of DINO's training, whose names begin with

@@ -29,6 +29,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn._checks import integer, one_of
 from keras_attn.early_exit import rules
 from keras_attn.early_exit.table import check_cost, check_exit_table
 
@@ -228,7 +229,14 @@ class ExitPolicy:
             raise ValueError(f"{path} is not an exit policy: {error}") from error
 
 
-def fit_exit_policy(confidence, correct, cost, points=40, family=None, seed=0):
+def fit_exit_policy(
+    confidence,
+    correct,
+    cost,
+    points: int = 40,
+    family: str | None = None,
+    seed: int = 0,
+):
     """Fits the policy that is best for each budget.
 
     Args:
@@ -255,20 +263,15 @@ def fit_exit_policy(confidence, correct, cost, points=40, family=None, seed=0):
     >>> policy.at(1.3).cost
     """
     table = check_exit_table(confidence, correct, cost)
-    if points < 2:
-        raise ValueError(f"Expected at least 2 points. Received: points={points}")
-    if family is not None and family not in rules.FITS:
-        raise ValueError(
-            f"Expected family to be one of {', '.join(rules.FITS)}. "
-            f"Received: family={family!r}"
-        )
+    integer("points", points, minimum=2)
+    one_of("family", family, (None, *rules.FITS))
     confidence, correct, cost = table
     if len(cost) == 1:
         return ExitPolicy([ExitRule(cost[0], correct.mean(), ())], cost)
     scores = {}
     if family is None:
         family, scores = _choose_family(table, seed)
-    path = rules.FITS[family](*table, FINE)
+    path = rules.FITS[family](confidence, correct, cost, FINE)
     # The first rule of the path may be any that stops everywhere: this one does for
     # all tables.
     path[0] = [[-1.0, 0.0, 0.0, 0.0]] * (len(cost) - 1)

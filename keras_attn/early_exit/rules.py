@@ -81,7 +81,7 @@ def _gain_path(confidence, correct, cost, count, groups, first_power):
     path = []
     for price in prices(cost, count):
         worth = correct - price * cost
-        on = weights = None
+        on, weights = None, None
         for sweep in range(SWEEPS):
             gains, weights = _gains(worth, on, features)
             fitted = _least_squares(
@@ -89,7 +89,7 @@ def _gain_path(confidence, correct, cost, count, groups, first_power):
             )
             before = on
             on = (features @ fitted[:, :, None])[..., 0] > 0
-            if sweep > 1 and np.array_equal(before, on):
+            if sweep > 1 and before is not None and np.array_equal(before, on):
                 break
         rule = np.zeros((len(features), DEGREE + 1))
         rule[:, powers] = fitted
@@ -133,7 +133,8 @@ def _least_squares(features, targets, weights, groups):
     """Coefficients `(exits - 1, coefficients)`, equal within a group of exits."""
     fitted = np.empty((len(features), features.shape[2]))
     for group in groups:
-        matrix, vector = 0.0, 0.0
+        size = features.shape[2]
+        matrix, vector = np.zeros((size, size)), np.zeros(size)
         for stage in group:
             weighted = features[stage].T * weights[stage]
             matrix = matrix + weighted @ features[stage]

@@ -34,8 +34,9 @@ class ExitThresholds:
     @property
     def exits(self):
         """Number of exits; `None` where one threshold holds for any number."""
-        several = isinstance(self.thresholds, list)
-        return len(self.thresholds) + 1 if several else None
+        if isinstance(self.thresholds, list):
+            return len(self.thresholds) + 1
+        return None
 
     def stop(self, stage, confidences):
         """Images that stop at an exit other than the last.
@@ -47,8 +48,9 @@ class ExitThresholds:
         Returns:
             `(batch,)` bool.
         """
-        several = isinstance(self.thresholds, list)
-        threshold = self.thresholds[stage] if several else self.thresholds
+        threshold = self.thresholds
+        if isinstance(threshold, list):
+            threshold = threshold[stage]
         return confidences[:, -1] > threshold
 
     def get_config(self):

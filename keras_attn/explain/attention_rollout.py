@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from typing import Literal
 
 import keras
 import numpy as np
@@ -18,14 +19,14 @@ MOST_PREFIX_TOKENS = 16
 
 
 def attention_rollout(
-    model,
+    model: keras.Model,
     images,
-    heads="mean",
-    residual=0.5,
-    raw=False,
-    grid=None,
-    image_input=None,
-    data_format=None,
+    heads: Literal["mean", "max", "min"] = "mean",
+    residual: float = 0.5,
+    raw: bool = False,
+    grid: tuple[int, int] | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
 ):
     """Share of every patch in the class token after all blocks.
 

@@ -1,5 +1,7 @@
 """Class activation maps of networks that end in pooling and a linear classifier."""
 
+from typing import Literal
+
 import keras
 from keras import ops
 
@@ -20,13 +22,13 @@ BETWEEN = ("Dropout", "SpatialDropout2D", "Identity", "Flatten", "Reshape", "Squ
 
 
 def class_activation_map(
-    model,
+    model: keras.Model,
     images,
     labels=None,
-    raw=False,
-    output=None,
-    image_input=None,
-    data_format=None,
+    raw: bool = False,
+    output: str | int | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
 ):
     """The part of a class's logit that every cell adds.
 

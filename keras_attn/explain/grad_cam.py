@@ -1,5 +1,8 @@
 """Gradient-weighted class activation maps, and Grad-CAM++."""
 
+from typing import Literal
+
+import keras
 from keras import ops
 
 from keras_attn.explain.gradients import gradient_in_float32, no_gradients
@@ -8,14 +11,14 @@ from keras_attn.explain.split import split
 
 
 def grad_cam(
-    model,
+    model: keras.Model,
     images,
-    layer=None,
+    layer: str | None = None,
     labels=None,
-    raw=False,
-    output=None,
-    image_input=None,
-    data_format=None,
+    raw: bool = False,
+    output: str | int | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
 ):
     """Map of the features of a layer that speak for a class.
 
@@ -89,14 +92,14 @@ def grad_cam(
 
 
 def grad_cam_plus_plus(
-    model,
+    model: keras.Model,
     images,
-    layer=None,
+    layer: str | None = None,
     labels=None,
-    raw=False,
-    output=None,
-    image_input=None,
-    data_format=None,
+    raw: bool = False,
+    output: str | int | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
 ):
     """Grad-CAM with cells that count differently, for several objects of a class.
 

@@ -1,5 +1,8 @@
 """Occlusion: the fall of a score when a part of the image is covered."""
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,17 +18,17 @@ from keras_attn.explain.maps import (
 
 
 def occlusion(
-    model,
+    model: Callable,
     images,
     labels=None,
-    window=None,
-    stride=None,
-    value=None,
-    raw=False,
-    output=None,
-    image_input=None,
-    batch_size=64,
-    data_format=None,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    value: float | Sequence[float] | None = None,
+    raw: bool = False,
+    output: str | int | None = None,
+    image_input: str | int | None = None,
+    batch_size: int = 64,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
 ):
     """Fall of a class's score where a window covers the image.
 

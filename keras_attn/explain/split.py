@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -82,7 +82,11 @@ def split(model, inputs, layer, output, image_input, data_format):
     return Split(found[features], found[score], logits_of, images, path, is_half)
 
 
-def last_map(model, output=None, data_format=None):
+def last_map(
+    model: keras.Model,
+    output: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
+):
     """The layer whose features `grad_cam` takes where none is named.
 
     It is the last layer with the output `(batch, rows, columns, channels)` that the

@@ -1,5 +1,7 @@
 """Constants of a soft maximiser from a network trained with BatchNormalization."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,7 +12,12 @@ from keras_attn.graph.keras_graph import private_name
 SMALLEST_GAMMA = 1e-3
 
 
-def estimate_margin_and_scale(model, images, normalizations=None, batch_size=32):
+def estimate_margin_and_scale(
+    model: keras.Model,
+    images,
+    normalizations: Sequence[str] | None = None,
+    batch_size: int = 32,
+) -> tuple[float, float]:
     """Estimate the margin and the scale that stand in for BatchNormalization-ReLU.
 
     Class embedding paper, sections 3.2 and 4.1. BatchNormalization followed by ReLU

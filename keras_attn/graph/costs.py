@@ -150,13 +150,7 @@ def patch_cost(
 
 def _layer_multiply_adds(layer, input_shape, *other_shapes):
     if isinstance(layer, Countable):
-        count = layer.multiply_adds(input_shape)
-        if count is None:
-            raise ValueError(
-                f"Expected layers of known cost. Received: layer {layer.name!r} "
-                f"({type(layer).__name__}), whose multiply_adds() is None"
-            )
-        return count
+        return _known(layer.multiply_adds(input_shape), layer)
     if isinstance(layer, keras.Model):
         return multiply_adds(layer, None if other_shapes else input_shape[1:])
     if isinstance(layer, layers.Dense):
@@ -170,6 +164,15 @@ def _layer_multiply_adds(layer, input_shape, *other_shapes):
         return _cells(cells, layer) * math.prod(layer.kernel.shape)
     sublayers = layers_of(layer, recursive=False)
     return sum(_layer_multiply_adds(sublayer, input_shape) for sublayer in sublayers)
+
+
+def _known(count, layer):
+    if count is None:
+        raise ValueError(
+            f"Expected layers of known cost. Received: layer {layer.name!r} "
+            f"({type(layer).__name__}), whose multiply_adds() is None"
+        )
+    return count
 
 
 def _cells(sizes, layer):

@@ -9,6 +9,7 @@ asked for or put in. The layers are the model's own; nothing is copied or change
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -29,9 +30,9 @@ class Step:
     """
 
     path: str
-    operation: object
+    operation: Any
     function: Callable
-    arguments: object
+    arguments: Any
     sources: tuple
     results: tuple
 

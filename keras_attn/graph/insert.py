@@ -2,6 +2,7 @@
 
 import collections
 import difflib
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import tree
@@ -9,7 +10,12 @@ from keras import tree
 from keras_attn.graph.keras_graph import call_count, layers_of, own_layers, producer
 
 
-def insert(model, at, block, name=None):
+def insert(
+    model: keras.Model,
+    at: str | Sequence[str],
+    block: Callable | Sequence[Callable],
+    name: str | None = None,
+) -> keras.Model:
     """A copy of a model with `block` behind one of its layers.
 
     Everything that read the output of layer `at` reads the block's features instead.

@@ -4,6 +4,7 @@ Layers of one's own tell their windows as `keras_attn.graph.window_steps` descri
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -64,7 +65,11 @@ class ReceptiveField:
         return dataclasses.replace(self, size=size, offset=offset)
 
 
-def receptive_field(model, layer, image_size=None):
+def receptive_field(
+    model: keras.Model,
+    layer: str | keras.Layer | keras.KerasTensor,
+    image_size: tuple[int, int] | None = None,
+) -> ReceptiveField:
     """Size, stride and offset of the windows of a layer, from layer configs.
 
     Follows all paths from the images to the layer. A convolution or pooling with
@@ -201,7 +206,7 @@ class _Trace:
     nothing is known, which matters only if somebody asks.
     """
 
-    axes: tuple | None = None
+    axes: Any = None
     ignored: tuple = ()
     error: str | None = None
 
@@ -260,8 +265,8 @@ def _start(tensor, image_size):
             f"Expected `image_size` to agree with the model's input, {known}. "
             f"Received: image_size={image_size}"
         )
-    given = [size or wanted for size, wanted in zip(known, given, strict=True)]
-    return _Trace(tuple(_Axis(cells=size) for size in given))
+    sizes = [size or wanted for size, wanted in zip(known, given, strict=True)]
+    return _Trace(tuple(_Axis(cells=size) for size in sizes))
 
 
 def _trace_model(model, starts, log):

@@ -155,7 +155,8 @@ def _zero_padding(layer):
 
 
 def _cropping(layer):
-    return [WindowStep(padding=[[-cut for cut in sides] for sides in layer.cropping])]
+    padding = tuple(tuple(-cut for cut in sides) for sides in layer.cropping)
+    return [WindowStep(padding=padding)]
 
 
 def _dense(layer):

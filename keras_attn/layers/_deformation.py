@@ -1,3 +1,5 @@
+from typing import Literal
+
 import keras
 
 from keras_attn.ops.sampling import warp
@@ -10,7 +12,7 @@ class Deformation(keras.layers.Layer):
     width, 1, 2)`, and may change `outside`, the padding of the map.
     """
 
-    outside = "border"
+    outside: Literal["border", "zeros"] = "border"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -52,8 +52,9 @@ class CompactBilinearPooling(keras.layers.Layer):
 
     def call(self, inputs):
         products = second_moments.outer_product_mean(inputs)
+        bins, signs = self.tables
         sketch = second_moments.outer_product_sketch(
-            products, *self.tables, self.dimension
+            products, bins, signs, self.dimension
         )
         descriptor = second_moments.l2_normalize(second_moments.signed_sqrt(sketch))
         return ops.cast(descriptor, self.compute_dtype)

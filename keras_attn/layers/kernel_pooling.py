@@ -91,10 +91,11 @@ class KernelPooling(keras.layers.Layer):
     def call(self, inputs):
         features = second_moments.l2_normalize(second_moments.float32_at_least(inputs))
         first = ops.mean(features, axis=(1, 2))
+        bins, signs = self.tables
         means = [
             ops.ones_like(first[:, :1]),
             first,
-            *second_moments.tensor_sketch_means(features, *self.tables, self.dimension),
+            *second_moments.tensor_sketch_means(features, bins, signs, self.dimension),
         ]
         weighted = [self.degree_weights[p] * mean for p, mean in enumerate(means)]
         series = second_moments.signed_sqrt(ops.concatenate(weighted, axis=-1))

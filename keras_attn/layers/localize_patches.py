@@ -102,7 +102,7 @@ class LocalizePatches(keras.layers.Layer):
         names = [branch["name"] for branch in self.branches]
         logits = ops.stack([inputs[f"logits_{name}"] for name in names], axis=1)
         label, branch = branch_decision(logits)
-        found = None
+        found = {}
         for index, name in enumerate(names):
             patches = self._patches_of(index, inputs[f"evidence_{name}"], label)
             found = patches if index == 0 else _choose(branch == index, patches, found)

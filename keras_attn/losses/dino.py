@@ -7,8 +7,8 @@ def dino_loss(
     student,
     teacher,
     center=0.0,
-    student_temperature=0.1,
-    teacher_temperature=0.04,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
 ):
     """Cross-entropy of a student with its teacher, over views of the same images.
 
@@ -72,7 +72,7 @@ def teacher_probabilities(teacher, center=0.0, temperature=0.04):
     return ops.softmax(_sharpened(teacher, center, temperature), axis=-1)
 
 
-def teacher_entropy(teacher, center=0.0, temperature=0.04):
+def teacher_entropy(teacher, center=0.0, temperature: float = 0.04):
     """Mean entropy of the teacher's probabilities.
 
     Zero, or `ln(units)`, when the teacher has collapsed.
@@ -95,7 +95,7 @@ def _sharpened(teacher, center, temperature):
     return centred / temperature
 
 
-def next_center(center, teacher, momentum=0.9):
+def next_center(center, teacher, momentum: float = 0.9):
     """The centre for the next step: `momentum * c + (1 - momentum) * mean(t)`.
 
     Section 3.1, eq. (4).

@@ -1,5 +1,7 @@
 """Cross-entropy of patch logits, and the mixed loss around it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -68,7 +70,7 @@ class PatchCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def mixed_patch_loss(patch_loss_weight=0.5):
+def mixed_patch_loss(patch_loss_weight: float = 0.5) -> dict[str, Any]:
     """Arguments of `compile` for the class-embedding paper's mixed loss.
 
     Equation 3.1: `(1 - lambda) CE(main) + lambda mean_cells CE(patch)`, per image.

@@ -6,7 +6,9 @@ from keras import ops
 from keras_attn.ops.boxes import iou
 
 
-def localization_errors(boxes, predictions, labels, true_boxes, threshold=0.5, top=5):
+def localization_errors(
+    boxes, predictions, labels, true_boxes, threshold: float = 0.5, top: int = 5
+):
     """Shares of images whose object is not named, not found, or neither.
 
     The errors of the ImageNet localisation challenge for one object per image. A class

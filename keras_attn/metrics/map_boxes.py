@@ -7,7 +7,7 @@ corner of its top left pixel; -1 where absent.
 import numpy as np
 
 
-def pointing_game(maps, boxes, tolerance=0):
+def pointing_game(maps, boxes, tolerance: float = 0):
     """Hits of the pointing game: the highest point of a map lies in a box.
 
     Zhang et al., "Top-down Neural Attention by Excitation Backprop", section 4.1. The

@@ -1,5 +1,7 @@
 """Deletion and insertion curves: a score as the pixels of a map come or go."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from keras import ops
 
@@ -9,7 +11,13 @@ BLUR = 0.1
 
 
 def deletion_curve(
-    predict, images, maps, labels=None, steps=32, baseline="mean", batch_size=64
+    predict: Callable,
+    images,
+    maps,
+    labels=None,
+    steps: int = 32,
+    baseline: str | float | Sequence[float] = "mean",
+    batch_size: int = 64,
 ):
     """Scores as pixels are removed, the most important first.
 
@@ -50,7 +58,13 @@ def deletion_curve(
 
 
 def insertion_curve(
-    predict, images, maps, labels=None, steps=32, baseline="blur", batch_size=64
+    predict: Callable,
+    images,
+    maps,
+    labels=None,
+    steps: int = 32,
+    baseline: str | float | Sequence[float] = "blur",
+    batch_size: int = 64,
 ):
     """Scores as pixels appear, the most important first.
 

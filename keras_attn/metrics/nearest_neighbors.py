@@ -7,7 +7,12 @@ CHUNK = 2**24
 
 
 def knn_votes(
-    features, train_features, train_labels, num_classes, k=20, temperature=0.07
+    features,
+    train_features,
+    train_labels,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
 ):
     """Votes of the nearest training images for each class.
 
@@ -70,7 +75,12 @@ def knn_votes(
 
 
 def knn_accuracy(
-    features, labels, train_features, train_labels, k=20, temperature=0.07
+    features,
+    labels,
+    train_features,
+    train_labels,
+    k: int = 20,
+    temperature: float = 0.07,
 ):
     """Share of images whose nearest neighbours vote for the right class.
 

@@ -1,5 +1,7 @@
 """Sanity check of explanations: dependence on what the model has learned."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -7,7 +9,9 @@ import numpy as np
 WINDOW = 7
 
 
-def randomization_check(model, explain, stages=None, seed=0):
+def randomization_check(
+    model: keras.Model, explain: Callable, stages: int | None = None, seed: int = 0
+):
     """Compares maps of a model with those after its weights are made random.
 
     Adebayo et al., "Sanity Checks for Saliency Maps", section 3: weights are

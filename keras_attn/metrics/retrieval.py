@@ -9,6 +9,8 @@ Convention: ranks count from 0, over the ranking without its junk.
 Reference: [radenovic2018] arXiv:1803.11285.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 CUTOFFS = (1, 5, 10)
@@ -22,7 +24,7 @@ SETUPS = {
 BLOCK = 1 << 24
 
 
-def average_precision(ranks, positives=None):
+def average_precision(ranks, positives: int | None = None) -> float:
     """Area under precision over recall, by the trapezoid rule.
 
     Each positive adds a trapezoid of width `1 / positives` between the precisions just
@@ -50,7 +52,7 @@ def average_precision(ranks, positives=None):
     return float(np.sum(before + at) / (2 * positives))
 
 
-def precision_at(ranks, cutoff):
+def precision_at(ranks, cutoff: int) -> float:
     """Share of positives among the first images of a ranking.
 
     In the revisited protocol a ranking ends with its last positive:
@@ -100,7 +102,12 @@ def rank(queries, database):
     return np.argsort(-similarities, axis=1, kind="stable")
 
 
-def retrieval_scores(rankings, positives, junk=None, cutoffs=CUTOFFS):
+def retrieval_scores(
+    rankings: Sequence,
+    positives: Sequence,
+    junk: Sequence | None = None,
+    cutoffs: Sequence[int] = CUTOFFS,
+):
     """Mean average precision and mean precision at some cutoffs.
 
     Args:
@@ -143,7 +150,11 @@ def retrieval_scores(rankings, positives, junk=None, cutoffs=CUTOFFS):
     return {"queries": len(rows), **dict(zip(names, means.tolist(), strict=True))}
 
 
-def revisited_scores(rankings, ground_truth, cutoffs=CUTOFFS):
+def revisited_scores(
+    rankings: Sequence,
+    ground_truth: Sequence[Mapping[str, Sequence[int]]],
+    cutoffs: Sequence[int] = CUTOFFS,
+):
     """The scores of the three setups of revisited Oxford and Paris.
 
     - easy: easy images are positive, hard ones are junk,
@@ -200,7 +211,7 @@ def retrieval_map(embeddings, labels):
     return float(np.mean(precisions))
 
 
-def recall_at(embeddings, labels, cutoff=1):
+def recall_at(embeddings, labels, cutoff: int = 1) -> float:
     """Share of labelled images with one of their label among the nearest others.
 
     Args:

@@ -1,12 +1,15 @@
 """Layers and initialisers that the models share."""
 
+from typing import Literal, get_args
+
 import keras
 from keras import layers
 
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.patch_logits import PatchLogits
 
-ROWS = ("baseline", "aux", "class_embedding", "class_embedding_concat")
+Row = Literal["baseline", "aux", "class_embedding", "class_embedding_concat"]
+ROWS = get_args(Row)
 
 # Above this height the paper reduces once more, so that the block sees about as
 # many cells of an 84x84 image as of a 32x32 one.

@@ -1,5 +1,7 @@
 """The pre-activation bottleneck ResNets of the class-embedding paper."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import layers
 
@@ -17,19 +19,19 @@ ACTIVATIONS = ("bn_relu", "margin_softmax", "perturbed_argmax")
 
 
 def cifar_resnet(
-    bottleneck_widths,
-    output_widths,
-    strides,
-    blocks_per_stage,
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    row="baseline",
-    activation="bn_relu",
-    weight_decay=0.0,
-    extra_reduction=None,
+    bottleneck_widths: Sequence[int],
+    output_widths: Sequence[int],
+    strides: Sequence[int],
+    blocks_per_stage: int,
+    input_shape: tuple = (32, 32, 3),
+    num_classes: int = 10,
+    row: building.Row = "baseline",
+    activation: str | Callable[[str], keras.Layer] = "bn_relu",
+    weight_decay: float = 0.0,
+    extra_reduction: bool | None = None,
     input_tensor=None,
-    name="cifar_resnet",
-):
+    name: str = "cifar_resnet",
+) -> keras.Model:
     """Bottleneck ResNet with pre-activations, and a row of the paper's table.
 
     Stem: 3x3 convolution (with bias), BN, ReLU. Block: BN-ReLU-1x1, BN-ReLU-3x3,

@@ -13,13 +13,13 @@ LAYERS_PER_STAGE = 16
 
 
 def dn100(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    row="baseline",
-    weight_decay=0.0,
-    extra_reduction=None,
+    input_shape: tuple = (32, 32, 3),
+    num_classes: int = 10,
+    row: building.Row = "baseline",
+    weight_decay: float = 0.0,
+    extra_reduction: bool | None = None,
     input_tensor=None,
-    name="dn100",
+    name: str = "dn100",
 ) -> keras.Model:
     """DN100: DenseNet-BC, growth 12, of the paper's table 1, with one of its rows.
 

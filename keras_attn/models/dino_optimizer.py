@@ -5,11 +5,9 @@ import math
 import keras
 from keras import ops
 
-SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
-
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class WarmupCosine(SCHEDULE):
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """A straight line up to a base value, then half a cosine to a final one.
 
     As in DINO's published code: the base value comes twice, as the last of the warm-up
@@ -58,7 +56,7 @@ class WarmupCosine(SCHEDULE):
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class EpochwiseWarmup(SCHEDULE):
+class EpochwiseWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """A value that rises from epoch to epoch, and then stays.
 
     DINO's temperature of the teacher. The last epoch of the warm-up has the final
@@ -171,16 +169,16 @@ class DinoAdamW(keras.optimizers.Adam):
 
 
 def dino_optimizer(
-    steps_per_epoch,
-    epochs,
-    batch_size,
-    learning_rate=5e-4,
-    final_learning_rate=1e-6,
-    warmup_epochs=10,
-    weight_decay=0.04,
-    final_weight_decay=0.4,
-    clipnorm=3.0,
-    resting_epochs=1,
+    steps_per_epoch: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 5e-4,
+    final_learning_rate: float = 1e-6,
+    warmup_epochs: int = 10,
+    weight_decay: float = 0.04,
+    final_weight_decay: float = 0.4,
+    clipnorm: float | None = 3.0,
+    resting_epochs: int = 1,
 ):
     """The published optimizer of `Dino`, its schedules set for a training.
 

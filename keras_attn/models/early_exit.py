@@ -1,5 +1,7 @@
 """A classifier that stops as soon as the answer is clear, and the table of exits."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -11,20 +13,20 @@ from keras_attn.models.patch_classifier import fitted_size, image_shape
 
 
 def early_exit_classifier(
-    localizer,
-    resized_classifier,
-    patch_classifier,
-    max_patches,
-    resized_size=None,
-    thresholds=None,
+    localizer: keras.Model,
+    resized_classifier: keras.Model,
+    patch_classifier: keras.Model,
+    max_patches: int | Sequence[int],
+    resized_size: int | tuple[int, int] | None = None,
+    thresholds: float | Sequence[float] | None = None,
     policy=None,
-    iou_threshold=0.3,
-    coverage=1.0,
-    from_logits=True,
-    image_size=None,
-    gather=None,
-    name="early_exit_classifier",
-):
+    iou_threshold: float | Sequence[float] = 0.3,
+    coverage: float | Sequence[float] = 1.0,
+    from_logits: bool = True,
+    image_size: tuple[int, int] | None = None,
+    gather: bool | None = None,
+    name: str = "early_exit_classifier",
+) -> keras.Model:
     """A classifier of the resized image, then of patch after patch, until it is sure.
 
     See `EarlyExit`, the one layer of the model. With the localiser `anchornet95`, two
@@ -77,7 +79,9 @@ def early_exit_classifier(
     return keras.Model(images, layer(images), name=name)
 
 
-def with_exits(model, thresholds=None, policy=None):
+def with_exits(
+    model: keras.Model, thresholds: float | Sequence[float] | None = None, policy=None
+) -> keras.Model:
     """An `early_exit_classifier` with other thresholds or another policy.
 
     The networks are those of the given model. With neither no image exits before the
@@ -92,7 +96,7 @@ def with_exits(model, thresholds=None, policy=None):
     return keras.Model(images, other(images), name=model.name)
 
 
-def exit_table(model, batches):
+def exit_table(model: keras.Model, batches) -> dict[str, np.ndarray]:
     """What would come of stopping every image at every exit: the data for a policy.
 
     All exits are forced to run. An image with fewer patches than there are exits

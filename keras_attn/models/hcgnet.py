@@ -1,5 +1,7 @@
 """HCGNet: modules of gated residuals under dense connectivity."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -18,13 +20,13 @@ TRANSITION_GATE_RATIO = 4
 
 
 def hcgnet(
-    growths,
-    depths,
-    input_shape=(None, None, 3),
-    num_classes=1000,
-    weight_decay=0.0,
+    growths: Sequence[int],
+    depths: Sequence[int],
+    input_shape: tuple = (None, None, 3),
+    num_classes: int = 1000,
+    weight_decay: float = 0.0,
     input_tensor=None,
-    name="hcgnet",
+    name: str = "hcgnet",
 ) -> keras.Model:
     """HCGNet for ImageNet, a DenseNet of gated modules.
 
@@ -158,11 +160,11 @@ def _activated_convolution(
     return padded.convolution(x, filters, size, name, strides, groups, dilation, decay)
 
 
-def hcgnet_b(name="hcgnet_b", **options) -> keras.Model:
+def hcgnet_b(name: str = "hcgnet_b", **options) -> keras.Model:
     """HCGNet-B: 12.85 M parameters; the paper prints 12.9 M."""
     return hcgnet((32, 48, 64, 96), (3, 6, 12, 8), name=name, **options)
 
 
-def hcgnet_c(name="hcgnet_c", **options) -> keras.Model:
+def hcgnet_c(name: str = "hcgnet_c", **options) -> keras.Model:
     """HCGNet-C: 42.15 M parameters; the paper prints 42.2 M."""
     return hcgnet((48, 56, 72, 112), (6, 12, 18, 14), name=name, **options)

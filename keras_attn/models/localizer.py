@@ -1,6 +1,8 @@
 """Classifiers as localisers: which pixels speak for which class."""
 
 import difflib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers
@@ -14,7 +16,9 @@ from keras_attn.layers.localize_patches import LocalizePatches
 EVIDENCE = "evidence_"
 
 
-def branches_of(model, image_size=None):
+def branches_of(
+    model: keras.Model, image_size: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
     """Where in the image the cells of a localiser's evidence maps are.
 
     The geometry follows from the layers' configs, so that it needs no record and holds
@@ -44,14 +48,15 @@ def branches_of(model, image_size=None):
     {'name': '63', 'patch_size': 63, 'stride': 8, 'offset': 0}
     """
     output = getattr(model, "output", None)
-    names = list(output) if isinstance(output, dict) else []
+    outputs = output if isinstance(output, dict) else {}
+    names = list(outputs)
     if not any(name.startswith(EVIDENCE) for name in names):
         raise ValueError(
             f"Expected a functional model with outputs named '{EVIDENCE}...', such as "
             f"`anchornet` or `as_localizer` return. Received: {model}, outputs {names}"
         )
     branches = []
-    for name, tensor in output.items():
+    for name, tensor in outputs.items():
         if name.startswith(EVIDENCE):
             field = receptive_field(model, tensor, image_size)
             chosen = getattr(node_of(tensor).operation, "patch_size", None)
@@ -69,7 +74,11 @@ def branches_of(model, image_size=None):
     ]
 
 
-def as_localizer(classifier, layer=None, patch_size=None):
+def as_localizer(
+    classifier: keras.Model,
+    layer: str | keras.Layer | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+) -> keras.Model:
     """A localiser made of any classifier that averages a map and ends in `Dense`.
 
     The evidence is the classifier's class activation map, what every cell contributes
@@ -191,7 +200,7 @@ def _features(classifier, layer, channels):
             f"Received: layer={name!r}. Nearest: {nearest or list(names)[-3:]}"
         )
     features = names[name].output
-    shape = getattr(features, "shape", ())
+    shape = tuple(getattr(features, "shape", ()))
     if len(shape) != 4 or shape[-1] != channels:
         raise ValueError(
             f"Expected `layer` to give maps of {channels} channels, as the Dense layer "
@@ -219,7 +228,13 @@ def _one_or_both(numbers):
     return rows if rows == columns else (rows, columns)
 
 
-def with_patches(localizer, max_patches, iou_threshold=0.3, coverage=1.0, name=None):
+def with_patches(
+    localizer: keras.Model,
+    max_patches: int | Sequence[int],
+    iou_threshold: float | Sequence[float] = 0.3,
+    coverage: float | Sequence[float] = 1.0,
+    name: str | None = None,
+) -> keras.Model:
     """A localiser with the patches that hold the most evidence for its class.
 
     AnchorNet paper, section 3.3: the branch decides as in equations (6) to (8), then

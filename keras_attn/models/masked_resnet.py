@@ -1,5 +1,7 @@
 """Residual networks whose shortcuts are masked with an attention map."""
 
+from typing import Literal
+
 import keras
 from keras import layers, ops
 
@@ -24,20 +26,20 @@ EXPANSION = 4
 
 
 def masked_resnet(
-    depth=8,
-    num_classes=10,
-    stem="patch",
-    block="basic",
-    strength=1.0,
-    target="shortcut",
-    control="none",
-    input_shape=(224, 224, 3),
-    map_shape=None,
-    interpolation="nearest",
-    weight_decay=0.0,
+    depth: int = 8,
+    num_classes: int = 10,
+    stem: Literal["patch", "native"] = "patch",
+    block: Literal["basic", "bottleneck"] = "basic",
+    strength: float | None = 1.0,
+    target: str = "shortcut",
+    control: Literal["none", "constant", "shuffled"] = "none",
+    input_shape: tuple = (224, 224, 3),
+    map_shape: tuple | None = None,
+    interpolation: Literal["nearest", "bilinear"] = "nearest",
+    weight_decay: float = 0.0,
     input_tensor=None,
     map_tensor=None,
-    name="masked_resnet",
+    name: str = "masked_resnet",
 ) -> keras.Model:
     """Two-branch ResNet: attention blocks mask the shortcuts of residual blocks.
 
@@ -135,7 +137,12 @@ def masked_resnet(
     return keras.Model(_inputs(*sources), {"logits": logits, **outputs}, name=name)
 
 
-def end_to_end(map_model, network, interpolation="nearest", name=None) -> keras.Model:
+def end_to_end(
+    map_model: keras.Model,
+    network: keras.Model,
+    interpolation: Literal["nearest", "bilinear"] = "nearest",
+    name: str | None = None,
+) -> keras.Model:
     """From images to logits, with the attention map computed inside.
 
     Proposed as future work in section 6 of the paper: a map generator that is trained

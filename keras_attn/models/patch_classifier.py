@@ -1,9 +1,11 @@
 """One model from images to classes by way of patches."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_attn._checks import check_images, sides
-from keras_attn.graph.costs import patch_cost
+from keras_attn.graph.costs import PatchCost, patch_cost
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.models.building import ImageSize
@@ -12,17 +14,17 @@ from keras_attn.preprocessing import ImagePreprocessing
 
 
 def patch_classifier(
-    localizer,
-    classifier,
-    max_patches,
-    iou_threshold=0.3,
-    coverage=1.0,
-    compat=False,
-    from_logits=True,
-    image_size=None,
-    gather=None,
-    name="patch_classifier",
-):
+    localizer: keras.Model,
+    classifier: keras.Model,
+    max_patches: int | Sequence[int],
+    iou_threshold: float | Sequence[float] = 0.3,
+    coverage: float | Sequence[float] = 1.0,
+    compat: bool = False,
+    from_logits: bool = True,
+    image_size: tuple[int, int] | None = None,
+    gather: bool | None = None,
+    name: str = "patch_classifier",
+) -> keras.Model:
     """A classifier that sees patches, around a localiser and any Keras classifier.
 
     AnchorNet paper, sections 3.3 and 4.4: the localiser decides on a branch and its
@@ -89,7 +91,7 @@ def patch_classifier(
     return keras.Model(images, {**classified, **found}, name=name)
 
 
-def cost_of(model):
+def cost_of(model: keras.Model) -> PatchCost:
     """`PatchCost` of a model that `patch_classifier` returned.
 
     Example:

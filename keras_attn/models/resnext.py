@@ -1,5 +1,7 @@
 """ResNeXt: bottleneck ResNets with grouped 3x3 convolutions."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -7,14 +9,14 @@ from keras_attn.models import building, padded
 
 
 def resnext(
-    depths=(3, 4, 6, 3),
-    groups=32,
-    group_width=4,
-    input_shape=(None, None, 3),
-    num_classes=1000,
-    weight_decay=0.0,
+    depths: Sequence[int] = (3, 4, 6, 3),
+    groups: int = 32,
+    group_width: int = 4,
+    input_shape: tuple = (None, None, 3),
+    num_classes: int = 1000,
+    weight_decay: float = 0.0,
     input_tensor=None,
-    name="resnext",
+    name: str = "resnext",
 ) -> keras.Model:
     """ResNeXt of any depth and cardinality.
 
@@ -79,6 +81,6 @@ def bottleneck_block(inputs, width, filters, name, groups=1, strides=1, decay=0.
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def resnext50(name="resnext50", **options) -> keras.Model:
+def resnext50(name: str = "resnext50", **options) -> keras.Model:
     """ResNeXt-50 (32x4d): 25,028,904 parameters, 4.23 G multiply-adds at 224 x 224."""
     return resnext((3, 4, 6, 3), 32, 4, name=name, **options)

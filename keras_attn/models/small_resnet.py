@@ -1,5 +1,7 @@
 """A small residual network for training from scratch on a CPU."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -7,14 +9,14 @@ from keras_attn.models import building, padded
 
 
 def small_resnet(
-    input_shape=(None, None, 3),
-    num_classes=1000,
-    base_width=32,
-    blocks_per_stage=2,
-    strides=(1, 2, 2, 2),
-    weight_decay=0.0,
+    input_shape: tuple = (None, None, 3),
+    num_classes: int = 1000,
+    base_width: int = 32,
+    blocks_per_stage: int = 2,
+    strides: Sequence[int] = (1, 2, 2, 2),
+    weight_decay: float = 0.0,
     input_tensor=None,
-    name="small_resnet",
+    name: str = "small_resnet",
 ) -> keras.Model:
     """ResNet-18's layout with pre-activations and half its width.
 

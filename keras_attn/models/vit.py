@@ -1,5 +1,7 @@
 """The vision transformer of DINO, and the attention inside it."""
 
+from typing import Literal
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -24,16 +26,16 @@ USUAL_SIZE = 224
 
 
 def vit(
-    size="small",
-    patch_size=16,
-    input_shape=(224, 224, 3),
-    num_classes=None,
-    position_size=None,
-    position_offset=0.0,
-    drop_path=0.0,
-    mlp_ratio=4,
+    size: str | tuple[int, int, int] = "small",
+    patch_size: int | tuple[int, int] = 16,
+    input_shape: tuple = (224, 224, 3),
+    num_classes: int | None = None,
+    position_size: int | tuple[int, int] | None = None,
+    position_offset: float = 0.0,
+    drop_path: float = 0.0,
+    mlp_ratio: float = 4,
     input_tensor=None,
-    name="vit",
+    name: str = "vit",
 ) -> keras.Model:
     """Vision transformer with a class token, as DINO trains it.
 
@@ -80,9 +82,9 @@ def vit(
     width, depth, num_heads = _sizes(size)
     inputs = building.image_input(input_shape, input_tensor)
     patches = PatchEmbedding(width, patch_size, name="patches")
-    if position_size is None:
-        position_size = tuple(side or USUAL_SIZE for side in inputs.shape[1:3])
-    grid = _grid(pair("position_size", position_size, 1), patches.patch_size)
+    usual = tuple(side or USUAL_SIZE for side in inputs.shape[1:3])
+    size = usual if position_size is None else position_size
+    grid = _grid(pair("position_size", size, 1), patches.patch_size)
     tokens = patches(inputs)
     tokens = PositionEmbedding(grid, position_offset, name="positions")(tokens)
     for index, rate in enumerate(np.linspace(0.0, drop_path, depth)):
@@ -103,7 +105,9 @@ def vit(
     return keras.Model(source, outputs, name=name)
 
 
-def attention_of(model, block=-1, name="attention") -> keras.Model:
+def attention_of(
+    model: keras.Model, block: int | str = -1, name: str = "attention"
+) -> keras.Model:
     """The attention of all heads in one block of a transformer.
 
     Args:
@@ -130,13 +134,13 @@ def attention_of(model, block=-1, name="attention") -> keras.Model:
 
 
 def attention_map_model(
-    model,
-    aggregate=None,
-    normalize=None,
-    factor=1,
-    interpolation="nearest",
-    block=-1,
-    name="attention_map",
+    model: keras.Model,
+    aggregate: Literal["mean", "sum", "max", "min"] | None = None,
+    normalize: Literal["minmax", "scale"] | None = None,
+    factor: int | tuple[int, int] = 1,
+    interpolation: Literal["nearest", "bilinear"] = "nearest",
+    block: int | str = -1,
+    name: str = "attention_map",
 ) -> keras.Model:
     """Model from images to the attention of the class token, head by head.
 
@@ -178,8 +182,13 @@ def attention_map_model(
 
 
 def attention_map(
-    model, images, aggregate="mean", normalize=True, batch_size=32, **options
-):
+    model: keras.Model,
+    images,
+    aggregate: Literal["mean", "sum", "max", "min"] | None = "mean",
+    normalize: bool | Literal["minmax", "scale"] | None = True,
+    batch_size: int = 32,
+    **options,
+) -> np.ndarray:
     """Attention maps of images, in one call.
 
     Args:
@@ -200,7 +209,8 @@ def attention_map(
     >>> attention_map(vit("tiny", 8, (224, 96, 3)), images).shape
     (5, 28, 12, 1)
     """
-    normalize = {True: "minmax", False: None}.get(normalize, normalize)
+    if isinstance(normalize, bool):
+        normalize = "minmax" if normalize else None
     maps = attention_map_model(model, aggregate, normalize, **options)
     batches = [
         ops.convert_to_numpy(maps(images[start : start + batch_size], training=False))

@@ -1,5 +1,8 @@
 """Fine-grained recognition: a backbone, a warp of its last map, a pooling."""
 
+from pathlib import Path
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -26,18 +29,18 @@ DEFORMATIONS = ("none", *WARPS, DEFORMABLE_CONVOLUTION)
 
 
 def warped_classifier(
-    backbone="resnet50",
-    deformation="volumetric_transformer",
-    pooling="average",
-    num_classes=1000,
-    input_shape=(448, 448, 3),
+    backbone: str = "resnet50",
+    deformation: str = "volumetric_transformer",
+    pooling: str = "average",
+    num_classes: int = 1000,
+    input_shape: tuple = (448, 448, 3),
     input_tensor=None,
-    weights=None,
-    options=None,
-    reduced_channels=256,
-    weight_decay=0.0,
-    warped_output=False,
-    name="warped_classifier",
+    weights: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    reduced_channels: int | None = 256,
+    weight_decay: float = 0.0,
+    warped_output: bool = False,
+    name: str = "warped_classifier",
 ) -> keras.Model:
     """Classifier whose last feature map is warped before it is pooled.
 

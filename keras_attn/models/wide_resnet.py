@@ -8,13 +8,13 @@ from keras_attn.models import building
 
 
 def wrn16(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    row="baseline",
-    weight_decay=0.0,
-    extra_reduction=None,
+    input_shape: tuple = (32, 32, 3),
+    num_classes: int = 10,
+    row: building.Row = "baseline",
+    weight_decay: float = 0.0,
+    extra_reduction: bool | None = None,
     input_tensor=None,
-    name="wrn16",
+    name: str = "wrn16",
 ) -> keras.Model:
     """WRN16, widening factor 2, of the paper's table 1, with one of its rows.
 

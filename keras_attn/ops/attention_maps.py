@@ -1,5 +1,7 @@
 """Maps that a network can take, from the attention of the class token."""
 
+from typing import Literal
+
 from keras import ops
 
 from keras_attn._checks import one_of
@@ -8,7 +10,7 @@ AGGREGATES = ("mean", "sum", "max", "min")
 NORMALIZATIONS = ("minmax", "scale")
 
 
-def aggregate_heads(attention, how="mean"):
+def aggregate_heads(attention, how: Literal["mean", "sum", "max", "min"] = "mean"):
     """One map from those of all heads.
 
     Attention-masked residuals, section 3: "mean" is how the authors of DINO combine
@@ -34,7 +36,7 @@ def aggregate_heads(attention, how="mean"):
     return reduce(attention, axis=-1, keepdims=True)
 
 
-def normalize_map(attention_map, how="minmax"):
+def normalize_map(attention_map, how: Literal["minmax", "scale"] = "minmax"):
     """Maps in a range that a network can work with, each image and channel by itself.
 
     Attention is about 1 / tokens in every cell, and differs so little between cells

@@ -32,7 +32,7 @@ def iou(boxes, others):
     return keras.utils.bounding_boxes.compute_iou(boxes, others, "yxyx")
 
 
-def heat_map_box(maps, threshold=0.15):
+def heat_map_box(maps, threshold: float = 0.15):
     """The tight box of the largest region where a heat map is high.
 
     The rule of CAM and Grad-CAM: the map is cut at a share of its maximum, and the

@@ -7,6 +7,7 @@ shapes, so that it can be compiled and exported with the network.
 
 import fractions
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -79,14 +80,14 @@ def _first(found):
 
 def localize_patches(
     evidence,
-    patch_size,
-    max_patches,
-    iou_threshold=0.3,
-    coverage=1.0,
-    stride=8,
-    offset=0,
-    compat=False,
-):
+    patch_size: int | tuple[int, int],
+    max_patches: int,
+    iou_threshold: float | Sequence[float] = 0.3,
+    coverage: float = 1.0,
+    stride: int | tuple[int, int] = 8,
+    offset: int | tuple[int, int] = 0,
+    compat: bool = False,
+) -> dict:
     """Patches with the most evidence that overlap each other little (LSP).
 
     AnchorNet paper, algorithm 1, for a batch of maps. The cells are visited from the
@@ -202,7 +203,7 @@ def localize_patches(
     }
 
 
-def crop_patches(images, boxes, size):
+def crop_patches(images, boxes, size: int | tuple[int, int]):
     """Pixels of the boxes, at native resolution.
 
     Pixels outside the image, and outside a box that is smaller than `size`, are zero;

@@ -5,7 +5,7 @@ from keras import ops
 from keras_attn._checks import check_shape, is_integer
 
 
-def window_average(inputs, window=None):
+def window_average(inputs, window: int | tuple[int | None, int | None] | None = None):
     """Stride-1 average over a window centred at each cell, valid cells only.
 
     Class embedding paper, section 3.3: `x_g = (1 / |x_box|) sum_{x in x_box} x`,

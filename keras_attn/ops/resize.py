@@ -1,5 +1,7 @@
 """Resizing of maps, images and position embeddings, the same on every backend."""
 
+from typing import Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,7 +13,9 @@ INTERPOLATIONS = ("nearest", "bilinear")
 SHARPNESS = -0.75
 
 
-def upsample(maps, factor, how="nearest"):
+def upsample(
+    maps, factor: int | tuple[int, int], how: Literal["nearest", "bilinear"] = "nearest"
+):
     """Maps with `factor` times as many rows and columns.
 
     Convention: cells are areas; the map covers the same part of the image before and

@@ -11,6 +11,8 @@ Convention: a map is `(batch, height, width, channels)`. Coordinates are `(y, x)
     displacement copies the map; a positive `dy` moves what is seen up.
 """
 
+from typing import Literal
+
 from keras import ops
 
 from keras_attn._checks import check_shape, one_of
@@ -37,7 +39,7 @@ def cell_grid(height, width):
     return ops.stack(ops.meshgrid(rows, columns, indexing="ij"), axis=-1)
 
 
-def warp(features, fields, padding="border"):
+def warp(features, fields, padding: Literal["border", "zeros"] = "border"):
     """A map displaced by fields, one for every group of channels.
 
     Volumetric Transformer Networks, section 3.3: `V_k(i) = U_k(i + G_c(i))` with the
@@ -69,7 +71,9 @@ def warp(features, fields, padding="border"):
     return bilinear_sample(features, ops.cast(fields, "float32") + grid, padding)
 
 
-def bilinear_sample(features, coordinates, padding="border"):
+def bilinear_sample(
+    features, coordinates, padding: Literal["border", "zeros"] = "border"
+):
     """Values of a map between its cells, for every group of channels elsewhere.
 
     Differentiable in both arguments. At the centre of a cell, where bilinear

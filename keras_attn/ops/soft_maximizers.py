@@ -10,6 +10,8 @@ Symbols of the paper: `a` is `activations`, `mu` is `margin`, `epsilon` is
 `samples`.
 """
 
+from typing import Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -26,7 +28,9 @@ UNKNOWN_DIMENSION = 32
 TIE = 4e-6
 
 
-def margin_softmax(activations, margin, inverse_temperature=1.0, axis=-1):
+def margin_softmax(
+    activations, margin: float, inverse_temperature: float = 1.0, axis: int = -1
+):
     """Softmax with one more, constant logit whose own probability is dropped.
 
     `p_k = exp(epsilon a_k) / (exp(epsilon mu) + sum_j exp(epsilon a_j))`, the
@@ -64,14 +68,14 @@ def margin_softmax(activations, margin, inverse_temperature=1.0, axis=-1):
 
 def perturbed_argmax(
     activations,
-    margin,
-    inverse_temperature=1.0,
-    samples=600,
-    seed=None,
-    axis=-1,
-    chunk_size=None,
-    control_variate=False,
-    noise="normal",
+    margin: float,
+    inverse_temperature: float = 1.0,
+    samples: int = 600,
+    seed: int | keras.random.SeedGenerator | None = None,
+    axis: int = -1,
+    chunk_size: int | None = None,
+    control_variate: bool = False,
+    noise: Literal["normal", "gumbel"] = "normal",
 ):
     """Mean of one-hot argmaxes of noisy activations, with a gradient estimate.
 

@@ -334,7 +334,7 @@ def test_rounding_of_a_softmax_is_no_error():
 
 
 def test_other_errors():
-    with pytest.raises(ValueError, match="at least 2 points"):
+    with pytest.raises(ValueError, match="`points` to be an integer of at least 2"):
         fit_exit_policy(**GOOD, points=1)
     with pytest.raises(ValueError, match="shared gain, .*Received: family='x'"):
         fit_exit_policy(**GOOD, family="x")

@@ -15,7 +15,7 @@ usage() {
 ./do demo        set up, then train, evaluate, explain, export and report a classifier
 ./do test        set up, then run all tests on TensorFlow, the layers' on JAX
 ./do test-torch  the layers' tests on torch, where it is installed
-./do lint        check style with ruff
+./do lint        check style with ruff and types with mypy
 ./do docs        build the documentation as a site
 ./do benchmark   measure speed and memory; see benchmarks/README.md
 ./do clean       remove the virtual environment and caches; runs/ and saved_models/ stay
@@ -80,9 +80,10 @@ test-torch)
   ;;
 lint)
   for_tests
-  echo "== Style"
+  echo "== Style and types"
   "$BIN/ruff" check .
   "$BIN/ruff" format --check .
+  "$BIN/mypy"
   ;;
 docs)
   environment installed-docs '.[docs]'

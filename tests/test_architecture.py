@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -272,6 +273,32 @@ def test_no_public_operation_hides_a_module():
     operations = importlib.import_module("keras_attn.ops")
     modules = {path.stem for path in (ROOT / "keras_attn" / "ops").glob("*.py")}
     assert len(modules) > 10 and not modules & set(operations.__all__)
+
+
+# Arguments of public functions that have no types: tensors and arrays, which the
+# docstring gives the shapes of, and what has the methods that the docstring names.
+TENSORS = set(
+    """activations attention attention_map batches boxes center codebook confidence
+    coordinates correct cost descriptors embeddings evidence features fields height idf
+    images input_tensor inputs labels logits map_tensor maps mean others policy
+    positives predictions projection queries ranks student teacher
+    train_features train_labels true_boxes width""".split()
+)
+
+
+def test_arguments_of_public_functions_have_types():
+    missing = set()
+    for module in map(importlib.import_module, PUBLIC_MODULES):
+        public = [getattr(module, name) for name in getattr(module, "__all__", [])]
+        for function in filter(inspect.isfunction, public):
+            missing |= {
+                f"{function.__qualname__}: {parameter.name}"
+                for parameter in inspect.signature(function).parameters.values()
+                if parameter.annotation is parameter.empty
+                and parameter.name not in TENSORS
+                and parameter.kind is not parameter.VAR_KEYWORD
+            }
+    assert not missing, "\n".join(sorted(missing))
 
 
 def layer_files():

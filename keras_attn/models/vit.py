@@ -83,8 +83,8 @@ def vit(
     inputs = building.image_input(input_shape, input_tensor)
     patches = PatchEmbedding(width, patch_size, name="patches")
     usual = tuple(side or USUAL_SIZE for side in inputs.shape[1:3])
-    size = usual if position_size is None else position_size
-    grid = _grid(pair("position_size", size, 1), patches.patch_size)
+    learned = usual if position_size is None else position_size
+    grid = _grid(pair("position_size", learned, 1), patches.patch_size)
     tokens = patches(inputs)
     tokens = PositionEmbedding(grid, position_offset, name="positions")(tokens)
     for index, rate in enumerate(np.linspace(0.0, drop_path, depth)):

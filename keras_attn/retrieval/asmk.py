@@ -7,9 +7,12 @@ to their nearest word of a codebook; an image keeps, for each of its words, the 
 the sum of residuals. Two images are similar by the words that they share.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_attn._checks import number_in
 
 # Distances between descriptors and words in memory at a time.
 BLOCK = 1 << 24
@@ -32,7 +35,7 @@ class AggregatedImage(NamedTuple):
     dimension: int
 
 
-def nearest_words(descriptors, codebook, count=1):
+def nearest_words(descriptors, codebook, count: int = 1):
     """Numbers of the words nearest to each descriptor by Euclidean distance.
 
     Args:
@@ -67,7 +70,7 @@ def nearest_words(descriptors, codebook, count=1):
     return np.concatenate(parts)
 
 
-def aggregate(descriptors, codebook, nearest=1):
+def aggregate(descriptors, codebook, nearest: int = 1) -> "AggregatedImage":
     """The visual words of an image's local descriptors.
 
     For each word `c` that is nearest to some descriptors `x`: the signs of
@@ -100,7 +103,7 @@ def aggregate(descriptors, codebook, nearest=1):
     return AggregatedImage(words, np.packbits(sums > 0, axis=1), codebook.shape[1])
 
 
-def inverse_document_frequency(database, words):
+def inverse_document_frequency(database: Sequence["AggregatedImage"], words: int):
     """`log(images / images with the word)` of each word; 0 for one that no image has.
 
     Args:
@@ -115,7 +118,13 @@ def inverse_document_frequency(database, words):
     return np.where(counts > 0, np.log(len(database) / np.maximum(counts, 1)), 0.0)
 
 
-def asmk_similarity(queries, database, power=3.0, threshold=0.0, idf=None):
+def asmk_similarity(
+    queries: Sequence[AggregatedImage],
+    database: "Sequence[AggregatedImage] | InvertedFile",
+    power: float = 3.0,
+    threshold: float = 0.0,
+    idf=None,
+):
     """Similarities of images by the words that they share.
 
     With `s = 1 - 2 h` for the share `h` of signs that differ, a shared word adds
@@ -144,34 +153,31 @@ def asmk_similarity(queries, database, power=3.0, threshold=0.0, idf=None):
     >>> asmk_similarity([image], [image, aggregate([[0.1, 0.2]], codebook)])
     array([[1.        , 0.70710678]])
     """
-    if threshold < 0:
-        raise ValueError(
-            f"Expected `threshold` of at least 0. Received: threshold={threshold}"
-        )
-    is_file = isinstance(database, InvertedFile)
-    images = [*queries, *([database] if is_file else database)]
-    dimensions = {each.dimension for each in images}
+    number_in("threshold", threshold, "[0, inf)")
+    images = [database] if isinstance(database, InvertedFile) else database
+    dimensions = {each.dimension for each in (*queries, *images)}
     if len(dimensions) > 1:
         raise ValueError(
             "Expected images aggregated with one codebook. "
             f"Received: residuals of dimensions {sorted(dimensions)}"
         )
-    similarities = np.zeros(
-        (len(queries), database.count if is_file else len(database))
-    )
-    if not similarities.size:
-        return similarities
-    database = database if is_file else InvertedFile.of(database)
-    lengths = database.lengths(idf)
+    if isinstance(database, InvertedFile):
+        file = database
+    elif database:
+        file = InvertedFile.of(database)
+    else:
+        return np.zeros((len(queries), 0))
+    similarities = np.zeros((len(queries), file.count))
+    lengths = file.lengths(idf)
     for query, row in zip(queries, similarities, strict=True):
-        which, entries = database.entries_of(query.words)
-        differing = BITS[query.signs[which] ^ database.signs[entries]]
-        match = 1 - 2 * differing.sum(axis=1, dtype="int64") / database.dimension
+        which, entries = file.entries_of(query.words)
+        differing = BITS[query.signs[which] ^ file.signs[entries]]
+        match = 1 - 2 * differing.sum(axis=1, dtype="int64") / file.dimension
         # Negative ones are left out before the power, which may be no integer.
         kernel = np.where(match >= threshold, np.maximum(match, 0) ** power, 0.0)
         if idf is not None:
             kernel *= np.square(np.asarray(idf)[query.words[which]])
-        row[:] = np.bincount(database.images[entries], kernel, database.count)
+        row[:] = np.bincount(file.images[entries], kernel, file.count)
         row /= np.maximum(_length(query.words, idf) * lengths, 1e-12)
     return similarities
 

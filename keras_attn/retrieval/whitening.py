@@ -19,7 +19,7 @@ class WhiteningWeights(NamedTuple):
     projection: np.ndarray
 
 
-def pca_whitening(descriptors, dimensions=None):
+def pca_whitening(descriptors, dimensions: int | None = None):
     """PCA whitening: each kept direction gets variance one.
 
     Jegou and Chum, "Negative evidences and co-occurences in image retrieval": with
@@ -60,7 +60,7 @@ def pca_whitening(descriptors, dimensions=None):
     return _weights(mean, vectors[:, :kept] / np.sqrt(values[:kept]))
 
 
-def learned_whitening(descriptors, queries, positives, dimensions=None):
+def learned_whitening(descriptors, queries, positives, dimensions: int | None = None):
     """Whitening learned from pairs of matching images.
 
     Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation",

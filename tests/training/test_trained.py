@@ -129,6 +129,6 @@ def test_accuracy_is_that_of_the_last_model_as_it_is_used(tmp_path, monkeypatch)
     )
     nothing = (pixels[:0], np.array([], int))
     splits = {"test": (pixels, np.array([0, 1, 2, 0])), "validation": nothing}
-    assert measures.accuracy(run, splits) == ("test_accuracy", 75.0)
+    assert measures.accuracy(run, splits) == ("test_accuracy", 75.0, "%")
     splits = {"test": nothing, "validation": (pixels[:2], np.array([1, 0]))}
-    assert measures.accuracy(run, splits) == ("validation_accuracy", 0.0)
+    assert measures.accuracy(run, splits) == ("validation_accuracy", 0.0, "%")

@@ -48,7 +48,7 @@ def study(runs, sources):
                 labels,
                 describe(train),
                 train_labels,
-                k=run.recipe.neighbours,
+                k=run.recipe.options.neighbours,
             )
             lines.append(RowValue(row, METRIC, 100 * value))
     return lines

@@ -7,7 +7,7 @@ import pytest
 from keras_attn.models.vit import VIT_SIZES
 from keras_attn.training.data.load import load_data
 from keras_attn.training.experiments import reproduce, results
-from keras_attn.training.fit.train import initial_model, trainable_model
+from keras_attn.training.fit.train import initial_model, prepare, trainable_model
 from keras_attn.training.methods import dino
 from keras_attn.training.recipes.experiment import Experiment, Row
 from keras_attn.training.runs.run import Run
@@ -70,6 +70,7 @@ def test_the_initial_network_is_what_a_run_starts_with(monkeypatch):
     monkeypatch.setitem(VIT_SIZES, "tiny", TINY_SIZE)
     spec, _ = load_data(RECIPE)
     start = initial_model(RECIPE, spec)
+    prepare(RECIPE)
     model = trainable_model(RECIPE, spec, steps=7)
     for one, two in zip(start.weights, model.student.weights, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -3,11 +3,11 @@
 The data are an exit table: the confidence and correctness of every answer of a network
 with early exits, see `keras_attn.early_exit.table`.
 
-How it works. At a price of `p` accuracy for a unit of cost, going on from exit `i` is
-worth `E[correct_j - correct_i - p (cost_j - cost_i) | confidence_i]`, where `j` is the
+At a price of `p` accuracy for a unit of cost, continuing from exit `i` is worth
+ `E[correct_j - correct_i - p (cost_j - cost_i) | confidence_i]`, where `j` is the
 exit at which the image will then stop. That is estimated from the last exit to the
 first (backward induction), by least squares as a cubic polynomial in the doubt
-`u = 1 - confidence_i`; an image goes on where the polynomial is positive. It need not
+`u = 1 - confidence_i`; an image continues where the polynomial is positive. It need not
 be monotone: where an answer is hopeless, more computation gains nothing either. Every
 price is one point of the curve, and rules between two neighbouring ones are found by
 interpolating their coefficients, so that budgets are met.
@@ -36,7 +36,7 @@ from keras_attn.early_exit.table import check_cost, check_exit_table
 FORMAT = "keras-attn exit policy"
 VERSION = 1
 FOLDS = 5
-# Rules a path: of the final fit, and of the fits that only choose the family.
+# Number of rules in the final fit, and in the fits that only choose the family.
 FINE, COARSE = 60, 24
 
 
@@ -47,7 +47,7 @@ class ExitRule:
     Args:
         cost: Mean cost on the images that it was fitted to.
         accuracy: Accuracy there.
-        coefficients: `(exits - 1, 4)`; at exit `i` an image goes on where
+        coefficients: `(exits - 1, 4)`; at exit `i` an image continues where
             `a + b u + c u^2 + d u^3 > 0`, with `u = 1 - confidence`.
 
     Example:
@@ -67,7 +67,7 @@ class ExitRule:
         return len(self.coefficients) + 1
 
     def stop(self, stage, confidences):
-        """Which images stop at an exit, in any backend and inside a graph.
+        """Images that stop at an exit, in any backend and inside a graph.
 
         Args:
             stage: Number of the exit, from 0.
@@ -173,23 +173,13 @@ class ExitPolicy:
         Returns:
             List of `{"cost": mean cost, "accuracy": share of right answers}`.
         """
-        confidence, correct, cost = check_exit_table(confidence, correct, cost)
-        if len(cost) != len(self.cost):
+        table = check_exit_table(confidence, correct, cost)
+        if len(table.cost) != len(self.cost):
             raise ValueError(
                 f"Expected a table with the policy's {len(self.cost)} exits. "
-                f"Received: {len(cost)} exits"
+                f"Received: {len(table.cost)} exits"
             )
-        images = np.arange(len(correct))
-        points = []
-        for rule in self.rules:
-            exits = rule.exits_of(confidence)
-            points.append(
-                {
-                    "cost": float(cost[exits].mean()),
-                    "accuracy": float(correct[images, exits].mean()),
-                }
-            )
-        return points
+        return [table.point(rule.exits_of(table.confidence)) for rule in self.rules]
 
     def save(self, path):
         """Writes the policy as JSON, numbers and names only."""
@@ -218,8 +208,8 @@ class ExitPolicy:
                 raise ValueError(
                     f"Expected version {VERSION}. Received: {data.get('version')!r}"
                 )
-            rules = [ExitRule.from_config(rule) for rule in data["rules"]]
-            return cls(rules, data["cost"], data["family"], data["scores"])
+            loaded = [ExitRule.from_config(rule) for rule in data["rules"]]
+            return cls(loaded, data["cost"], data["family"], data["scores"])
         except KeyError as error:
             raise ValueError(
                 f"{path} is not an exit policy: {error} is missing"
@@ -249,12 +239,12 @@ def fit_exit_policy(
         seed: Seed of the folds of the cross-validation.
 
     Returns:
-        `ExitPolicy` with one rule a budget; with a single rule where going on gains
+        `ExitPolicy` with one rule per budget; with a single rule where continuing gains
         nothing. Deterministic.
 
     Raises:
-        ValueError: For a table that is none, fewer than two points, or an unknown
-            family.
+        ValueError: If this is not an exit table, for fewer than two points, or for an
+            unknown family.
 
     Example:
 
@@ -275,8 +265,7 @@ def fit_exit_policy(
     # The first rule of the path may be any that stops everywhere: this one does for
     # all tables.
     path[0] = [[-1.0, 0.0, 0.0, 0.0]] * (len(cost) - 1)
-    curve = _spread(path, table, points)
-    return ExitPolicy(curve, cost, family, scores)
+    return ExitPolicy(_spread(path, table, points), cost, family, scores)
 
 
 def _choose_family(table, seed):
@@ -309,7 +298,7 @@ def _choose_family(table, seed):
 
 
 def _mean_right(exits, correct, cost, budgets):
-    """How often each image's answer is right, `(N,)`, over equally likely budgets."""
+    """Share of right answers of each image, `(N,)`, over equally likely budgets."""
     costs = np.maximum.accumulate(cost[exits].mean(axis=1))
     # Linear interpolation between the rules, as the weight of each rule.
     weights = np.mean(
@@ -324,14 +313,11 @@ def _mean_right(exits, correct, cost, budgets):
 
 def _spread(path, table, points):
     """Rules for evenly spread budgets, from a path of rules."""
-    confidence, correct, cost = table
-    doubts = rules.doubt(confidence)
-    images = np.arange(len(correct))
+    doubts = rules.doubt(table.confidence)
 
     def measured(coefficients):
         exits = rules.exits_of(coefficients, doubts)
-        accuracy = correct[images, exits].mean()
-        return ExitRule(cost[exits].mean(), accuracy, coefficients)
+        return ExitRule(**table.point(exits), coefficients=coefficients)
 
     kept = [measured(path[0])]
     for rule in map(measured, path[1:]):
@@ -342,15 +328,15 @@ def _spread(path, table, points):
     spread = []
     for budget in np.linspace(kept[0].cost, kept[-1].cost, points):
         rule = _within(kept, budget, measured)
-        # Costs of interpolated spread need not grow evenly.
+        # Costs of interpolated rules need not grow evenly.
         spread.append(spread[-1] if spread and rule.cost < spread[-1].cost else rule)
     return spread
 
 
-def _within(rules, budget, measured, steps=12):
+def _within(path, budget, measured, steps=12):
     """The rule between two neighbours that spends most within a budget."""
-    lower = [rule for rule in rules if rule.cost <= budget][-1]
-    above = [rule for rule in rules if rule.cost > budget]
+    lower = [rule for rule in path if rule.cost <= budget][-1]
+    above = [rule for rule in path if rule.cost > budget]
     if not above:
         return lower
     start = np.array(lower.coefficients)

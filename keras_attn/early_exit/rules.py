@@ -1,20 +1,19 @@
-"""Fits of stopping rules, each for a price of computation; used by `exit_policy`.
+"""Fits of stopping rules, each for a price of computation.
 
-A rule is one polynomial for every exit but the last, in what an answer lacks of
-certainty, `u = 1 - confidence`: an image goes on where
-`a + b u + c u^2 + d u^3 > 0`. Rules are arrays `(exits - 1, 4)` of these
-coefficients; a path of rules, from stopping at once to the best accuracy whatever it
-costs, is `(rules, exits - 1, 4)`.
+A rule is one polynomial for every exit but the last, in the doubt of an answer,
+`u = 1 - confidence`: an image continues where `a + b u + c u^2 + d u^3 > 0`. Rules are
+arrays `(exits - 1, 4)` of these coefficients; a path of rules, from stopping at once to
+the best accuracy at any cost, is `(rules, exits - 1, 4)`.
 """
 
 import numpy as np
 
 DEGREE = 3
 # Images that an earlier exit stops count less where the later exits are fitted, but
-# not nothing, since for some prices few go on.
+# not nothing, since for some prices few continue.
 WEIGHT_OF_STOPPED = 0.3
 SWEEPS = 5
-# Relative ridge of the least squares, against confidences that are all alike.
+# Relative ridge of the least squares, against confidences that are all the same.
 RIDGE = 1e-6
 
 
@@ -23,8 +22,8 @@ def doubt(confidence):
     return np.maximum(1 - np.asarray(confidence, "float32"), 0)
 
 
-def goes_on(coefficients, doubts):
-    """Whether images go on at one exit, by Horner's rule as in the graph.
+def continues(coefficients, doubts):
+    """Images that continue at one exit, by Horner's rule as in the graph.
 
     Args:
         coefficients: `(4,)`.
@@ -37,10 +36,10 @@ def goes_on(coefficients, doubts):
 
 
 def exits_of(rule, doubts):
-    """The exit that each image takes, `(N,)`: the first whose rule does not go on."""
+    """The exit that each image takes, `(N,)`: the first whose rule stops it."""
     stops = np.ones(doubts.shape, bool)
     for stage, coefficients in enumerate(rule):
-        stops[:, stage] = ~goes_on(coefficients, doubts[:, stage])
+        stops[:, stage] = ~continues(coefficients, doubts[:, stage])
     return stops.argmax(axis=1)
 
 
@@ -57,8 +56,8 @@ def prices(cost, count):
 def shared_gain(confidence, correct, cost, count):
     """One gain for the first exit and one, common to all of them, for the later exits.
 
-    What going on gains is estimated by least squares as `b u + c u^2 + d u^3`: nothing
-    for an image of confidence one.
+    The gain of continuing is estimated by least squares as `b u + c u^2 + d u^3`:
+    nothing for an image of confidence one.
     """
     exits = len(cost)
     groups = [group for group in (range(1), range(1, exits - 1)) if len(group)]
@@ -98,12 +97,12 @@ def _gain_path(confidence, correct, cost, count, groups, first_power):
 
 
 def _gains(worth, on, features):
-    """What going on gained each image at each exit, and the images' weights there.
+    """Gain of each image from continuing at each exit, and the images' weights there.
 
     Args:
         worth: `(N, exits)` worth of each answer, less its cost.
-        on: `(exits - 1, N)` who goes on at each exit; `None` at first, when the exits
-            are decided here, from the last to the first, by a fit of each.
+        on: `(exits - 1, N)` images that continue at each exit; `None` at first, when
+            the exits are decided here, from the last to the first, by a fit of each.
         features: `(exits - 1, N, coefficients)`.
 
     Returns:
@@ -147,7 +146,7 @@ def _least_squares(features, targets, weights, groups):
 
 
 def thresholds(confidence, correct, cost, count):
-    """One threshold for every exit: an image goes on below it.
+    """One threshold for every exit: an image continues below it.
 
     For each price, one threshold after the other takes its best value for the given
     others, until none moves.
@@ -177,7 +176,7 @@ def _best_threshold(confidence, worth, limits, stage, sorting):
         value = np.where(below[:, later], value, worth[:, later])
     gain = np.where(below[:, :stage].all(axis=1), value - worth[:, stage], 0.0)
     ordered = confidence[sorting, stage]
-    # Entry k: the k least confident images go on.
+    # Entry k: the k least confident images continue.
     total = np.append(0.0, np.cumsum(gain[sorting]))
     total[1:-1][ordered[1:] == ordered[:-1]] = -np.inf
     # Rounding must not decide between equally good ones.

@@ -1,7 +1,7 @@
-"""Exit tables: what an exit policy is fitted to.
+"""Exit tables, to which exit policies are fitted.
 
 A network with early exits answers several times, each time at a higher total cost. An
-exit table holds what came of it, in three arrays:
+exit table holds the outcome in three arrays:
 
 - `confidence` `(N, E)` float: maximum softmax of each of the E answers to N images,
 - `correct` `(N, E)` bool: whether that answer is right,
@@ -11,11 +11,33 @@ In a file they are a `.npz` with these names. `keras_attn.models.exit_table` mak
 from a model and images.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
+class ExitTable(NamedTuple):
+    """The arrays of an exit table: see the module's docstring."""
+
+    confidence: np.ndarray
+    correct: np.ndarray
+    cost: np.ndarray
+
+    def point(self, exits):
+        """Mean `cost` and `accuracy` if each image stops at its exit, as a dict.
+
+        Args:
+            exits: `(N,)` numbers of exits.
+        """
+        right = self.correct[np.arange(len(exits)), exits]
+        return {
+            "cost": float(self.cost[exits].mean()),
+            "accuracy": float(right.mean()),
+        }
+
+
 def check_exit_table(confidence, correct, cost):
-    """An exit table as arrays of float32, bool and float64.
+    """An `ExitTable` with arrays of float32, bool and float64.
 
     Raises:
         ValueError: For other shapes or values than the module's docstring names.
@@ -53,7 +75,7 @@ def check_exit_table(confidence, correct, cost):
             f"{correct.dtype}"
         )
     confidence = np.clip(confidence.astype("float32"), 0, 1)
-    return confidence, correct.astype(bool), cost
+    return ExitTable(confidence, correct.astype(bool), cost)
 
 
 def check_cost(cost):

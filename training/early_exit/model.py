@@ -55,21 +55,29 @@ def early_exit_model(path, resized, policy=None, checkpoint="best"):
     )
 
 
-def write_table(path, resized, output, data=None, split="validation", **options):
+def write_table(
+    path,
+    resized,
+    output,
+    data=None,
+    split="validation",
+    checkpoint="best",
+    on_corrupt="error",
+):
     """Writes the exit table of a run's images, see `keras_attn.early_exit.policy`.
 
     Args:
-        path, resized: As in `early_exit_model`.
+        path, resized: See `early_exit_model`.
         output: `.npz` file.
         data: Path of the data.
         split: `train`, `validation` or `test`.
-        **options: `checkpoint`; `on_corrupt`.
+        checkpoint: See `early_exit_model`.
+        on_corrupt: `"error"` or `"skip"`.
 
     Returns:
         Dict of the table's arrays.
     """
-    on_corrupt = options.pop("on_corrupt", "error")
-    model = early_exit_model(path, resized, **options)
+    model = early_exit_model(path, resized, checkpoint=checkpoint)
     recipe = load_trained(path).run.recipe
     _, splits = load_data(recipe, data, on_corrupt=on_corrupt)
     if split not in splits or not len(splits[split][1]):
@@ -90,7 +98,7 @@ def write_model(path, resized, policy, budget, output, checkpoint="best"):
     """Writes a `.keras` file that exits as a policy says, for `predict` and `export`.
 
     Args:
-        path, resized, checkpoint: As in `early_exit_model`.
+        path, resized, checkpoint: See `early_exit_model`.
         policy: File of an `ExitPolicy` that was fitted to the table of these runs.
         budget: Mean cost of an image, in the unit of the policy's table.
         output: `.keras` file.

@@ -1,4 +1,4 @@
-"""Exit policies from and for the command line: files in, plain data and pictures out.
+"""Fits and evaluations of exit policies in files, and their pictures.
 
 A table is a `.npz` file with the arrays `confidence`, `correct` and `cost`; see
 `keras_attn.early_exit.policy`.
@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from keras_attn.early_exit.policy import ExitPolicy, check_exit_table, fit_exit_policy
+from keras_attn.early_exit.policy import ExitPolicy, fit_exit_policy
+from keras_attn.early_exit.table import check_exit_table
 from keras_attn.pipelines.files import DAMAGE, write_then_rename
 
 ARRAYS = ("confidence", "correct", "cost")
@@ -19,11 +20,11 @@ SWEEP = np.linspace(0, 1, 201)
 
 
 def read_table(path):
-    """`(confidence, correct, cost)` of a table file, checked.
+    """The `ExitTable` of a file, checked.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no table; the message says what is wrong.
+        ValueError: If it is not a table; the message names the first fault.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -69,7 +70,7 @@ def fit(table, output, points=40):
         "policy": str(output),
         "family": policy.family,
         "scores": policy.scores,
-        "images": len(arrays[0]),
+        "images": len(arrays.correct),
         "exits": len(policy.cost),
         "budgets": [
             {"cost": rule.cost, "accuracy": rule.accuracy} for rule in policy.rules
@@ -106,7 +107,7 @@ def load_policy(path):
 
 
 def format_fit(summary):
-    """The summary of `fit` for people."""
+    """The summary of `fit` as text."""
     lines = [
         f"{summary['policy']}: {len(summary['budgets'])} budgets, fitted to "
         f"{summary['images']} images with {summary['exits']} exits",
@@ -120,7 +121,7 @@ def format_fit(summary):
 
 
 def format_evaluation(points):
-    """The points of a curve for people."""
+    """The points of a curve as text."""
     width = max(12, *(len(f"{point['cost']:.6g}") for point in points))
     lines = [f"{'COST':>{width}}  ACCURACY"]
     lines += [
@@ -138,24 +139,21 @@ def threshold_point(thresholds, table):
 
     An image stops where its confidence exceeds the threshold.
     """
-    confidence, correct, cost = table
-    stops = np.ones(confidence.shape, bool)
-    stops[:, :-1] = confidence[:, :-1] > np.asarray(thresholds, "float32")
-    exits = stops.argmax(axis=1)
-    accuracy = correct[np.arange(len(exits)), exits].mean()
-    return {"cost": float(cost[exits].mean()), "accuracy": float(accuracy)}
+    stops = np.ones(table.confidence.shape, bool)
+    stops[:, :-1] = table.confidence[:, :-1] > np.asarray(thresholds, "float32")
+    return table.point(stops.argmax(axis=1))
 
 
 def common_thresholds(table):
     """The curve of one threshold for all exits."""
-    exits = len(table[2])
+    exits = len(table.cost)
     return [threshold_point([limit] * (exits - 1), table) for limit in SWEEP]
 
 
 def accuracy_at(costs, points):
     """Accuracy of a curve at given costs, between its points by straight lines.
 
-    Beyond its dearest point a curve keeps that point's accuracy.
+    Beyond its most expensive point a curve keeps that point's accuracy.
     """
     curve = sorted((point["cost"], point["accuracy"]) for point in points)
     return np.interp(costs, *np.array(curve).T)
@@ -166,7 +164,7 @@ def draw_curve(curves, table, title):
 
     Args:
         curves: Dict from name to list of points.
-        table: `(confidence, correct, cost)` that the points were measured on.
+        table: `ExitTable` that the points were measured on.
         title: Title.
 
     Returns:
@@ -179,8 +177,7 @@ def draw_curve(curves, table, title):
 
 
 def draw_curves(axes, curves, table):
-    """The same into axes."""
-    _, correct, cost = table
+    """Draws what `draw_curve` does into axes."""
     curves = {**curves, "one threshold for all exits": common_thresholds(table)}
     for name, points in curves.items():
         marker = "." if len(points) < len(SWEEP) else ""
@@ -192,7 +189,11 @@ def draw_curves(axes, curves, table):
             label=name,
         )
     axes.plot(
-        cost, 100 * correct.mean(axis=0), "s", color="0.5", label="always the same exit"
+        table.cost,
+        100 * table.correct.mean(axis=0),
+        "s",
+        color="0.5",
+        label="always the same exit",
     )
     axes.set_xlabel("mean cost")
     axes.set_ylabel("accuracy, %")

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_attn.early_exit.policy import fit_exit_policy
+from keras_attn.early_exit.table import ExitTable
 from keras_attn.training.early_exit.policy import (
     accuracy_at,
     draw_curves,
@@ -60,11 +61,12 @@ def judge(table, seeds=5, folder="results"):
         The rows, as in the CSV.
     """
     arrays = read_table(table)
-    if len(arrays[2]) != len(AUTHORS_THRESHOLDS[0]) + 1 or len(arrays[0]) < 2:
+    images, exits = arrays.confidence.shape
+    if exits != len(AUTHORS_THRESHOLDS[0]) + 1 or images < 2:
         raise ValueError(
             "Expected a table with at least 2 images and the "
             f"{len(AUTHORS_THRESHOLDS[0]) + 1} exits of the authors' thresholds. "
-            f"Received: {len(arrays[0])} images and {len(arrays[2])} exits"
+            f"Received: {images} images and {exits} exits"
         )
     if seeds < 1:
         raise ValueError(f"Expected at least one seed. Received: seeds={seeds}")
@@ -109,11 +111,10 @@ def _authors(table):
 
 
 def _halves(table, seed):
-    confidence, correct, cost = table
-    order = np.random.default_rng(seed).permutation(len(confidence))
+    order = np.random.default_rng(seed).permutation(len(table.correct))
     middle = len(order) // 2
     return [
-        (confidence[part], correct[part], cost)
+        ExitTable(table.confidence[part], table.correct[part], table.cost)
         for part in (order[:middle], order[middle:])
     ]
 

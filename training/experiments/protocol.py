@@ -1,4 +1,4 @@
-"""What an experiment takes of its runs: measures, studies and figures."""
+"""Protocols of measures, studies and figures, and their results."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 

@@ -202,7 +202,7 @@ def _choose(experiment, labels):
 
 
 def _recorded(path, folder, label, recipe):
-    """Whether this very run is finished and in the results."""
+    """`True` if this very run is finished and in the results."""
     if not (folder / "recipe.json").exists():
         return False
     run = Run.create(folder, recipe)

@@ -57,7 +57,7 @@ def curve(points):
 def test_the_curve_is_the_known_best_one(family):
     policy = fit_exit_policy(*shrinking_doubt(4000, 0), points=21, family=family)
     cost, accuracy = curve(policy.evaluate(*shrinking_doubt(100_000, 1)))
-    # Whoever is least certain goes on: the share cost - 1 of the images, whose mean
+    # The least certain images continue: the share cost - 1 of the images, whose mean
     # gain is the integral of 0.3 (1 - c).
     share = cost - 1
     best = 0.5 + 0.3 * (share - share**2 / 2)
@@ -74,7 +74,7 @@ def test_a_price_decides_where_its_gain_ends():
     for rule in rules:
         stops = to_numpy(rule.stop(0, keras.ops.convert_to_tensor(confidence)))
         limit = confidence[stops.argmax(), 0]
-        # Confidences are uniform: a share as large as the threshold goes on.
+        # Confidences are uniform: a share as large as the threshold continues.
         assert limit == pytest.approx(rule.cost - 1, abs=0.02)
         assert stops[confidence[:, 0] > limit].all()
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_attn.early_exit.policy import ExitPolicy
+from keras_attn.early_exit.table import ExitTable
 from keras_attn.training.early_exit import policy
 from keras_attn.training.experiments import exit_policies, results
 
@@ -81,7 +82,7 @@ def test_a_picture(path, tmp_path):
 
 
 def test_what_is_drawn():
-    arrays = tuple(table().values())
+    arrays = ExitTable(**table())
     points = [{"cost": 1.0, "accuracy": 0.5}, {"cost": 2.0, "accuracy": 0.75}]
     axes = policy.draw_curve({"policy": points}, arrays, "title").axes[0]
     lines = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
@@ -95,8 +96,10 @@ def test_what_is_drawn():
 def test_points_of_thresholds():
     confidence = np.array([[0.9, 0.1], [0.5, 0.7], [0.2, 0.3]], "float32")
     correct = np.array([[1, 0], [0, 1], [0, 1]], bool)
-    point = policy.threshold_point([0.5], (confidence, correct, np.array([1, 4])))
-    # An image at the threshold goes on.
+    point = policy.threshold_point(
+        [0.5], ExitTable(confidence, correct, np.array([1, 4]))
+    )
+    # An image at the threshold continues.
     assert point == {"cost": 3.0, "accuracy": 1.0}
     points = [{"cost": 3, "accuracy": 1.0}, {"cost": 1, "accuracy": 0.5}]
     found = policy.accuracy_at([1, 2, 3, 9], points)

@@ -65,7 +65,7 @@ def test_mistakes_in_the_space(text, words):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What was trained, in order, and the number of trainings until one stops."""
+    """The trainings so far, in order, and the number of trainings until one stops."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("training is on TensorFlow")
     done, stops = [], []

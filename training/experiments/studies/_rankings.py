@@ -51,8 +51,8 @@ def select(localizer, images, max_patches, iou_threshold, coverage, seed=0):
     Args:
         localizer: Model with the outputs of `anchornet`.
         images: `(N, height, width, 3)`, 8-bit.
-        max_patches, iou_threshold, coverage: As in `LocalizePatches`.
-        seed: Of the random ranking.
+        max_patches, iou_threshold, coverage: See `LocalizePatches`.
+        seed: Seed of the random ranking.
 
     Returns:
         `(selections, labels)`: a dict from `RANKINGS` to `Selection`, and the classes
@@ -113,7 +113,7 @@ def _localized(evidence, branch, max_patches, iou_threshold):
 
 
 def _evidence(ranking, images, branch, random):
-    """`(N, rows, columns)`: what a ranking thinks of every cell of a branch."""
+    """`(N, rows, columns)`: worth of every cell of a branch to a ranking."""
     size, stride = branch["patch_size"], branch["stride"]
     height, width = images.shape[1:3]
     rows, columns = (height - size) // stride + 1, (width - size) // stride + 1

@@ -33,7 +33,7 @@ def study(runs, sources):
     """The shares of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
-        images, source, indices = annotated(run, sources[label], ["mask", "box"])
+        _, source, images, indices = annotated(run, sources[label], ["mask", "box"])
         chosen = indices[held_out(indices)]
         masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
         initial = initial_model(run.recipe, image_spec(run.recipe, source))

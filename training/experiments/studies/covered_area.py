@@ -2,8 +2,8 @@
 
 For k = 1, 2, ... patches of an image, by every ranking:
 
-- `covered_K_accuracy`: of the softmaxes of the first k patches, added up,
-- `masked_K_accuracy`: of the whole image with these patches set to black,
+- `covered_K_accuracy`: accuracy of the sum of the first k patches' softmaxes,
+- `masked_K_accuracy`: accuracy on the whole image with these patches set to black,
 - `area_K`: the share of the image that they cover,
 
 all in per cent. The classifier is the network of row `full`, trained on whole images.

@@ -36,7 +36,7 @@ def study(runs, sources):
     """The errors of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
-        images, source, indices = annotated(run, sources[label], ["box"])
+        _, source, images, indices = annotated(run, sources[label], ["box"])
         chosen = indices[held_out(indices)]
         chosen = chosen[source.annotations["box"][chosen, 0] >= 0]
         metrics = errors(

@@ -12,9 +12,9 @@ And `patches_per_image` and `image_covered`, which put them into proportion.
 
 import numpy as np
 
-from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.experiments.measures import held_out
 from keras_attn.training.experiments.protocol import PERCENT, RowValue
+from keras_attn.training.experiments.studies._annotations import annotated
 from keras_attn.training.experiments.studies._rankings import select
 from keras_attn.training.trained import load_trained
 
@@ -23,19 +23,14 @@ UNITS = {"patches_per_image": "patches"}
 
 def study(runs, sources):
     """The metrics of every ranking, for the run of row `anchornet`; see `Study`."""
-    run, source = runs["anchornet"], sources["anchornet"]
-    for name in ("box", "part_boxes", "mask"):
-        if name not in source.annotations:
-            raise ValueError(
-                "Expected a data set with known boxes, such as `generated`. "
-                f"Received: {source.name}, without {name!r}"
-            )
-    indices = split_indices(source, run.recipe.split, run.recipe.split_seed)
+    run = runs["anchornet"]
+    names = ("box", "part_boxes", "mask")
+    _, source, images, indices = annotated(run, sources["anchornet"], names)
     chosen = indices[held_out(indices)]
     localizer = load_trained(run.workdir, "last").model
     selections, _ = select(
         localizer,
-        source.images[chosen],
+        images[chosen],
         **run.recipe.options.patch_settings(),
         seed=run.recipe.seed,
     )

@@ -44,7 +44,7 @@ def study(runs, sources):
     """The metrics of every run's model of the last epoch; see `Study`."""
     lines = []
     for label, run in runs.items():
-        images, source, indices = annotated(run, sources[label], ["part_boxes"])
+        _, source, images, indices = annotated(run, sources[label], ["part_boxes"])
         judged = held_out(indices)
         choosing = "validation" if judged == "test" else "train"
         if not len(indices[choosing]):

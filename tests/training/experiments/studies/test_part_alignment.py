@@ -119,7 +119,7 @@ def test_without_a_field_parts_are_where_they_are(centres):
         for n, m in pairs(LABELS)
         if not np.isnan(centres[[n, m], p]).any()
     ]
-    # Parts count alike, though one of them has fewer pairs.
+    # All parts count the same, though one of them has fewer pairs.
     means = [np.mean(part) for part in (wanted[:6], wanted[6:10], wanted[10:])]
     found = measured(np.zeros((6, HEIGHT, WIDTH, 1, 2)), centres)
     assert found["part_distance"] == pytest.approx(np.mean(means))

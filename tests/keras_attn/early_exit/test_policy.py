@@ -336,7 +336,7 @@ def test_rounding_of_a_softmax_is_no_error():
 def test_other_errors():
     with pytest.raises(ValueError, match="`points` to be an integer of at least 2"):
         fit_exit_policy(**GOOD, points=1)
-    with pytest.raises(ValueError, match="shared gain, .*Received: family='x'"):
+    with pytest.raises(ValueError, match="'shared gain', .*Received: family='x'"):
         fit_exit_policy(**GOOD, family="x")
     policy = fit_exit_policy(**GOOD)
     with pytest.raises(ValueError, match="policy's 2 exits. Received: 3 exits"):

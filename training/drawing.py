@@ -9,6 +9,7 @@ import collections
 import math
 import pathlib
 import re
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -115,30 +116,47 @@ def panel_inches(image):
     return PANEL_INCHES * width / longer, PANEL_INCHES * height / longer
 
 
-def sheet(rows, columns, image, note="", ratios=None):
-    """An empty overview: one row per image.
+class Grid(NamedTuple):
+    """A matplotlib `Figure` and its `(rows, columns)` panels."""
+
+    figure: Figure
+    axes: np.ndarray
+
+
+def grid(rows, columns, image, scale=1.0, gaps=(0, 0), margins=(0, 0), ratios=None):
+    """An empty `Grid` of panels that have the shape of an image.
 
     Args:
         rows, columns: Number of panels.
-        image: `(height, width, 3)`, whose shape the panels have.
-        note: Line below.
-        ratios: Widths of the columns in those of the image; `None`: all 1.
-
-    Returns:
-        `(figure, axes)`: a matplotlib `Figure` and its `(rows, columns)` panels.
+        image: `(height, width, 3)`.
+        scale: Size of the panels in that of `panel_inches`.
+        gaps: Inches beside and below each panel.
+        margins: Inches beside and below all of them.
+        ratios: Widths of the columns in those of a panel; `None`: all 1.
     """
     width, height = panel_inches(image)
     ratios = ratios or [1.0] * columns
-    figure = new_figure(
-        (
-            0.7 * width * sum(ratios) + 1.2,
-            rows * (0.7 * height + 0.75) + 0.4 * bool(note),
-        )
+    size = (
+        scale * width * sum(ratios) + columns * gaps[0] + margins[0],
+        rows * (scale * height + gaps[1]) + margins[1],
     )
+    figure = new_figure(size)
+    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios)
+    return Grid(figure, axes)
+
+
+def sheet(rows, columns, image, note="", ratios=None):
+    """The empty `Grid` of an overview: one row per image, and a line below.
+
+    Args:
+        rows, columns, image, ratios: See `grid`.
+        note: Line below.
+    """
+    margins = 1.2, 0.4 if note else 0
+    figure, axes = grid(rows, columns, image, 0.7, (0, 0.75), margins, ratios)
     if note:
         figure.supxlabel(note, fontsize=8)
-    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios)
-    return figure, axes
+    return Grid(figure, axes)
 
 
 def frame(image):

@@ -8,7 +8,7 @@ import collections
 import numpy as np
 
 from keras_attn._checks import one_of
-from keras_attn.training.drawing import draw_image, new_figure, panel_inches, wrap
+from keras_attn.training.drawing import draw_image, grid, wrap
 from keras_attn.training.experiments import features
 from keras_attn.training.experiments.protocol import Drawing
 from keras_attn.training.explain import evidence, masks, patches
@@ -44,10 +44,9 @@ def patches_figure(runs, examples, class_names):
 def attention_figure(runs, examples, class_names):
     """Figure 5: the attention maps of all branches; see `patches_figure`."""
     localized, _ = _best_of_every_branch(runs, examples, class_names)
-    width, height = panel_inches(localized[0].image)
     columns = 1 + len(localized[0].branches)
-    figure = new_figure((columns * width + 1.2, len(localized) * (height + 0.6)))
-    axes = figure.subplots(len(localized), columns, squeeze=False)
+    image, margins = localized[0].image, (1.2, 0)
+    figure, axes = grid(len(localized), columns, image, gaps=(0, 0.6), margins=margins)
     for line, each in zip(axes, localized, strict=True):
         draw_image(line[0], each.image)
         line[0].set_title(

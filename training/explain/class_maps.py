@@ -17,8 +17,7 @@ from keras_attn.training.drawing import (
     draw_image,
     draw_map,
     frame,
-    new_figure,
-    panel_inches,
+    grid,
     upsample,
     wrap,
 )
@@ -82,21 +81,11 @@ def maps(subject, images, labels, batch_size=8):
 
 
 def picture(explanation, labels):
-    """The image, one map per class, and the most probable class of every cell.
-
-    Args:
-        explanation: `ClassExplanation`.
-        labels: Classes to draw, in this order.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
-    panel_width, panel_height = panel_inches(explanation.image)
-    panels = len(labels) + 2
-    figure = new_figure((panels * panel_width + 3.2, panel_height + 1.2))
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    """The image, one map per class, and the most probable class of every cell."""
+    image = explanation.image
+    figure, (axes,) = grid(1, len(labels) + 2, image, margins=(3.2, 1.2))
     figure.suptitle(explanation.decision(), fontsize=12)
-    draw_image(axes[0], explanation.image)
+    draw_image(axes[0], image)
     axes[0].set_title("image", fontsize=9)
     limit = explanation.maps[..., labels].max()
     _draw_maps(figure, axes[1:-1], explanation, labels, limit, 9)
@@ -106,15 +95,7 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows):
-    """All images, one per row, with their class maps on one colour scale.
-
-    Args:
-        explanations: List of `ClassExplanation`.
-        rows: For each the labels of the classes to draw, the same number for all.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
+    """All images, one per row, with their class maps on one colour scale."""
     figure, axes = image_sheet(explanations, len(rows[0]) + 1)
     drawn = list(zip(axes[:, 1:], explanations, rows, strict=True))
     limit = max(each.maps[..., labels].max() for _, each, labels in drawn)

@@ -17,8 +17,7 @@ from keras_attn.training.drawing import (
     colour_bar,
     draw_grey,
     draw_image,
-    new_figure,
-    panel_inches,
+    grid,
     upsample,
 )
 from keras_attn.training.explain.explanation import Explanation, image_sheet
@@ -154,20 +153,11 @@ def branch_maps(branches, outputs):
 
 
 def picture(explanation, labels):
-    """The evidence for the classes and the attention, one row per branch.
-
-    Args:
-        explanation: `EvidenceExplanation`.
-        labels: Classes to draw, in this order.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
-    rows = len(explanation.branches)
+    """The evidence for the classes and the attention, one row per branch."""
     columns = len(labels) + 1 + _has_attention(explanation.branches)
-    width, height = panel_inches(explanation.image)
-    figure = new_figure((columns * (0.85 * width + 0.5), rows * (0.85 * height + 0.6)))
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = grid(
+        len(explanation.branches), columns, explanation.image, 0.85, (0.5, 0.6)
+    )
     figure.suptitle(explanation.decision(), fontsize=12)
     figure.supxlabel(NOTE, fontsize=8)
     drawn_at = 1 + len(labels)
@@ -196,13 +186,7 @@ def picture(explanation, labels):
 def sheet(explanations, rows):
     """All images, one per row, with the evidence of the branch surest of the class.
 
-    Args:
-        explanations: List of `EvidenceExplanation`.
-        rows: For each the labels of the classes to draw, the same number for all; the
-            first one chooses the branch.
-
-    Returns:
-        A matplotlib `Figure`.
+    The first class of an image chooses the branch.
     """
     figure, axes = image_sheet(explanations, len(rows[0]) + 1)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):

@@ -17,8 +17,7 @@ from keras_attn.training.drawing import (
     colour_bar,
     draw_image,
     draw_map,
-    new_figure,
-    panel_inches,
+    grid,
     upsample,
 )
 from keras_attn.training.explain.explanation import (
@@ -143,22 +142,12 @@ def head_model(model):
 
 
 def picture(explanation, labels):
-    """The image and its map; the heads; the blocks' masks, and a channel of each.
-
-    Args:
-        explanation: `MaskExplanation`.
-        labels: Classes whose probabilities are drawn, in this order.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
+    """The image, its map, the classes; the heads; the masks, and a channel of each."""
     blocks, head_count = explanation.shown(), explanation.head_count()
     columns = max(3, len(blocks), min(head_count, BLOCKS_SHOWN))
     head_rows = -(-head_count // columns)
     rows = 3 + head_rows
-    width, height = panel_inches(explanation.image)
-    figure = new_figure((columns * (0.8 * width + 0.2), rows * (0.8 * height + 0.4)))
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = grid(rows, columns, explanation.image, 0.8, (0.2, 0.4))
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle(explanation.decision(), fontsize=12)
@@ -183,15 +172,11 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows, heads=False):
-    """All images, one per row: the map, and the masks of the blocks.
+    """All images, one per row: the first class, the map, and the masks of the blocks.
 
     Args:
-        explanations: List of `MaskExplanation`.
-        rows: For each the labels of classes; the first one's probability is shown.
+        explanations, rows: See `keras_attn.training.explain.protocol.Explainer`.
         heads: Whether to draw the maps of the first heads too, before their mean.
-
-    Returns:
-        A matplotlib `Figure`.
     """
     blocks = explanations[0].shown()
     heads = range(explanations[0].head_count() if heads else 0)[:BLOCKS_SHOWN]

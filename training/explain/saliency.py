@@ -10,8 +10,7 @@ from keras_attn.training.drawing import (
     colour_bar,
     draw_image,
     draw_map,
-    new_figure,
-    panel_inches,
+    grid,
 )
 from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.explain.names import TITLES
@@ -102,35 +101,17 @@ class Saliency:
         return explain.grad_cam_plus_plus(model, inputs, self.layer, labels)
 
     def picture(self, explanation, labels):
-        """The image, and one map per class.
-
-        Args:
-            explanation: `MapExplanation`.
-            labels: Classes to draw, in this order.
-
-        Returns:
-            A matplotlib `Figure`.
-        """
-        panels = explanation.panels(labels)
-        width, height = panel_inches(explanation.image)
-        figure = new_figure(((len(panels) + 1) * width + 1.2, height + 1.2))
-        axes = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
+        """The image, and one map per class."""
+        panels, image = explanation.panels(labels), explanation.image
+        figure, (axes,) = grid(1, len(panels) + 1, image, margins=(1.2, 1.2))
         figure.suptitle(f"{explanation.decision()}\n{TITLES[self.method]}", fontsize=11)
-        draw_image(axes[0], explanation.image)
+        draw_image(axes[0], image)
         axes[0].set_title("image", fontsize=9)
         _draw_panels(figure, axes[1:], explanation, panels, 9)
         return figure
 
     def sheet(self, explanations, rows):
-        """All images, one per row, with their maps.
-
-        Args:
-            explanations: List of `MapExplanation`.
-            rows: For each the labels of the classes to draw, the same number for all.
-
-        Returns:
-            A matplotlib `Figure`.
-        """
+        """All images, one per row, with their maps."""
         panels = [
             explanation.panels(labels)
             for explanation, labels in zip(explanations, rows, strict=True)

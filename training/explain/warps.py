@@ -20,8 +20,7 @@ from keras_attn.training.drawing import (
     draw_image,
     draw_map,
     frame,
-    new_figure,
-    panel_inches,
+    grid,
     upsample,
 )
 from keras_attn.training.explain.explanation import (
@@ -178,18 +177,12 @@ def distinct_groups(fields, count=GROUPS_SHOWN):
 def picture(explanation, labels):
     """One column per group: its points, the image, its map before and behind the warp.
 
-    Args:
-        explanation: `WarpExplanation`.
-        labels: Classes whose probabilities are drawn, in this order.
-
-    Returns:
-        A matplotlib `Figure`.
+    The first column has the colours of the cells and the classes' probabilities.
     """
     has_maps = explanation.before is not None
     rows, columns = 4 if has_maps else 2, 1 + len(explanation.groups)
-    width, height = panel_inches(explanation.image)
-    figure = new_figure((columns * (width + 0.2) + 0.8, rows * (height + 0.35) + 0.8))
-    axes = figure.subplots(rows, columns, squeeze=False)
+    gaps, margins = (0.2, 0.35), (0.8, 0.8)
+    figure, axes = grid(rows, columns, explanation.image, gaps=gaps, margins=margins)
     figure.suptitle(explanation.decision(), fontsize=12)
     figure.supxlabel(NOTE, fontsize=9)
     draw_image(axes[0, 0], explanation.image)
@@ -214,15 +207,7 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows):
-    """All images, one per row, with the points of the same groups.
-
-    Args:
-        explanations: List of `WarpExplanation`.
-        rows: For each the labels of classes; the first one's probability is shown.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
+    """All images, one per row: the first class, and the points of the same groups."""
     figure, axes = image_sheet(explanations, 1 + len(explanations[0].groups), NOTE)
     for line, explanation, labels in zip(axes, explanations, rows, strict=True):
         draw_points(line[0], explanation)

@@ -1,4 +1,4 @@
-"""The comparisons, and what they are to show; needs no backend to be imported."""
+"""The comparisons and their targets; imports no backend."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ class Benchmark:
 
     Args:
         backends: Keras backends to measure it on.
-        ratio: What the ratios of its cases mean.
+        ratio: Meaning of the ratios of its cases.
         targets: Dict from a case to its `Target`.
     """
 

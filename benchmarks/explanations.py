@@ -13,7 +13,7 @@ FORWARD = "forward pass"
 
 
 def run(quick):
-    """Milliseconds an image of every method, with the ratio to a forward pass.
+    """Milliseconds per image of every method, with the ratio to a forward pass.
 
     The network is called as the methods call it, layer by layer; on TensorFlow and
     JAX a compiled pass is faster. Occlusion alone runs compiled.

@@ -3,8 +3,8 @@
     python -m benchmarks.insert_families             # all families, about ten minutes
     python -m benchmarks.insert_families ResNet VGG  # some; the others' rows are kept
 
-For each family the smallest member, without weights (none can be fetched here); its
-statistics and biases are disturbed first, so that what is not copied would show.
+For each family the smallest member with random weights; its statistics and biases are
+disturbed first, so that a value that is not copied shows.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def check_identity(model, at, images):
     """With a block that does nothing: the same outputs, bitwise, and weights."""
     copy = insert(model, at, keras.layers.Identity(name="check_identity"))
     expected = np.asarray(model(images, training=False))
-    assert np.ptp(expected) > 0, f"{model.name} says nothing"
+    assert np.ptp(expected) > 0, f"The output of {model.name} is constant"
     np.testing.assert_array_equal(copy(images, training=False), expected)
     weights, copied = weights_by_layer(model), weights_by_layer(copy)
     assert weights.keys() == copied.keys(), weights.keys() ^ copied.keys()
@@ -176,7 +176,7 @@ def check_same(found, expected):
 
 
 def rows_of(name):
-    """Rows of the table, one a place; raises an AssertionError where one fails."""
+    """Rows of the table, one per place; raises an AssertionError where one fails."""
     family = FAMILIES[name]
     usual = family.build(USUAL_SIZE)
     shapes = {at: usual.get_layer(at).output.shape[1:] for at in family.at}

@@ -1,4 +1,4 @@
-"""What masks cost: reading their maps from the cache, and the steps that use them."""
+"""The cost of masks: reading their maps from the cache, and the steps that use them."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches.build import training_batches
 
 BATCH_SIZE = 128
-# In an epoch of the input pipeline.
+# Per epoch of the input pipeline.
 BATCHES = 4
 # CIFAR's images, the network's, and the maps of patches of 8 pixels.
 IMAGE_SIZE, NETWORK_SIZE, CELLS = 32, 224, 28
@@ -24,7 +24,7 @@ REFERENCE = "step with masks"
 
 
 def run(quick):
-    """Measurements of ResNet8 at 224 x 224 and of the batches it is fed with."""
+    """Measurements of ResNet8 at 224 x 224 and of its batches."""
     batch_size = BATCH_SIZE // 4 if quick else BATCH_SIZE
     images, maps, labels = random_data(BATCHES * batch_size)
     cases = {

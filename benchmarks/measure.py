@@ -7,10 +7,10 @@ import time
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One line of the table, before it is known where it was measured.
+    """One line of the table, but for its commit, versions and hardware.
 
     Args:
-        case: What was measured.
+        case: Name of the case.
         value: Number.
         unit: Unit of the value.
         ratio: Value in relation to the comparison's reference case.
@@ -27,7 +27,7 @@ class Measurement:
 def interleaved(cases, repetitions, warmup=1, clock=time.perf_counter):
     """Times the cases in turn: A B C A B C ...
 
-    What slows the machine for a while so slows all cases alike.
+    A slow spell of the machine then affects all cases equally.
 
     Args:
         cases: Dict from a name to a function that returns when its work is done.
@@ -36,7 +36,7 @@ def interleaved(cases, repetitions, warmup=1, clock=time.perf_counter):
         clock: Function that returns the time in seconds.
 
     Returns:
-        Dict from the name to the list of seconds, one a round.
+        Dict from the name to the list of seconds, one per round.
     """
     if repetitions < 1:
         raise ValueError(
@@ -63,9 +63,9 @@ def relative_times(seconds, reference, xla=""):
     """Measurements in milliseconds, with the ratio to the reference case.
 
     Args:
-        seconds: As `interleaved` returns it.
+        seconds: Result of `interleaved`.
         reference: Name of the case to compare with.
-        xla: As in `Measurement`.
+        xla: See `Measurement`.
     """
     return [
         Measurement(

@@ -40,7 +40,7 @@ def run(quick):
 
 
 def speedups(seconds, reference, xla):
-    """Milliseconds of each case, and how many times faster than the reference it is."""
+    """Milliseconds of each case, with its speed relative to the reference."""
     return [
         measure.Measurement(
             row.case,
@@ -108,7 +108,7 @@ def overlap(box, other):
 
 
 def loop_over_patches(evidence):
-    """The same, with the cells that are left compared to each new patch at once."""
+    """The same, with all remaining cells compared to each new patch at once."""
     order = np.argsort(-evidence, axis=None, kind="stable")
     y, x = STRIDE * (order // CELLS), STRIDE * (order % CELLS)
     boxes = []

@@ -104,7 +104,7 @@ class GivenPatches(LocalizePatches):
 
 
 def _patch_classifier(classifier):
-    """As `patch_classifier`, with the decisions given."""
+    """The same as `patch_classifier`, with the decisions given."""
     localizer = _localizer(anchornet)
     branches = branches_of(localizer)
     localize = GivenPatches(branches, max_patches=(6, 3, 3), iou_threshold=0.3)
@@ -140,7 +140,7 @@ def _early_exit_classifier(classifier):
 
 
 def _check_decisions(models, images):
-    """Raises if the cases are not those that the paper's numbers ask for."""
+    """Raises if the cases do not have the paper's numbers of patches."""
     unit = multiply_adds(models["full image"]) / 4.1
     outputs = models["patches"].predict_on_batch(images)
     counts = outputs["valid"].sum(axis=1)

@@ -1,4 +1,4 @@
-"""Peak memory of PerturbedArgmax; a file of its own since a peak is a process's."""
+"""Peak memory of PerturbedArgmax, in a process of its own."""
 
 import resource
 import sys
@@ -20,7 +20,7 @@ def run(quick):
     # Targets are for the full number.
     suffix = f", {samples} samples" if quick else ""
     xla = "on" if keras.backend.backend() == "jax" else "off"
-    # The same layer on a map of one cell: what the backend itself needs.
+    # The same layer on a map of one cell, which measures the backend's own needs.
     forward_backward((1, 1, 1, 4), samples)
     before = peak_memory()
     forward_backward(MAPS, samples)

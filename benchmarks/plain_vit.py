@@ -11,13 +11,13 @@ class VisionTransformer(nn.Module):
     """Images `(batch, 3, height, width)` to tokens, and the last block's attention.
 
     Args:
-        width, depth, heads: Of the network.
+        width, depth, heads: Size of the network.
         patch: Side of the patches.
         image: Side of the images that positions are learned for.
         classes: Number of classes, or `None` for no classifier.
-        fused: Whether attention that nobody asks for is computed by PyTorch's
-            `scaled_dot_product_attention`, as timm does; else as the authors of DINO
-            write it.
+        fused: Whether attention that is not returned is computed by PyTorch's
+            `scaled_dot_product_attention`, as in timm; else as in the code of DINO's
+            authors.
     """
 
     def __init__(self, width, depth, heads, patch, image, classes=None, fused=True):

@@ -94,7 +94,7 @@ def _measure(clients, direct, served, rounds):
     return found
 
 
-# ---- what is measured ----------------------------------------------------------------
+# ---- measurements -------------------------------------------------------------------
 
 
 def _direct(classify, batch, seconds):
@@ -110,7 +110,7 @@ def _direct(classify, batch, seconds):
 
 
 def _clients(protocol, address, bodies, clients, seconds):
-    """As `_direct`, of so many clients in another process."""
+    """The same as `_direct` for clients in another process."""
     command = [sys.executable, "-m", "benchmarks.serving_clients", protocol, address]
     done = subprocess.run(
         [*command, str(bodies), str(clients), str(seconds)],
@@ -151,7 +151,7 @@ def _server(folder):
         process.wait()
 
 
-# ---- what it is measured on ----------------------------------------------------------
+# ---- server and pictures -------------------------------------------------------------
 
 
 def _export(folder):

@@ -1,4 +1,4 @@
-"""Clients of a server, in a process that does little else.
+"""Clients of a server, in a process of their own.
 
 `python -m benchmarks.serving_clients gRPC|REST ADDRESS FOLDER CLIENTS SECONDS` sends
 the files of FOLDER as they are and prints JSON. It needs no TensorFlow.

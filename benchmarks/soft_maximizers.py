@@ -30,7 +30,7 @@ def run(quick):
         measurements += measure.relative_times(seconds, "bn_relu", xla)
         if number:
             continue
-        # So much slower that one round, and the other's median, are precise enough.
+        # Slow enough that one round against the other's median is precise.
         layer = PerturbedArgmax(scale=17.0, samples=samples, seed=0)
         perturbed = gradient_step([layer], MAPS, compiled)
         times = {

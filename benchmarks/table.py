@@ -1,4 +1,4 @@
-"""Rows of measurements -> a CSV file, and one table for people."""
+"""The CSV file and the Markdown table of measurements."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def read_csv(path):
-    """The rows of a file that `write` made; none if there is no file."""
+    """The rows of a file that `write` made; `[]` if there is no file."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -55,11 +55,11 @@ def write(folder, rows, left_out=()):
 
 
 def markdown(rows, left_out=()):
-    """The table, what its ratios mean and where it was measured.
+    """The table with the meaning of its ratios, and its commit, versions and hardware.
 
     Args:
         rows: Dicts with `COLUMNS`.
-        left_out: Texts that say what was not measured, and why.
+        left_out: Texts on what was not measured, and why.
     """
     lines = [
         "# Benchmarks",

@@ -1,4 +1,4 @@
-"""Peak memory of the volumetric transformer; a peak is a process's."""
+"""Peak memory of the volumetric transformer, in a process of its own."""
 
 import keras
 
@@ -14,10 +14,10 @@ SIZES = ((14, 14, 2048), (28, 28, 512))
 
 
 def run(quick):
-    """Measurements of how much a forward and backward pass adds to the process."""
+    """Measurements of the memory that a forward and backward pass adds."""
     batch = QUICK_BATCH if quick else BATCH
     xla = "on" if keras.backend.backend() == "jax" else "off"
-    # The same layer on the smallest map: what the backend itself needs.
+    # The same layer on the smallest map, which measures the backend's own needs.
     forward_backward((1, 11, 11, 32))
     before, rows = peak_memory(), []
     for size in SIZES:

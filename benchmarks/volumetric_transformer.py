@@ -16,7 +16,7 @@ CASE, BACKBONE = "volumetric_transformer", "ResNet-50, 448x448"
 
 
 def run(quick):
-    """Measurements of the layer, with and without XLA, and of what it stands beside."""
+    """Measurements of the layer, with and without XLA, and of its alternatives."""
     batch = QUICK_BATCH if quick else BATCH
     maps = (batch, *MAPS)
     check(maps)
@@ -40,7 +40,7 @@ def run(quick):
         seconds = measure.interleaved(cases, 3 if quick else 11, warmup=2)
         measurements += measure.relative_times(seconds, CASE, xla)
         if number == 0:
-            # By itself, since it is so much slower.
+            # By itself, since it is much slower.
             cases = {CASE: cases[CASE], BACKBONE: backbone_step(batch, compiled)}
             seconds = measure.interleaved(cases, 1 if quick else 5)
             measurements += measure.relative_times(seconds, CASE, xla)[1:]
@@ -66,7 +66,7 @@ class Warped(keras.layers.Layer):
 
 
 class LoopOverGroups(VolumetricTransformer):
-    """The same layer as one writes it down: every step for one group after another.
+    """The same layer without vectorisation: every step for one group after another.
 
     Where the backend or Keras has an operation for a step, it is used. Only the mixing
     of the groups takes all of them at once, as a tensor product. Statistics of the

@@ -49,6 +49,21 @@ CLEAN = (
     "docs/masks.md",
     "docs/report.md",
     "docs/viewer.md",
+    "benchmarks",
+    "keras_attn/early_exit",
+    "training/early_exit",
+    "training/experiments",
+    "training/fit/tune.py",
+    "training/runs/environment.py",
+    "training/runs/state.py",
+    "training/commands/exit_policy.py",
+    "training/commands/tune.py",
+    "tests/benchmarks",
+    "tests/data",
+    "tests/training/early_exit",
+    "tests/training/experiments",
+    "docs/exit_policy.md",
+    "results",
 )
 
 UNITS = (

@@ -213,15 +213,17 @@ def best_patch_batches(images, labels, boxes, batch_size):
     """
     groups = by_size(boxes)
     boxes = np.asarray(boxes, "int32")
-    steps = None
+    batches = None
     for size, members in groups:
         first = boxes[members, :1]
         mirrored = np.zeros(first.shape[:-1], bool)
         sizes = np.tile(np.int32(size), (len(members), 1))
-        part = tf.data.Dataset.from_tensor_slices((members, first, mirrored, sizes))
-        part = part.batch(batch_size).map(lambda *step: (*step[:3], step[3][0]))
-        steps = part if steps is None else steps.concatenate(part)
-    return _cut_out(images, labels, steps, batch_size, [size for size, _ in groups])
+        steps = tf.data.Dataset.from_tensor_slices((members, first, mirrored, sizes))
+        steps = steps.batch(batch_size).map(lambda *step: (*step[:3], step[3][0]))
+        # Streamed images come in batches of which the last alone may be smaller.
+        part = _cut_out(images, labels, steps, batch_size, [s for s, _ in groups])
+        batches = part if batches is None else batches.concatenate(part)
+    return batches
 
 
 def by_size(boxes):

@@ -228,7 +228,9 @@ class IndexParts(Store):
                 that was interrupted.
         """
         path = store.path / cls.FOLDER
-        listed = cls.open(path).notes["files"] if files is None else _as_list(files)
+        # Other files than those that were listed are another maker.
+        left = cls.open(path).notes.get("files", []) if files is None else None
+        listed = left if files is None else _as_list(files)
         maker = {
             "model": store.maker.digest,
             "method": store.method,

@@ -294,6 +294,15 @@ def test_streamed_images_have_the_same_boxes(localizer, tmp_path, predictions):
     assert key == next((tmp_path / "b").iterdir()).name
     Image.fromarray(images[3][::-1]).save(tmp_path / "photos" / "02" / "0.png")
     assert key != patches.cache_key(localizer, Select(), streamed, labels)
+    # Both sizes have a last batch that is not full.
+    boxes = np.array([boxes_at([(1, i % 5)], 5 + 4 * (i % 2)) for i in range(11)])
+    both = [
+        list(best_patch_batches(given[3:-1], labels[3:-1], boxes[:9], 2))
+        for given in (streamed, images)
+    ]
+    for found_batch, wanted_batch in zip(*both, strict=True):
+        for one, other in zip(found_batch, wanted_batch, strict=True):
+            np.testing.assert_array_equal(one, other)
     batches = best_patch_batches(streamed, labels, wanted["boxes"], 3)
     assert len(batches) == len(list(batches))
     assert_same(

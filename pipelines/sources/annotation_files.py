@@ -22,8 +22,8 @@ NO_BOX = (math.nan,) * 4
 MAX_BYTES = 2 * 1024**3
 
 
-class Row(NamedTuple):
-    """What a data set says of an image.
+class ListedImage(NamedTuple):
+    """An image as the files of a data set list it.
 
     Attributes:
         name: File name in the tree.
@@ -278,7 +278,8 @@ def listing_of(tree, rows, class_names, data_set, problems=()):
 
     Args:
         tree: A `FileTree`.
-        rows: `Row`s, in the order of the examples, which all have the same annotations.
+        rows: `ListedImage`s, in the order of the examples, which all have the same
+            annotations.
         class_names: In the order of the labels.
         data_set: Name in the catalogue.
         problems: Pairs (name, reason) of files to be reported.

@@ -6,7 +6,7 @@ missing or damaged, an image that is not there, or a class out of range.
 """
 
 from keras_attn.pipelines.sources.annotation_files import (
-    Row,
+    ListedImage,
     check_keys,
     check_same_keys,
     find,
@@ -66,7 +66,7 @@ def list_cub200_2011(tree):
         tables.append(keyed_lines(tree, path, layout, parse))
         check_same_keys(tree, images, images_file, tables[-1], path)
     rows = [
-        Row(f"{folder}images/{name}", *(table[key] for table in tables))
+        ListedImage(f"{folder}images/{name}", *(table[key] for table in tables))
         for key, name in images.items()
     ]
     # Without the number in front: "001.Black_footed_Albatross". In small letters, as
@@ -110,7 +110,7 @@ def list_fgvc_aircraft(tree):
                 )
             listed[image] = path
             name = f"{folder}images/{image}.jpg"
-            rows.append(Row(name, label, part, boxes[image]))
+            rows.append(ListedImage(name, label, part, boxes[image]))
     check_keys(tree, boxes, boxes_file, listed, path)
     return listing_of(tree, rows, names, "fgvc_aircraft")
 
@@ -154,7 +154,9 @@ def list_stanford_cars(tree):
                 f"= {(left, top, right, bottom)} of {image} in {where}."
             )
         corners = top, left, bottom, right
-        rows.append(Row(places.get(image, image), int(number) - 1, part, corners))
+        rows.append(
+            ListedImage(places.get(image, image), int(number) - 1, part, corners)
+        )
     return listing_of(tree, rows, names, "stanford_cars")
 
 

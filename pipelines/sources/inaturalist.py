@@ -4,7 +4,7 @@ import math
 
 from keras_attn.pipelines.sources.annotation_files import (
     NO_BOX,
-    Row,
+    ListedImage,
     entries,
     find,
     is_there,
@@ -51,7 +51,7 @@ def list_inaturalist2017(tree):
         for file, (height, width, key) in images.items():
             corners, reason = boxes.get(file, (NO_BOX, None))
             others = {"size": (height, width), "super_class": categories[key][1]}
-            rows.append(Row(root + file, number[key], part, corners, others))
+            rows.append(ListedImage(root + file, number[key], part, corners, others))
             if reason:
                 problems.append((root + file, reason))
     names = [categories[key][0] for key in number]

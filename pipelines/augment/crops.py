@@ -130,8 +130,8 @@ class RandomAffine(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize(Operation):
-    """The largest central box with the shape of the result, resized to its size.
+class Sized(Operation):
+    """An operation with results of one size.
 
     Args:
         height, width: Size of the results.
@@ -139,6 +139,13 @@ class Resize(Operation):
 
     height: int
     width: int
+
+    def result_size(self, size):
+        return self.height, self.width
+
+
+class Resize(Sized):
+    """The largest central box with the shape of the result, resized to its size."""
 
     def draw(self, seed, count):
         return tf.zeros((count, 0))
@@ -158,24 +165,13 @@ class Resize(Operation):
         corner = tf.floor((sides - box) / 2)
         return tf.cast(tf.concat([corner, corner + box], axis=0), tf.int32)
 
-    def result_size(self, size):
-        return self.height, self.width
-
     def matrix(self, drawn, before, after):
         boxes = tf.repeat(self.box(before)[None], tf.shape(drawn)[0], axis=0)
         return _boxes_shown(boxes, after)
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomCrop(Operation):
-    """A box of each image at a place of its own.
-
-    Args:
-        height, width: Size of the boxes.
-    """
-
-    height: int
-    width: int
+class RandomCrop(Sized):
+    """A box of each image at a place of its own."""
 
     def draw(self, seed, count):
         """Row and column: `(count, 2)`, uniform in [0, 1)."""
@@ -189,9 +185,6 @@ class RandomCrop(Operation):
         """First row and column of each box, int32 `(count, 2)`."""
         space = tf.cast(size, tf.float32) - (self.height, self.width)
         return tf.cast(tf.minimum(tf.floor(drawn * (space + 1)), space), tf.int32)
-
-    def result_size(self, size):
-        return self.height, self.width
 
     def matrix(self, drawn, before, after):
         corners = self.corners(drawn, before)

@@ -1,4 +1,4 @@
-"""Geometric transforms: drawn once, applied to images, maps, boxes and points alike.
+"""Geometric transforms of images, maps, boxes and points.
 
 Convention: coordinates are `(y, x)` in pixels; the origin is the outer corner of the
 top-left pixel, so that the centre of pixel `(i, j)` is at `(i + 0.5, j + 0.5)`. A
@@ -19,15 +19,14 @@ def affine(linear, offset):
 
 
 def rescale(transforms, image_scale, scale=(1.0, 1.0)):
-    """The same transforms for images, or results, held at another size.
+    """The same transforms for images, or results, of another size.
 
-    Such as for maps with a cell for 16x16 pixels: both scales are 1/16.
+    For maps with a cell for 16x16 pixels both scales are 1/16.
 
     Args:
         transforms: `(count, 3, 3)`.
-        image_scale: Rows and columns of what is transformed, each relative to those
-            of the image.
-        scale: Rows and columns of the result, relative to those of the image's.
+        image_scale: Rows and columns of the maps, relative to those of the images.
+        scale: Rows and columns of the results, relative to those of the images.
     """
     outer = tf.linalg.diag(tf.concat([image_scale, [1.0]], axis=0))
     inner = tf.linalg.diag(tf.concat([tf.divide(1.0, scale), [1.0]], axis=0))
@@ -35,7 +34,7 @@ def rescale(transforms, image_scale, scale=(1.0, 1.0)):
 
 
 def transform_images(images, transforms, size, interpolation="bilinear", fill=0.0):
-    """What transforms show of images, masks or maps.
+    """Transforms images, masks or maps.
 
     Args:
         images: `(count, height, width, channels)`.
@@ -45,11 +44,11 @@ def transform_images(images, transforms, size, interpolation="bilinear", fill=0.
         fill: Value outside of the images.
 
     Returns:
-        Tensor `(count, *size, channels)` of the dtype of `images`, rounded if that is
-        one of integers.
+        Tensor `(count, *size, channels)` of the dtype of `images`, rounded if these are
+        integers.
     """
     images = tf.convert_to_tensor(images)
-    # TensorFlow wants x before y, and coordinates of which the origin is a centre.
+    # TensorFlow wants x before y, and the origin at the centre of a pixel.
     linear, offset = transforms[:, :2, :2], transforms[:, :2, 2]
     offset += tf.reduce_sum(linear, axis=-1) / 2 - 0.5
     rows = tf.concat([linear[:, ::-1, ::-1], offset[:, ::-1, None]], axis=-1)
@@ -70,7 +69,7 @@ def transform_images(images, transforms, size, interpolation="bilinear", fill=0.
 def transform_maps(
     maps, transforms, size, interpolation="nearest", fill=0.0, turned=True
 ):
-    """What transforms show of maps with cells, up to the very edge of the maps.
+    """Transforms maps with cells, up to the very edge of the maps.
 
     A cell's value holds for its whole area with `"nearest"`, for its centre with
     `"bilinear"`, outside of the outermost centres unchanged. Beyond the maps comes
@@ -115,9 +114,9 @@ def transform_maps(
 
 
 def _cell_weights(transforms, axis, size, maps, interpolation):
-    """Of one axis: which places are inside, `(count, size)`, and cells' shares in them.
+    """Booleans `(count, size)` of the places inside, and shares of cells in them.
 
-    The shares, `(count, size, cells)`, are zero outside.
+    Along one axis. The shares, `(count, size, cells)`, are zero outside.
     """
     cells = tf.shape(maps)[axis + 1]
     places = tf.range(size, dtype=tf.float32) + 0.5
@@ -134,7 +133,7 @@ def _cell_weights(transforms, axis, size, maps, interpolation):
 
 
 def transform_points(points, transforms, size):
-    """Where points of images are in the results.
+    """Points of images in the coordinates of the results.
 
     Args:
         points: `(count, ..., 2)`, `(y, x)`.
@@ -155,8 +154,8 @@ def transform_points(points, transforms, size):
 def transform_boxes(boxes, transforms, size):
     """Tight boxes, in the results, of the transformed boxes of images.
 
-    A turned box has a tight box that is larger than what it holds. What reaches out of
-    the result is cut off.
+    The tight box of a turned box is larger than its content. Boxes are cut off at the
+    border of the result.
 
     Args:
         boxes: `(count, ..., 4)` integers.
@@ -164,8 +163,8 @@ def transform_boxes(boxes, transforms, size):
         size: Height and width of the results.
 
     Returns:
-        int32 tensor of the shape of `boxes`; -1 for a box that is absent, or of which
-        less than half a pixel is left.
+        int32 tensor of the shape of `boxes`; -1 for a box that is absent, or less than
+        half a pixel of which is left.
     """
     boxes = tf.cast(boxes, tf.int32)
     corners = tf.gather(boxes, [[0, 1], [0, 3], [2, 1], [2, 3]], axis=-1)

@@ -1,4 +1,4 @@
-"""Arrays of images and labels -> batches for training and evaluation."""
+"""Batches of images and labels for training and evaluation."""
 
 import zlib
 
@@ -13,7 +13,7 @@ from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
 
 def check_arrays(images, labels, num_classes):
-    """One clear error for what `fit` would otherwise fail on late, or not at all.
+    """Raises one clear error for arrays that `fit` would fail on late, or not at all.
 
     Args:
         images: `(examples, height, width, 3)`, 8-bit.
@@ -53,7 +53,7 @@ def checksum(splits):
 
 
 def is_checksum_of(known, splits):
-    """Whether data has a checksum, which may be one of an earlier version."""
+    """Tests whether data has a checksum, which may be one of an earlier version."""
     return known == (_crc32(splits) if len(known) == 8 else checksum(splits))
 
 
@@ -123,15 +123,14 @@ def training_batches(
 def augmented_batches(
     images, labels, steps, batch_size, augmentation, normalization=None
 ):
-    """The batches of images that steps name, augmented.
+    """Augmented batches of given images.
 
     Args:
-        images, labels: As in `training_batches`.
-        steps: `tf.data.Dataset` of `(indices, seed)` of the batches: which images, and
-            the `(2,)` integers that decide the augmentation. The same ones every time
-            that it is gone through.
+        images, labels: See `training_batches`.
+        steps: `tf.data.Dataset` of `(indices, seed)` of the batches: the images, and
+            the `(2,)` integers that decide the augmentation. Every pass gives the same.
         batch_size: Images in a batch.
-        augmentation, normalization: As in `training_batches`.
+        augmentation, normalization: See `training_batches`.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
@@ -164,7 +163,7 @@ def default_normalization(images):
 
 
 def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):
-    """`(indices, seed)` of every batch of `training_batches`; arguments as there."""
+    """`(indices, seed)` of every batch of `training_batches`, which see."""
     steps = steps_per_epoch(examples, batch_size)
 
     def order_of_epoch(epoch, epoch_seed):
@@ -204,10 +203,10 @@ def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
 
 
 def evaluation_batches(images, labels, batch_size):
-    """All examples in order, the last batch as large as what is left.
+    """All examples in order; the last batch has the remaining ones.
 
     Args:
-        images, labels: As in `training_batches`.
+        images, labels: See `training_batches`.
         batch_size: Images in a batch.
 
     Returns:
@@ -226,8 +225,8 @@ def evaluation_batches(images, labels, batch_size):
 def evaluation_batch_size(examples, largest, devices=1):
     """The largest batch size that gives every device images of every batch.
 
-    Devices share a batch in equal parts, the last one taking what is left; Keras
-    fails where that is nothing, and where the first batch does not divide.
+    Devices share a batch in equal parts, the last one takes the rest; Keras fails if
+    that is empty, and if the first batch does not divide.
 
     Args:
         examples: Number of images, at least 1.
@@ -254,7 +253,7 @@ def label_outputs(dataset, outputs):
 
 
 def finish(dataset, prefetch=tf.data.AUTOTUNE):
-    """A data set ready to be used: not split by file, batches made ahead."""
+    """A data set ready for use: not split by file, batches made ahead."""
     options = tf.data.Options()
     # All workers hold all data; batches are split over the devices of one machine.
     options.experimental_distribute.auto_shard_policy = (

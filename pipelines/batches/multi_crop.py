@@ -1,8 +1,8 @@
 """Multi-crop: several views of every image, for training without labels.
 
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", section 3.2
-and appendix: two global views of much of the image, and local ones of little of it,
-each with colours of its own. All of a batch is a function of its seed.
+and appendix: two global views of large parts of the image and local ones of small
+parts, each with colours of its own. A batch is a function of its seed.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ BLUR_REACH = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """How views are made of an image.
+class Crop:
+    """Settings of one kind of crop.
 
     Args:
         size: Side in pixels.
@@ -68,11 +68,11 @@ class MultiCrop:
     grey: float = 0.2
 
     def views(self):
-        """`View` of each view, the two global ones first."""
+        """`Crop` of each view, the two global ones first."""
         return (
-            View(self.global_size, self.global_area, blur=1.0),
-            View(self.global_size, self.global_area, blur=0.1, solarize=0.2),
-            *[View(self.local_size, self.local_area, blur=0.5)] * self.local_views,
+            Crop(self.global_size, self.global_area, blur=1.0),
+            Crop(self.global_size, self.global_area, blur=0.1, solarize=0.2),
+            *[Crop(self.local_size, self.local_area, blur=0.5)] * self.local_views,
         )
 
     def __call__(self, images, seed):
@@ -100,7 +100,7 @@ class MultiCrop:
         return found
 
     def view(self, images, seed, view):
-        """One `View` of each image: crop, mirror, colours, blur, solarisation."""
+        """One `Crop` of each image: crop, mirror, colours, blur, solarisation."""
         seeds = tf.unstack(tf.random.split(seed, 6))
         images = crop_and_resize(images, seeds[0], view.size, view.area)
         images = Flip()(images, seeds[1])
@@ -216,7 +216,7 @@ def resize_boxes(images, boxes, size):
 
 
 def _bicubic_weights(begin, end, length, size):
-    """What each input counts for each output, `(batch, size, length)`."""
+    """Weights of inputs in outputs, `(batch, size, length)`."""
     begin, end = begin[:, None, None], end[:, None, None]
     step = (end - begin) / size
     centre = begin + (tf.range(size, dtype=tf.float32)[:, None] + 0.5) * step
@@ -316,7 +316,7 @@ class GaussianBlur:
         count, (height, width) = tf.shape(images)[0], images.shape[1:3]
         deviation = tf.random.stateless_uniform((count, 1), seed, self.low, self.high)
         reach = int(BLUR_REACH * self.high) + 1
-        # Reflection takes what the image has, without its edge.
+        # Reflection leaves out the edge itself.
         reach = min(reach, height - 1, width - 1)
         offsets = tf.range(-reach, reach + 1, dtype=tf.float32)
         taps = tf.nn.softmax(-((offsets / deviation) ** 2) / 2, axis=-1)

@@ -23,16 +23,16 @@ def balanced_batches(
     parts=1,
     normalization=None,
 ):
-    """Batches of so many classes with so many images each, of the epochs asked for.
+    """Batches of `classes_per_batch` classes with `images_per_class` images each.
 
-    An epoch shows every image at least once. A class comes in groups of
-    `images_per_class` images in random order; the last group is filled up with images
-    that the epoch has shown already, all different unless the class has fewer than
-    `images_per_class`. The classes of a batch are drawn in proportion to the groups
-    that they have left. The epoch is as short as it can be: there is no more than one
-    group of a class in a batch, so a class that outweighs the others decides how many
-    batches there are, and groups of the others, drawn at random, come again to fill
-    them. Order and augmentation depend on `(seed, epoch, step)` alone, as in
+    Every epoch of `[initial_epoch, epochs)` shows every image at least once. A class
+    comes in groups of `images_per_class` images in random order; the last group is
+    filled up with images that the epoch has shown already, all different unless the
+    class has fewer than `images_per_class`. The classes of a batch are drawn in
+    proportion to their remaining groups. The epoch is as short as possible: there is no
+    more than one group of a class in a batch, so a class that outweighs the others
+    decides the number of batches, and groups of the others, drawn at random, come again
+    to fill them. Order and augmentation depend on `(seed, epoch, step)` alone, as in
     `keras_attn.pipelines.batches.build.training_batches`. Images of a batch are in
     random order.
 
@@ -45,7 +45,7 @@ def balanced_batches(
         seed: Seed of the order and of the augmentation.
         epochs: End of the epochs.
         initial_epoch: First epoch.
-        augmentation, normalization: As in
+        augmentation, normalization: See
             `keras_attn.pipelines.batches.build.training_batches`.
         class_names: Names of the classes, for messages.
         parts: Equal consecutive parts of a batch, one for each device, that hold whole
@@ -100,8 +100,8 @@ def members_of_classes(labels, classes_per_batch, images_per_class, class_names=
     """The images of every class that has any, in the order of the labels.
 
     Args:
-        labels, classes_per_batch, images_per_class, class_names: As in
-            `balanced_batches`, all of which is checked.
+        labels, classes_per_batch, images_per_class, class_names: See
+            `balanced_batches`; all are checked.
 
     Returns:
         List of int64 arrays.
@@ -136,8 +136,8 @@ def epoch_of_groups(members, classes_per_batch, images_per_class, random):
     """The images of an epoch's batches, one class after the other in a batch.
 
     Args:
-        members: As `members_of_classes` returns them.
-        classes_per_batch, images_per_class: As in `balanced_batches`.
+        members: Result of `members_of_classes`.
+        classes_per_batch, images_per_class: See `balanced_batches`.
         random: `np.random.Generator`.
 
     Returns:
@@ -145,7 +145,7 @@ def epoch_of_groups(members, classes_per_batch, images_per_class, random):
     """
     needed = _group_counts(members, images_per_class)
     steps = _steps(needed, classes_per_batch)
-    # What is left of the places in the batches is filled at random.
+    # The remaining places in the batches are filled at random.
     extra = steps * classes_per_batch - needed.sum()
     groups = needed + random.multivariate_hypergeometric(
         steps - needed, extra, method="marginals"

@@ -3,7 +3,7 @@
 An object is a body with a beak, a wing, a tail, a foot and a crest, each in one of
 four variants. A class is a combination of variants, and differs from another class
 in exactly one part (see `class_table` in `generated_shapes`). Objects are turned,
-scaled, moved and mirrored; their colours say nothing about the class. Around them lie
+scaled, moved and mirrored; their colours do not depend on the class. Around them lie
 textures, random shapes and distractors: loose parts taken from other classes.
 
 Every example comes with its label, the box and the mask of its object and the box of
@@ -38,7 +38,7 @@ _SCENE_STREAM, _LABEL_STREAM = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedExamples:
-    """What `generate` returns; N examples of S x S pixels with P parts.
+    """N generated examples of S x S pixels with P parts.
 
     Attributes:
         images: `uint8` (N, S, S, 3).
@@ -46,7 +46,7 @@ class GeneratedExamples:
         boxes: `int32` (N, 4), the object's visible box.
         part_boxes: `int32` (N, P, 4), the visible box of every part, or -1.
         masks: `bool` (N, S, S), where the object is visible.
-        class_names: one readable name a class, listing its variants.
+        class_names: one readable name per class, listing its variants.
         part_names: the P names of the parts.
     """
 

@@ -1,4 +1,4 @@
-"""One scene of the generated data set, and what makes it easy or hard."""
+"""One scene of the generated data set, and its difficulty."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ _PLAIN_COLOURS = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Ranges:
-    """What a difficulty means; every field grows harder, or stays, with it.
+    """Ranges of a scene's properties; with the difficulty each grows harder or stays.
 
     Attributes:
         rotation: the object is turned by up to this many degrees either way.
@@ -212,7 +212,7 @@ def _occluder(rng, body):
 
 
 def _object_colours(rng, tone, ranges):
-    """`{name: two colours}` for body and parts, told apart from what they lie on."""
+    """`{name: two colours}` for body and parts, distinct from their background."""
     body = _contrasting(rng, tone[None], 1)
     colours = np.concatenate(
         [

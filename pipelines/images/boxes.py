@@ -1,4 +1,4 @@
-"""Boxes around what an image shows, from the pixels of its file to a network's.
+"""Boxes of objects, from the pixels of an image's file to those of a network's image.
 
 Convention: boxes are int32 `(y0, x0, y1, x1)`, half-open pixel coordinates, origin at
 the outer corner of the top left pixel. An absent box is all -1.
@@ -6,7 +6,7 @@ the outer corner of the top left pixel. An absent box is all -1.
 
 import numpy as np
 
-# Pixels by which boxes that people drew may reach beyond the image: rounding.
+# Pixels by which boxes drawn by hand may reach beyond the image: rounding.
 SLACK = 2
 
 
@@ -38,11 +38,11 @@ def cut_at_border(boxes, sizes, banner=0):
     Args:
         boxes: `(N, 4)`.
         sizes: `(N, 2)`, heights and widths.
-        banner: Rows below the image that its file has besides.
+        banner: Further rows of its file, below the image.
 
     Returns:
-        `(boxes, outside)`: int32 `(N, 4)`, and for each whether it reaches beyond the
-        file by more than `SLACK` pixels, or has nothing of the image.
+        `(boxes, outside)`: int32 `(N, 4)`, and booleans `(N,)` that mark boxes that
+        reach beyond the file by more than `SLACK` pixels or are outside of the image.
     """
     boxes, sizes = np.asarray(boxes, "int32"), np.asarray(sizes, "int32")
     ends = np.tile(sizes, 2)
@@ -79,8 +79,7 @@ def boxes_in_frame(boxes, sizes, spec):
 
     Returns:
         int32 `(..., 4)`, rounded to the nearest pixel and cut off at the border. A box
-        of which the fitted image shows nothing is absent; of any other at least one
-        pixel remains.
+        outside of the fitted image is absent; at least one pixel remains of others.
 
     Example:
 
@@ -101,7 +100,7 @@ def boxes_in_frame(boxes, sizes, spec):
 
 
 def frame_windows(sizes, spec):
-    """What `ImagePreprocessing.fit_size` shows of images, in their own pixels.
+    """Windows that `ImagePreprocessing.fit_size` shows of images, in their own pixels.
 
     Args:
         sizes: `(..., 2)` heights and widths.

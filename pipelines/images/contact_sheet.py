@@ -1,4 +1,4 @@
-"""What is in a data set, at a glance: a contact sheet and a table of counts."""
+"""A data set at a glance: a contact sheet and a table of counts."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +14,7 @@ _BOX_COLOUR = (255, 255, 0)
 def contact_sheet(
     images, labels, class_names, columns=10, boxes=None, rows=ROWS
 ) -> Image.Image:
-    """A picture with one row a class: its name, then its first images.
+    """A picture with one row per class: its name, then its first images.
 
     Small images are enlarged by a whole factor, without smoothing, to at least 64
     pixels; large ones are reduced to at most 128.
@@ -23,11 +23,11 @@ def contact_sheet(
         images: an array (N, H, W, 3) or a list of (H, W, 3), `uint8`; the sizes
             may differ.
         labels: N integers that index `class_names`.
-        class_names: one name a class. A class without images has an empty row.
+        class_names: one name per class. A class without images has an empty row.
         columns: images in a row at most.
         boxes: N boxes to draw, or `None`. Convention: (y0, x0, y1, x1), half-open,
             in pixels of the image; a box of -1 is not drawn.
-        rows: classes shown at most; a last line tells how many are left out.
+        rows: classes shown at most; a last line has the number of those left out.
 
     Returns:
         A `PIL.Image.Image` in RGB.
@@ -75,8 +75,8 @@ def reduced(image):
     """An image as small as it is drawn, so that many fit into memory.
 
     Returns:
-        `(image, factor)`: of at most 128 pixels a side, and what it, and its box, are
-        scaled by.
+        `(image, factor)`: at most 128 pixels high and wide, and the factor by which it
+        and its box are scaled.
     """
     if max(image.shape[:2]) <= _LARGEST_CELL:
         return image, 1.0

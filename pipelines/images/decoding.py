@@ -1,9 +1,10 @@
-"""Turning encoded image files into arrays, and saying which file is at fault."""
+"""Decoding of image files to arrays, with errors that name the file."""
 
 import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,17 +17,31 @@ CHUNK = 4096
 
 
 class CorruptImageError(ValueError):
-    """An image that cannot be decoded; the message begins with where it is.
+    """An image that cannot be decoded; the message begins with its name.
 
     Args:
-        where: The path, or any other name, of the image.
-        reason: What is wrong with it.
+        where: Path, or any other name, of the image.
+        reason: Problem with it.
     """
 
     def __init__(self, where, reason):
         super().__init__(f"{where}: {reason}")
         self.where = where
         self.reason = reason
+
+
+class Decoded(NamedTuple):
+    """Images of many files.
+
+    Attributes:
+        images: uint8 `(number of readable files, height, width, 3)`.
+        kept: The readable files: their indices, ascending, or their paths.
+        problems: `CorruptImageError`s, one for each other file.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray | list
+    problems: tuple
 
 
 def decode_image(data: bytes, where: str, banner: int = 0) -> np.ndarray:
@@ -70,7 +85,7 @@ def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int
 
     Args:
         file: Path of an image file, or its content.
-        where, banner: As in `decode_image`.
+        where, banner: See `decode_image`.
 
     Raises:
         CorruptImageError: The file cannot be read, or is no image of these formats, or
@@ -82,7 +97,7 @@ def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int
             width, height = image.size
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise unreadable(where, error) from error
-    except Exception as error:  # As in `header_problem`.
+    except Exception as error:  # Pillow's parsers raise many types.
         raise CorruptImageError(where, NO_IMAGE) from error
     return _rows_above(banner, height, where), width
 
@@ -102,7 +117,7 @@ def decode_files(
     fit: Callable | None = None,
     progress: Callable[[int, int], None] | None = None,
     banner: int = 0,
-):
+) -> Decoded:
     """Decode many files to one array, in parallel, and list those that are corrupt.
 
     Args:
@@ -113,12 +128,10 @@ def decode_files(
         fit: Brings one (H, W, 3) uint8 tensor to `size`, inside `Dataset.map`. It is
             not called for an image that has that size already.
         progress: Called with (files done, files in all) now and then.
-        banner: As in `decode_image`.
+        banner: See `decode_image`.
 
     Returns:
-        images: uint8, (number of readable files, height, width, 3).
-        kept: int64 indices of the readable files, ascending.
-        problems: A tuple of `CorruptImageError`, one for each other file.
+        `Decoded`, with the indices of the readable files.
     """
     total = len(where)
     images = np.empty((total, *size, 3), np.uint8)
@@ -147,14 +160,14 @@ def decode_files(
                 progress(indices[-1] + 1, total)
     kept = np.flatnonzero(good)
     problems = tuple(problems[index] for index in sorted(problems))
-    return (images if good.all() else images[kept]), kept, problems
+    return Decoded(images if good.all() else images[kept], kept, problems)
 
 
 def check_files(read: Callable[[int], bytes], where: Sequence[str], banner: int = 0):
     """Decode every file and keep none, to find those that are corrupt.
 
     Args:
-        read, where, banner: As in `decode_files`.
+        read, where, banner: See `decode_files`.
 
     Returns:
         A tuple of `CorruptImageError`, one for each file that cannot be decoded.
@@ -207,7 +220,7 @@ def _decode_and_fit(data, size, fit, banner):
 
 
 def fit_image(image, size, fit=None):
-    """One decoded image in `size`, inside `Dataset.map`; arguments as above."""
+    """One decoded image in `size`, inside `Dataset.map`; see `decode_files`."""
     if fit is not None:
         image = tf.cond(
             tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
@@ -234,7 +247,7 @@ def _decode_chunk(chunk, size, fit, banner):
 
 
 def _problem_of(data, where, size, fit, banner):
-    """Why one file failed; errors that are not the file's fault are raised."""
+    """The error of one file; errors that are not the file's fault are raised."""
     try:
         decode_image(data, where, banner)
     except CorruptImageError as error:

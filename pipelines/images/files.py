@@ -1,19 +1,21 @@
-"""Image files named by a user, read in chunks."""
+"""Image files named by a user."""
 
 import pathlib
 
-from keras_attn.pipelines.images.decoding import CorruptImageError, decode_files
+from keras_attn._checks import one_of
+from keras_attn.pipelines.images.decoding import decode_files
 from keras_attn.pipelines.images.headers import SUFFIXES
+from keras_attn.pipelines.images.source import raise_or_list
 from keras_attn.preprocessing import ImagePreprocessing
 
-# Images that are in memory at a time.
+# Images in memory at a time.
 CHUNK = 1024
 
 
 def image_files(paths):
-    """Files as they are given, and all images below folders, sorted.
+    """Files in the given order, and all images below folders, sorted.
 
-    Hidden files and folders are left out, and what is named twice comes once.
+    Hidden files and folders are left out, and files named twice come once.
 
     Raises:
         FileNotFoundError: If a path does not exist, or a folder holds no images.
@@ -54,33 +56,23 @@ def read_images(files, spec, on_corrupt="error"):
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
     Returns:
-        `(images, kept, problems)`: the images, 8-bit; the paths that they are from;
-        one `CorruptImageError` for each path left out.
+        `Decoded`, with the paths of the readable files.
 
     Raises:
         CorruptImageError: If a file cannot be decoded and is not to be skipped.
     """
-    if on_corrupt not in ("error", "skip"):
-        raise ValueError(
-            "Expected on_corrupt to be 'error' or 'skip'. "
-            f"Received: on_corrupt={on_corrupt!r}"
-        )
-    images, kept, problems = decode_files(
+    one_of("on_corrupt", on_corrupt, ("error", "skip"))
+    decoded = decode_files(
         lambda index: files[index].read_bytes(),
         [str(file) for file in files],
         (spec.height, spec.width),
         ImagePreprocessing(spec).fit_size,
     )
-    if problems and on_corrupt == "error":
-        first = problems[0]
-        others = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
-        raise CorruptImageError(
-            first.where, f"{first.reason}{others}. --on-corrupt skip leaves such out."
-        )
-    return images, [files[index] for index in kept], problems
+    raise_or_list([(p.where, p.reason) for p in decoded.problems], on_corrupt)
+    return decoded._replace(kept=[files[index] for index in decoded.kept])
 
 
 def check_readable(kept, problems):
-    """Raises if there was no image that could be decoded."""
+    """Raises if no image could be decoded."""
     if not len(kept):
         raise ValueError(f"Expected a readable image. Received: {problems[0]}")

@@ -1,4 +1,4 @@
-"""What every data set is loaded as: a `Source`, labelled images and their facts."""
+"""`Source`: labelled images of a data set and their facts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -36,14 +36,15 @@ class Source:
         annotations: Arrays with one row for each example. `box`: see
             `keras_attn.pipelines.images.boxes`, in pixels of `array(i)`; the boxes of
             images in files come with `size`, the images' heights and widths.
-        in_files: Of streamed images, `box` in pixels of the files, where `annotations`
-            has it in pixels of the images that a network sees; else empty.
-        official: Index arrays of the data set's own split, `train` and `test`, perhaps
-            `validation`; empty when it has none.
+        in_files: For streamed images, `box` in pixels of the files, where
+            `annotations` has it in pixels of the images that a network sees; else
+            empty.
+        official: Index arrays of the data set's own split, `train` and `test`,
+            optionally `validation`; empty when it has none.
         mean, std: Channel statistics, in 0..1.
         licence, url: Terms of use and home.
         skipped: Pairs (file, reason) of the files left out.
-        on_corrupt: "error" or "skip": what a file that cannot be decoded does.
+        on_corrupt: "error" or "skip", for files that cannot be decoded.
         banner: Rows at the bottom of every file that are no part of its image.
     """
 
@@ -92,8 +93,8 @@ class Source:
         """This source with all images in memory, fitted to the size of an `ImageSpec`.
 
         Images of that size already stay as they are. Files that cannot be decoded end
-        this with an error, or are left out and listed in `skipped`, as `on_corrupt`
-        says.
+        this with an error, or are left out and listed in `skipped`, depending on
+        `on_corrupt`.
 
         Args:
             spec: An `ImageSpec`; its height and width count.
@@ -171,7 +172,7 @@ class Source:
             return self.annotations["size"], {}
         sizes, problems = np.ones((len(self), 2), np.int32), {}
         for index in range(len(self)):
-            # Of a file on its own, no more than the header is read.
+            # Only the header of a file on its own is read.
             file = self.files[index] if self.files else None
             file = file if isinstance(file, str) else self.read(index)
             try:
@@ -202,7 +203,7 @@ class Source:
             where, reason = problems[0]
             raise ValueError(
                 f"Expected readable images in {self.name}. Received: {len(self)} "
-                f"files, of which none is ({where}: {reason})."
+                f"files that are not ({where}: {reason})."
             )
         return replace(self._subset(kept), skipped=(*self.skipped, *problems))
 

@@ -1,8 +1,8 @@
 """Images that stay in their files until a batch needs them.
 
-For data sets that are too large for memory. What a run sees is what it would see of
-the same images in memory, but for one thing: an augmentation that begins with a
-`RandomResizedCrop` crops the original image, not the one already resized.
+For data sets that are too large for memory. A run sees the same images as from memory,
+but for one thing: an augmentation that begins with a crop or resize takes the original
+image, not the one already resized.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from keras_attn.preprocessing import ImagePreprocessing
 
 # Decoded data sets up to this size are held in memory.
 IN_MEMORY_GIB = 4.0
-# Images decoded at the same time, and batches ready before they are asked for: with
-# them, and not with the size of the data, the memory grows.
+# Images decoded at the same time, and batches made ahead: memory grows with these, not
+# with the size of the data.
 WORKERS = os.cpu_count() or 1
 PREFETCH = 2
 
@@ -37,14 +37,14 @@ def load_images(source, spec, in_memory_gib=IN_MEMORY_GIB):
     Args:
         source: A `Source`.
         spec: An `ImageSpec`.
-        in_memory_gib: Images that take more, decoded, stay in their files.
+        in_memory_gib: Limit in GiB up to which decoded images are held in memory.
 
     Returns:
         `(source, images)`: the source without the files that `on_corrupt="skip"` has
         left out, its boxes in pixels of the images, and its `(N, height, width, 3)`
         images, a NumPy array or `StreamedImages`. To find what to leave out of
         streamed images every file is decoded once; with `on_corrupt="error"` such a
-        file is met when a batch needs it, see `clear_errors`.
+        file is an error when a batch needs it, see `clear_errors`.
     """
     size = len(source) * spec.height * spec.width * 3
     if source.images is not None or size <= in_memory_gib * 2**30:
@@ -101,8 +101,8 @@ class StreamedImages:
         """Batches of images.
 
         Args:
-            indices: `tf.data.Dataset` of integers `(batch_size,)`, the last perhaps
-                fewer.
+            indices: `tf.data.Dataset` of integers `(batch_size,)`; the last batch may
+                have fewer.
             batch_size: Images in a batch.
 
         Returns:
@@ -112,7 +112,7 @@ class StreamedImages:
         number = indices.cardinality()
         if number == tf.data.UNKNOWN_CARDINALITY:
             return images
-        # Keras is surprised by the end of data that do not say how many they are.
+        # Keras warns when a data set of unknown length ends.
         return images.apply(tf.data.experimental.assert_cardinality(number))
 
     def augmented_batches(self, steps, batch_size, augment, normalization):
@@ -148,7 +148,7 @@ class StreamedImages:
         )
 
     def _decoded(self, examples, crop=None):
-        """Single images of a data set of batches of `(indices, perhaps draws)`."""
+        """Single images for batches of `(indices,)` or `(indices, draws)`."""
         size = self.shape[1:3]
         fit = ImagePreprocessing(self.spec).fit_size
         result = size if crop is None else crop.result_size(size)
@@ -177,9 +177,9 @@ class StreamedImages:
         """A text that differs between different images.
 
         Args:
-            content: `False`: names and sizes of the files decide, as on another
-                machine with the same data; `True`: also what shows that a file has
-                changed, for files in a folder the time of their last change.
+            content: `False`: names and sizes of the files decide, the same on another
+                machine with the same data; `True`: also marks of a changed content,
+                for files in a folder the time of their last change.
         """
         described = [repr(self.spec_of_pixels())]
         for index in self.indices:
@@ -189,14 +189,14 @@ class StreamedImages:
         return digest_of(*described)
 
     def spec_of_pixels(self):
-        """What of the spec, and of the source, decides the pixels."""
+        """Values of the spec and the source that decide the pixels."""
         spec = self.spec
         of_spec = spec.height, spec.width, spec.interpolation, spec.crop_fraction
         return (*of_spec, self.source.banner) if self.source.banner else of_spec
 
 
 def _class_and_name(source, index):
-    """The last two parts of a file's name: what is the same on another machine."""
+    """The last two parts of a file's name, the same on another machine."""
     if source.files is None:
         return source.where(index)
     file = source.files[index]

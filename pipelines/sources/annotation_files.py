@@ -1,4 +1,4 @@
-"""Reading the files in which data sets list their images, classes and boxes.
+"""Reading of files in which data sets list their images, classes and boxes.
 
 Every mistake in them is a ValueError that names the file and the place. Nothing in them
 is executed: they are text, JSON, and MAT-files of numbers and texts.
@@ -18,18 +18,18 @@ from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.layouts import EMPTY, Listing
 
 NO_BOX = (math.nan,) * 4
-# More than any of these files has, unpacked.
+# Above the unpacked size of any of these files.
 MAX_BYTES = 2 * 1024**3
 
 
 class ListedImage(NamedTuple):
-    """An image as the files of a data set list it.
+    """An image in a data set's files.
 
     Attributes:
         name: File name in the tree.
         label: Its class's number.
         part: "train", "validation" or "test".
-        corners: `(y0, x0, y1, x1)` as the files have them, `NO_BOX` without one.
+        corners: `(y0, x0, y1, x1)` in the numbers of the files, `NO_BOX` without one.
         others: Dict of further annotations.
     """
 
@@ -41,7 +41,7 @@ class ListedImage(NamedTuple):
 
 
 def find(tree, name, data_set, packed=()):
-    """Where a file is in a tree, the least deep where there are several.
+    """Path of a file in a tree, the least deep one of several.
 
     Args:
         tree: A `FileTree`.
@@ -68,7 +68,7 @@ def find(tree, name, data_set, packed=()):
 
 
 def is_there(tree, name):
-    """Whether a file of that name is anywhere in a tree."""
+    """Tests whether a file of that name is anywhere in a tree."""
     return any(path == name or path.endswith(f"/{name}") for path in tree.sizes)
 
 
@@ -85,12 +85,12 @@ def text_lines(tree, name):
 
 
 def keyed_lines(tree, name, layout, parse=str):
-    """What a text file says line by line.
+    """Values of a text file, one per line, by the first word of the line.
 
     Args:
         tree: A `FileTree`.
         name: The file's name in it.
-        layout: What a line looks like, for messages.
+        layout: Layout of a line, for messages.
         parse: Makes a value of what follows the first word; a ValueError of it is a
             damaged line.
 
@@ -138,7 +138,7 @@ def check_keys(tree, keys, keys_in, others, others_in):
 
 
 def numbers(text, count):
-    """So many finite numbers of a line."""
+    """The finite numbers of a line, of which there must be `count`."""
     values = tuple(map(float, text.split()))
     if len(values) != count or not all(map(math.isfinite, values)):
         raise ValueError
@@ -151,7 +151,7 @@ def read_json(tree, name, path):
     Args:
         tree: A `FileTree`.
         name: Name of the JSON file without folders.
-        path: Where it, or the archive, is in the tree.
+        path: Its path, or the archive's, in the tree.
     """
     data = tree.read(path)
     try:
@@ -263,7 +263,7 @@ def mat_records(content, variable, kinds, where):
 
 
 def mat_value(value, kind):
-    """The one number (`float`) or text (`str`) that a cell of a MAT-file holds."""
+    """The single number (`float`) or text (`str`) in a cell of a MAT-file."""
     value = np.asarray(value).ravel()
     if value.size != 1 or value.dtype.kind not in ("U" if kind is str else "iufb"):
         raise ValueError
@@ -293,7 +293,7 @@ def listing_of(tree, rows, class_names, data_set, problems=()):
     if absent:
         others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ValueError(
-            f"Expected all {len(rows)} images that {data_set} lists. Received: "
+            f"Expected all {len(rows)} listed images of {data_set}. Received: "
             f"{tree.root}, which lacks {absent[0]}{others}."
         )
     corrupt = {name for name, _ in problems}

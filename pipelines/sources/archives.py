@@ -1,4 +1,4 @@
-"""Reading folders, tar archives and the CIFAR binary archives.
+"""Reading of folders, tar archives and the CIFAR binary archives.
 
 A folder and a tar archive look the same to the rest of the package: a `FileTree`, names
 with a way to read them. Nothing is ever written to disk.
@@ -57,7 +57,7 @@ class FileTree:
     archive: bool
 
     def label(self, name):
-        """What stands for a file in `Source.files`."""
+        """The entry of a file in `Source.files`."""
         return (self.root, name) if self.archive else os.path.join(self.root, name)
 
     def where(self, name):
@@ -161,7 +161,7 @@ def _hidden(name):
 
 
 def has_cifar_files(tree) -> bool:
-    """Whether a tree holds the files of an official CIFAR archive, in any version."""
+    """Tests whether a tree holds an official CIFAR archive, of any version."""
     names = {_base(name) for name in tree.sizes}
     return bool(names & (BINARY_NAMES | PYTHON_NAMES))
 
@@ -169,8 +169,8 @@ def has_cifar_files(tree) -> bool:
 def read_cifar(tree, name):
     """Read the official binary version of CIFAR-10 or CIFAR-100.
 
-    A record is the label, one byte (CIFAR-100: the coarse and the fine label, of which
-    the fine one is taken), then 3072 bytes of pixels: the red, the green and the blue
+    A record is the label, one byte (CIFAR-100: the coarse and the fine label; the fine
+    one is taken), then 3072 bytes of pixels: the red, the green and the blue
     plane of 32 rows of 32.
 
     Args:

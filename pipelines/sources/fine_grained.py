@@ -34,8 +34,8 @@ def list_cub200_2011(tree):
 
     `images.txt`, `classes.txt`, `image_class_labels.txt`, `train_test_split.txt` and
     `bounding_boxes.txt` give, each by a number, the images in `images/` and the
-    classes, and of each image its class, whether it is for training, and its box:
-    x, y, width and height.
+    classes, and for each image its class, its part, and its box: x, y, width and
+    height.
     """
     images_file = find(tree, "images.txt", "cub200_2011")
     folder = images_file.removesuffix("images.txt")
@@ -139,7 +139,7 @@ def list_stanford_cars(tree):
         names, cars = _cars_of_one_file(tree)
     else:
         names, cars = _cars_of_devkit(tree)
-    # By folder and file, since some copies have each folder inside another one.
+    # By folder and file: some copies have each folder inside another one.
     places = {"/".join(name.split("/")[-2:]): name for name in tree.sizes}
     rows = []
     for image, part, where, (top, left, bottom, right, number) in cars:
@@ -161,7 +161,7 @@ def list_stanford_cars(tree):
 
 
 def _cars_of_one_file(tree):
-    """Class names, and of each image: name, part, where it is listed, numbers."""
+    """Class names, and for each image: name, part, name of the file, numbers."""
     path = find(tree, "cars_annos.mat", "stanford_cars")
     where = tree.where(path)
     content = read_mat(tree, path, "stanford_cars")

@@ -23,8 +23,8 @@ def list_inaturalist2017(tree):
     `val2017.json` list them, with their sizes and species, each of which has a super
     class; the files may still be in `train_val2017.zip`. Where they are there,
     `train_2017_bboxes.json` and `val_2017_bboxes.json`, or their zip archives, have
-    boxes: x, y, width and height. Not every image has one; of several, which the
-    authors drew around whatever is of the super class, the largest is taken.
+    boxes: x, y, width and height. Not every image has one; the largest of several,
+    which the authors drew around everything of the super class, is taken.
 
     Args:
         tree: A `FileTree` with these files.
@@ -81,7 +81,7 @@ def _images(content, categories, where):
             )
         if species.setdefault(image, key) != key:
             raise ValueError(
-                f"Expected one species an image. Received: {species[image]} and {key} "
+                f"Expected one species per image. Received: {species[image]} and {key} "
                 f"of image {image} in {where}."
             )
     images = {}
@@ -97,7 +97,7 @@ def _images(content, categories, where):
 
 
 def _boxes(tree, short):
-    """The largest box of each file that has any, and what is wrong with it."""
+    """The largest box of each file that has any, and its problem or `None`."""
     file = f"{short}_2017_bboxes.json"
     packed = f"{short}_2017_bboxes.zip"
     if not is_there(tree, file) and not is_there(tree, packed):
@@ -121,7 +121,10 @@ def _boxes(tree, short):
                 found[file] = (y, x, y + height, x + width), None
         else:
             areas[file] = math.inf
-            found[file] = NO_BOX, f"its box (x, y, width, height) = {box} is none"
+            found[file] = (
+                NO_BOX,
+                f"its box (x, y, width, height) = {box} is empty or damaged",
+            )
     return found
 
 
@@ -131,7 +134,7 @@ def _is_box(box):
 
 
 def _folder_of_images(tree):
-    """What to put before the files' names, which begin with `train_val_images/`."""
+    """Prefix of the files' names, which begin with `train_val_images/`."""
     found = [
         name for name in tree.folders if name == IMAGES or name.endswith(f"/{IMAGES}")
     ]

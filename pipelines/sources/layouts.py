@@ -1,4 +1,4 @@
-"""How images are laid out under a folder or in a tar archive."""
+"""Layouts of images under a folder or in a tar archive."""
 
 import csv
 import io
@@ -133,7 +133,7 @@ def _labelled(tree, wrapper, files, depth):
         for part in order
         if depth == 3 and part in divisions
     }
-    # A folder `train` alone says nothing of a division.
+    # A folder `train` alone is no division.
     official = official if len(official) > 1 and "train" in official else {}
     return Listing(tuple(names), labels, class_names, official, tuple(problems))
 
@@ -152,7 +152,7 @@ def check_parts_share_classes(listing, root):
 
 
 def has_csv_splits(tree) -> bool:
-    """Whether the usual csv files of Mini-ImageNet are there."""
+    """Tests whether the usual csv files of Mini-ImageNet are there."""
     return any(name.rsplit("/", 1)[-1] in CSV_FILES for name in tree.sizes)
 
 

@@ -36,7 +36,7 @@ def split_indices(source, name, seed=0):
     Args:
         source: A `Source`: its `labels`, `class_names` and `official` are read.
         name: One of the names above.
-        seed: Decides which images of a class go where; official parts do not move.
+        seed: Seed of the choice of images in a class; official parts do not move.
 
     Returns:
         A dict of sorted int64 index arrays: `train`, `validation`, `test` (which may
@@ -120,11 +120,11 @@ def stratified(source, indices, parts, seed=0):
 
 
 def part_counts(sizes, parts):
-    """How many images of each class go to each part.
+    """Numbers of images of each class in each part.
 
-    Starts from the shares rounded down. What is then left in a class, always fewer
-    images than there are parts, goes one by one to the parts that still lack most of
-    their total; serving the largest need first always meets the totals (the
+    Starts from the shares rounded down. The images left in a class, always fewer than
+    there are parts, go one by one to the parts that still lack most of their total;
+    serving the largest need first always meets the totals (the
     construction in the Gale-Ryser theorem).
 
     Args:

@@ -12,9 +12,9 @@ from keras_attn.pipelines.images.decoding import image_size
 from keras_attn.pipelines.sources.catalogue import KNOWN
 
 LABELS_FILE = "keras_attn_labels.npy"
-# Whole numbers of every example, by the name of their feature, and where they are kept.
+# Integer features of every example, and the files that keep them.
 KEPT = {"label": LABELS_FILE, "supercategory": "keras_attn_supercategories.npy"}
-# Labels of fewer examples are not worth a file.
+# The labels of fewer examples are not kept.
 MANY = 100_000
 
 
@@ -25,7 +25,7 @@ def read_arrays(name, data_dir=None):
 
     Args:
         name: The name of the builder, "cifar10" or "cifar100".
-        data_dir: Where TensorFlow Datasets keeps it; its own default when None.
+        data_dir: Folder of TensorFlow Datasets; its own default when None.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `images`, `labels`, `official`. The
@@ -76,7 +76,7 @@ def open_files(name, data_dir=None):
 
     Args:
         name: Name in the catalogue of a data set with `parts`.
-        data_dir: As in `read_arrays`.
+        data_dir: See `read_arrays`.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `labels`, `official`, `read`,
@@ -132,7 +132,7 @@ def open_files(name, data_dir=None):
 
 
 def _numbers(readers, folder, keys):
-    """Whole numbers of all examples, by feature, (N,) int32; kept ones are not read."""
+    """Integers of all examples by feature, (N,) int32; kept ones are not read."""
     count = sum(map(len, readers))
     found = {key: _kept(folder / KEPT[key], count) for key in keys}
     missing = [key for key in keys if found[key] is None]
@@ -189,7 +189,7 @@ def _boxes(readers, first_pixel):
 
 
 def _name_classes(names, labels, readers):
-    """Puts the names that examples carry in the place of their classes' numbers."""
+    """Replaces numbers of classes by the names in the examples."""
     for label, first in zip(*np.unique(labels, return_index=True), strict=True):
         name = _example(readers, first)["label_name"]
         names[label] = name.decode() if isinstance(name, bytes) else str(name)
@@ -207,7 +207,7 @@ def _import(name):
 
 
 def _not_got(name, error, folder=None):
-    """What to do about any failure of TensorFlow Datasets, as a FileNotFoundError."""
+    """A FileNotFoundError with advice for any failure of TensorFlow Datasets."""
     manual = KNOWN[name].manual
     if isinstance(error, NotImplementedError):
         return FileNotFoundError(

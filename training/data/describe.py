@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,23 @@ from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.load import CorruptImageError, load_source
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.recipes.assignments import split_assignment
+
+
+class FirstImages(NamedTuple):
+    """The first readable images of some classes.
+
+    Attributes:
+        indices: Their indices.
+        images: Images no larger than they are drawn.
+        factors: Factors by which they were scaled.
+        problems: `CorruptImageError`s of the images passed over, which only a source
+            with `on_corrupt="skip"` has.
+    """
+
+    indices: np.ndarray
+    images: list
+    factors: list
+    problems: list
 
 
 def describe(
@@ -87,13 +105,7 @@ def write_sheet(source, output, examples_per_class=10):
 
 
 def first_images(source, count):
-    """The first readable images of every class that a contact sheet shows.
-
-    Returns:
-        `(indices, images, factors, problems)`: images no larger than they are drawn
-        and what they were scaled by; `CorruptImageError`s of the images passed over,
-        which only a source with `on_corrupt="skip"` has.
-    """
+    """`FirstImages` of every class that a contact sheet shows."""
     chosen, images, factors, problems = [], [], [], []
     for label in range(min(len(source.class_names), ROWS)):
         found = 0
@@ -111,7 +123,7 @@ def first_images(source, count):
             factors.append(factor)
             chosen.append(index)
             found += 1
-    return np.array(chosen, int), images, factors, problems
+    return FirstImages(np.array(chosen, int), images, factors, problems)
 
 
 def generated_options(name, assignments):

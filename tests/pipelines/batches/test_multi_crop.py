@@ -5,7 +5,7 @@ from PIL import Image, ImageOps
 
 from keras_attn.pipelines.augment.crops import RandomResizedCrop
 from keras_attn.pipelines.batches import multi_crop
-from keras_attn.pipelines.batches.multi_crop import MultiCrop, View, multi_crop_batches
+from keras_attn.pipelines.batches.multi_crop import Crop, MultiCrop, multi_crop_batches
 
 SEED = tf.constant([3, 5])
 SMALL = MultiCrop.for_size(16, 8, local_views=3)
@@ -55,10 +55,10 @@ def test_views_have_their_shapes_and_depend_on_the_seed_alone():
 def test_the_published_views():
     views = MultiCrop().views()
     assert views[:2] == (
-        View(224, (0.4, 1.0), blur=1.0),
-        View(224, (0.4, 1.0), blur=0.1, solarize=0.2),
+        Crop(224, (0.4, 1.0), blur=1.0),
+        Crop(224, (0.4, 1.0), blur=0.1, solarize=0.2),
     )
-    assert views[2:] == (View(96, (0.05, 0.4), blur=0.5),) * 8
+    assert views[2:] == (Crop(96, (0.05, 0.4), blur=0.5),) * 8
     assert SMALL.blur_sigma == pytest.approx((0.1 / 14, 2 / 14))
 
 
@@ -98,13 +98,13 @@ def test_operations_are_applied_at_their_rates():
     # The whole of a view: one pixel of colour tells what was done to it.
     color = np.tile(np.float32([200, 100, 40]), (4000, 1, 1, 1))
     plain = MultiCrop(jitter=0.0, blur_sigma=(0.1, 0.2))
-    view = plain.view(color, SEED, View(1, (0.9, 1.0), blur=0.0)).numpy()
+    view = plain.view(color, SEED, Crop(1, (0.9, 1.0), blur=0.0)).numpy()
     grey = view[..., 0] == view[..., 2]
     assert share(grey) == pytest.approx(0.2, abs=0.02)
-    view = plain.view(color, SEED, View(1, (0.9, 1.0), blur=0.0, solarize=0.2)).numpy()
+    view = plain.view(color, SEED, Crop(1, (0.9, 1.0), blur=0.0, solarize=0.2)).numpy()
     solarized = (view[..., 0] == 55) & ~grey
     assert share(solarized) == pytest.approx(0.2 * 0.8, abs=0.02)
-    view = MultiCrop(grey=0.0).view(color, SEED, View(1, (0.9, 1.0), blur=0.0)).numpy()
+    view = MultiCrop(grey=0.0).view(color, SEED, Crop(1, (0.9, 1.0), blur=0.0)).numpy()
     assert share(view != color) == pytest.approx(0.8, abs=0.02)
 
 
@@ -179,4 +179,4 @@ def test_a_resumed_training_sees_the_same_views():
 
 def test_wrong_views():
     with pytest.raises(ValueError, match=r"area=\(0.4, 0.2\)"):
-        View(8, (0.4, 0.2), blur=0.5)
+        Crop(8, (0.4, 0.2), blur=0.5)

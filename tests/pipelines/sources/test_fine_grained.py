@@ -191,7 +191,7 @@ def refused(tmp_path, name, changed):
             "cub200_2011",
             "images/002.Laysan_Albatross/Laysan_Albatross_0003_1033.jpg",
             None,
-            "all 5 images that cub200_2011 lists.*lacks .*Laysan_Albatross_0003",
+            "all 5 listed images of cub200_2011.*lacks .*Laysan_Albatross_0003",
         ),
         (
             "cub200_2011",

@@ -89,7 +89,7 @@ def changed(content, key, number, **fields):
         (
             "train2017.json",
             lambda c: changed(c, "annotations", 1, image_id=430720),
-            "one species an image. Received: 0 and 2 of image 430720",
+            "one species per image. Received: 0 and 2 of image 430720",
         ),
         (
             "train2017.json",
@@ -114,7 +114,7 @@ def changed(content, key, number, **fields):
         (
             "train2017.json",
             lambda c: changed(c, "images", 0, file_name="train_val_images/x.jpg"),
-            "all 5 images .*lacks .*train_val_images/x.jpg",
+            "all 5 listed images .*lacks .*train_val_images/x.jpg",
         ),
         (
             "train_2017_bboxes.json",
@@ -155,11 +155,11 @@ def test_damaged_files(tmp_path, name, data, message):
 @pytest.mark.parametrize(
     "bbox, message",
     [
-        ([1, 2, 3], "is none"),
-        ([1, 2, 0, 4], "is none"),
-        ([1, 2, "3", 4], "is none"),
-        ([1, float("nan"), 3, 4], "is none"),
-        ([float("inf"), 2, 3, 4], "is none"),
+        ([1, 2, 3], "is empty or damaged"),
+        ([1, 2, 0, 4], "is empty or damaged"),
+        ([1, 2, "3", 4], "is empty or damaged"),
+        ([1, float("nan"), 3, 4], "is empty or damaged"),
+        ([float("inf"), 2, 3, 4], "is empty or damaged"),
         ([20, 2, 60, 4], "outside the image of 30 x 40 pixels"),
     ],
 )

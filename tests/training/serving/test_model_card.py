@@ -25,7 +25,11 @@ SIGNATURES = {
 def run(tmp_path):
     """A run of two epochs, the first of which was the better one."""
     run = tiny.generated_run(tmp_path / "run")
-    history = [{"val_logits_accuracy": 0.75}, {"val_logits_accuracy": 0.5}]
+    accuracies = (0.75, 0.5)
+    history = [
+        {"epoch": epoch, "val_logits_accuracy": accuracy}
+        for epoch, accuracy in enumerate(accuracies, 1)
+    ]
     progress = Progress(history, best=0.75, best_epoch=0)
     text = json.dumps(dataclasses.asdict(progress))
     np.savez(run.checkpoints / "last.npz", progress=np.array(text))
@@ -54,7 +58,7 @@ def test_a_run_tells_what_it_learned_from(run):
         assert f"\n{line}" in text, line
     row = "| `serving_default` | `image_bytes` string ? | `logits` float32 ?x10 |"
     assert row in text
-    assert "Only while it was trained" in text
+    assert "Only during training" in text
 
 
 def test_measured_accuracy_is_that_of_this_very_model(run):

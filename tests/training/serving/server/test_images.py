@@ -1,23 +1,10 @@
-import struct
-import zlib
-
 import pytest
 
 from keras_attn.training.serving.server.errors import ServingError
 from keras_attn.training.serving.server.images import TOGETHER, check_images
+from tests.pipelines.images.test_headers import png_header
 
 LIMIT = 10_000
-
-
-def png_header(width, height):
-    """A PNG of few bytes that would decode to any size."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
-    parts = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data))
-        for name, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("size", [(65000, 65000), (2**31 - 1, 2**31 - 1)])

@@ -22,10 +22,6 @@ CLEAN = (
     "docs/papers.md",
     "docs/retrieval.md",
     "keras_attn/retrieval",
-    "pipelines/files.py",
-    "pipelines/store.py",
-    "pipelines/attention_maps",
-    "pipelines/batches/patches.py",
     "training/retrieval",
     "training/commands/retrieval.py",
     "benchmarks/search.py",
@@ -64,6 +60,17 @@ CLEAN = (
     "tests/training/experiments",
     "docs/exit_policy.md",
     "results",
+    "pipelines",
+    "training/data",
+    "training/serving",
+    "training/commands/data.py",
+    "training/commands/export.py",
+    "training/commands/serve.py",
+    "docs/augmentation.md",
+    "docs/data.md",
+    "docs/fine_grained.md",
+    "docs/serving.md",
+    "docs/serving_local.md",
 )
 
 UNITS = (

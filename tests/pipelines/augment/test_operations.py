@@ -20,7 +20,7 @@ NAMES = (*AUGMENTATIONS, "resize(20)|random_crop(16)|flip(0.3)|erase(0.25)")
 
 
 def pictures(count=5, height=11, width=7, seed=0):
-    """No pixel is zero, so that padding can be told from content."""
+    """No pixel is zero, so that padding differs from content."""
     shape = (count, height, width, 3)
     return np.random.default_rng(seed).integers(1, 256, shape).astype("uint8")
 
@@ -166,7 +166,7 @@ def test_a_composition_is_its_operations_one_after_the_other():
 
 
 def test_why_these_are_not_layers_of_keras():
-    """What docs/augmentation.md says of them; if it fails, Keras has improved."""
+    """The claims of docs/augmentation.md; if it fails, Keras has improved."""
     keras = pytest.importorskip("keras")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("elsewhere these layers have other troubles inside tf.data")

@@ -417,7 +417,7 @@ def test_mini_imagenet_by_folders_with_disjoint_parts_is_pooled(tmp_path):
 
 
 class FakeDatasets:
-    """Stands for the module tensorflow_datasets, with three images a part."""
+    """Stands for the module tensorflow_datasets, with three images per part."""
 
     def __init__(self, failure=None):
         self.failure, self.asked = failure, []

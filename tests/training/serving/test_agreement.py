@@ -12,7 +12,7 @@ BYTES = tf.TensorSpec((None,), tf.string, "image_bytes")
 
 
 def answering(choice, compiled=None, shift=0.0, noise=0.0):
-    """A model that chooses a channel, another one perhaps in a compiled graph."""
+    """A model that chooses a channel, possibly another one in a compiled graph."""
 
     def answer(images):
         chosen = choice

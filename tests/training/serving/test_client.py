@@ -123,7 +123,7 @@ def test_options_that_make_no_sense(options):
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Gives the answers of `server.script`, one a request."""
+    """Gives the answers of `server.script`, one per request."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))

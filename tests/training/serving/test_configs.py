@@ -51,7 +51,7 @@ def add(folder, name, *versions):
 
 
 def entries(folder):
-    """What the server would read: labels and versions by name."""
+    """The part that the server reads: labels and versions by name."""
     config_pb2 = pytest.importorskip(
         "tensorflow_serving.config.model_server_config_pb2"
     )

@@ -77,7 +77,7 @@ def check_same(received, expected, what=""):
 
 
 def client(folder, files, answers):
-    """What `CLIENT` writes, in a process of its own."""
+    """Output of `CLIENT` in a process of its own."""
     subprocess.run(
         [sys.executable, "-I", "-c", CLIENT, folder, *files, answers],
         cwd=answers.parent,

@@ -125,7 +125,7 @@ class Exported:
 
     @functools.cached_property
     def expected(self):
-        """What the Keras model answers."""
+        """Answers of the Keras model."""
         return outputs_of(self.trained.model, self.images)
 
     @functools.cached_property

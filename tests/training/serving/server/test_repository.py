@@ -136,10 +136,10 @@ def test_a_broken_version_never_takes_the_old_one_down(repository, tmp_path, tex
     assert "\n" not in error.message
     # It is reported once, and tried again only when its files have changed.
     assert len([line for line in repository.lines if "Cannot load" in line]) == 1
-    write(tmp_path, "flowers", 2, "mended")
+    write(tmp_path, "flowers", 2, "repaired")
     repository.poll()
     repository.poll()
-    assert served(repository) == "flowers 2 mended"
+    assert served(repository) == "flowers 2 repaired"
 
 
 def test_at_the_start_an_older_version_stands_in_for_a_broken_one(repository, tmp_path):

@@ -432,7 +432,7 @@ def test_a_full_queue_is_answered_at_once(folder):
 
 
 def calibrated(server, seconds):
-    """Steps that the signature `slow` works on for about so many seconds."""
+    """Steps that the signature `slow` takes, about that many seconds."""
     steps = np.array([2000], "int32")
     server.predict("tiny", "slow", steps=steps)
     start = time.monotonic()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_attn import ExitPolicy
-from tests.data.a8c9ace.models import inputs_of
+from tests.data.a8c9ace.models import NEEDS_KERAS, inputs_of
 from tests.harness import to_numpy
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "a8c9ace"
@@ -24,6 +24,7 @@ def expected():
         return {name: arrays[name] for name in arrays.files}
 
 
+@NEEDS_KERAS
 @pytest.mark.parametrize("name", MODELS)
 def test_an_old_model_computes_what_it_did(name, expected):
     model = keras.saving.load_model(FOLDER / "models" / f"{name}.keras", compile=False)

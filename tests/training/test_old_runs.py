@@ -20,6 +20,7 @@ from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 from keras_attn.training.trained import load_trained
 from tests.data.a8c9ace import networks
+from tests.data.a8c9ace.models import NEEDS_KERAS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "a8c9ace"
 EXPECTED = json.loads((FOLDER / "runs.json").read_text())
@@ -32,9 +33,12 @@ RESUMED = (
     "dino",
 )
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
-)
+pytestmark = [
+    NEEDS_KERAS,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="training is on TensorFlow"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ def test_removes_pixels_by_their_rank(weights, images):
                 maps[n][place] = -1
     np.testing.assert_allclose(deleted["shares"], np.arange(PIXELS + 1) / PIXELS)
     for curve in (deleted, inserted):
-        wanted = np.trapezoid(curve["scores"], curve["shares"], axis=1)
+        means = (curve["scores"][:, 1:] + curve["scores"][:, :-1]) / 2
+        wanted = (means * np.diff(curve["shares"])).sum(axis=1)
         np.testing.assert_allclose(curve["areas"], wanted)
 
 

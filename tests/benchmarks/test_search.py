@@ -50,7 +50,7 @@ def test_ratios_say_how_many_times_faster_than_numpy():
     assert search.speeds(seconds, 1)[1].ratio == 0.5
 
 
-def test_too_little_memory_is_told_before_anything_is_made():
+def test_too_little_memory_is_an_error_before_anything_is_made():
     search.check_memory(1)
     if search.pathlib.Path("/proc/meminfo").exists():
         with pytest.raises(MemoryError, match="1000000 GB of free memory. Received: "):

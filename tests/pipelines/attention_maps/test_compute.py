@@ -25,7 +25,7 @@ def pictures(seed=0):
 
 
 def means(images):
-    """What `grey_model(HEIGHT, WIDTH, 3)` gives, by hand."""
+    """The maps of `grey_model(HEIGHT, WIDTH, 3)`, by hand."""
     cells = images.reshape(-1, 2, 3, 3, 3, 3).mean((2, 4, 5)) / 255
     return cells[..., None]
 
@@ -150,7 +150,7 @@ def test_weights_and_structure_decide_the_digest():
     assert digests.model_digest(model) != found[0]
 
 
-def test_an_interrupted_computation_goes_on(model, tmp_path, calls):
+def test_an_interrupted_computation_resumes(model, tmp_path, calls):
     images = pictures()
 
     def interrupt(done, total):

@@ -115,7 +115,7 @@ def assert_equal(found, wanted):
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_boxes_are_what_the_layer_says_of_all_images_at_once(localizer, tmp_path):
+def test_boxes_are_those_of_the_layer_on_all_images_at_once(localizer, tmp_path):
     images, labels = pictures()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -183,7 +183,7 @@ def test_another_version_or_backend_gives_another_key(localizer, monkeypatch):
     assert len(keys) == 3
 
 
-def test_an_interrupted_computation_goes_on(
+def test_an_interrupted_computation_resumes(
     localizer, tmp_path, monkeypatch, predictions
 ):
     images, labels = pictures()
@@ -325,7 +325,7 @@ def boxes_at(places, size, count=5):
 
 @pytest.fixture(scope="module")
 def boxes():
-    """1 to 5 boxes an image; sizes 5 (8 images) and 9 (4 images); one without."""
+    """1 to 5 boxes per image; sizes 5 (8 images) and 9 (4 images); one without."""
     random = np.random.default_rng(5)
     found = []
     for i in range(EXAMPLES):
@@ -349,7 +349,7 @@ def assert_same(found, wanted):
 
 
 def place_of(patch, image, boxes):
-    """Which box a patch shows, and whether mirrored."""
+    """The number of the box that a patch shows, and whether it is mirrored."""
     for number, (y0, x0, y1, x1) in enumerate(boxes):
         for mirrored, shown in enumerate((patch, patch[:, ::-1])):
             if y1 > y0 and np.array_equal(image[y0:y1, x0:x1], shown):

@@ -30,7 +30,7 @@ def colours_along(picture, row):
     return [tuple(int(value) for value in line[place + 1]) for place in runs]
 
 
-def test_rows_go_on_below_and_missing_files_are_grey(tmp_path):
+def test_rows_continue_below_and_missing_files_are_grey(tmp_path):
     blue, green = (0, 0, 200), (0, 200, 0)
     tiny.save_image(tmp_path / "query.png", tiny.plain_image(*blue))
     tiny.save_image(tmp_path / "wide.png", tiny.plain_image(*green, height=9, width=90))

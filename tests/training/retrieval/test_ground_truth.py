@@ -80,7 +80,7 @@ def test_reads_json_and_pickle(tmp_path, kind):
         (entry(easy=[2]), r"gnd\[0\] names image 2 more than once"),
     ],
 )
-def test_says_in_one_line_what_is_wrong_and_where(tmp_path, content, message):
+def test_errors_are_one_line_with_the_mistake_and_its_place(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_ground_truth(written(tmp_path, content))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

@@ -190,7 +190,7 @@ def test_an_index_follows_its_folder(model, folder, tmp_path):
 
 
 def stop_after(monkeypatch, method, calls):
-    """Images described so far, in calls of which so many succeed."""
+    """Numbers of images described so far; the call after `calls` is interrupted."""
     describe, seen = method.describe, []
 
     def stopping(self, embedder, images):

@@ -179,7 +179,7 @@ def test_wrong_queries_and_empty_indexes_are_errors(tmp_path, faiss, descriptors
         nearest.Nearest(empty)
 
 
-def test_a_missing_faiss_is_told_with_its_remedy(monkeypatch):
+def test_the_error_of_a_missing_faiss_has_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install 'keras-attn\[retrieval\]'"):
         nearest.require_faiss()

@@ -5,7 +5,7 @@ import pytest
 from keras_attn.training.evaluation.evaluate import evaluate_model
 from keras_attn.training.evaluation.predict import predict
 from keras_attn.training.experiments import measures
-from keras_attn.training.runs.outputs import outputs_of, with_outputs
+from keras_attn.training.runs.outputs import outputs_of, top_classes, with_outputs
 from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
 
@@ -94,6 +94,14 @@ def test_sizes_that_a_model_leaves_open_are_any():
         outputs_of(model, images(2, (5, 23)))
     with pytest.raises(ValueError, match="any, 24, 3"):
         outputs_of(model, images(2, (5, 24))[0])
+
+
+def test_top_classes_are_those_of_a_sorted_list():
+    scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]])
+    assert top_classes(scores, 2).tolist() == [[1, 2], [0, 2]]
+    assert top_classes(scores[1], 9).tolist() == [0, 2, 1]
+    equal = np.zeros((4, 7))
+    np.testing.assert_array_equal(top_classes(equal, 1)[:, 0], equal.argmax(axis=-1))
 
 
 def no_maps(monkeypatch):

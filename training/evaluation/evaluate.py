@@ -11,6 +11,7 @@ from keras_attn.pipelines.batches.build import check_arrays, is_checksum_of
 from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources import load_source
+from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.training.choices import SPLITS
 from keras_attn.training.data.load import load_source_split
 from keras_attn.training.runs.outputs import (
@@ -327,12 +328,11 @@ def _other_data(trained, dataset, data, on_corrupt):
             "--dataset NAME. Received: neither"
         )
     options = {}
-    if dataset == "generated":
-        # The one data set that is made in the requested size.
+    if dataset in KNOWN and KNOWN[dataset].synthetic:
         spec = trained.spec
         if spec.height != spec.width:
             raise ValueError(
-                "Expected a model of square images for the generated data set. "
+                f"Expected a model of square images for the data set {dataset}. "
                 f"Received: {spec.height} x {spec.width}"
             )
         options = {"image_size": spec.height, "num_classes": len(trained.class_names)}

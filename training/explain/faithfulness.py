@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_attn import metrics
+from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.training.data.load import load_source_split
 from keras_attn.training.explain.names import AUTO
 
@@ -64,9 +65,10 @@ def measure(explainer, subject, images, seed=0):
 
 
 def _boxes(explainer, subject):
-    """Scores on the run's own test images, if they are generated and have boxes."""
+    """Scores on the run's own test images, if they need no files and have boxes."""
     run = subject.run
-    if run is None or run.recipe.dataset != "generated":
+    known = KNOWN.get(run.recipe.dataset) if run else None
+    if known is None or not (known.synthetic and known.has_objects):
         return None
     _, source, images, indices = load_source_split(run.recipe)
     split = "test" if len(indices["test"]) else "validation"
@@ -76,7 +78,7 @@ def _boxes(explainer, subject):
     images, boxes, labels = images[seen], boxes[seen], source.labels[chosen][seen]
     maps = explainer.maps(subject, images, labels[:, None])[:, 0]
     return {
-        "data": f"generated, {split}",
+        "data": f"{run.recipe.dataset}, {split}",
         "images": len(images),
         "pointing_game": float(metrics.pointing_game(maps, boxes).mean()),
         "energy_inside_box": float(metrics.energy_inside_box(maps, boxes).mean()),

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from keras_attn.training.drawing import SHEET_ROWS, titles_of, upsample, wrap
+from keras_attn.training.drawing import SHEET_ROWS
 from keras_attn.training.explain.class_maps import (
     ClassExplanation,
     picture,
@@ -29,24 +28,6 @@ def explanation(maps=None, size=(16, 24)):
     probabilities = maps.mean(axis=(0, 1))
     image = np.zeros((*size, 3), "uint8")
     return ClassExplanation(image, probabilities, tiny.COLOURS, "x.png", maps)
-
-
-@pytest.mark.parametrize("size", [(2, 3), (14, 15), (31, 23), (1, 1)])
-def test_upsample_agrees_with_half_pixel_centres(size):
-    maps = np.random.default_rng(0).normal(size=(2, 3, 5)).astype("float32")
-    expected = tf.image.resize(maps, size, "bilinear", antialias=False)
-    np.testing.assert_allclose(upsample(maps, *size), expected, atol=1e-5)
-
-
-def test_upsample_keeps_cells_at_the_centres_of_their_regions():
-    maps = np.random.default_rng(0).normal(size=(2, 5))
-    # An odd factor has a pixel right at each cell's centre.
-    result = upsample(maps, 2 * 7, 5 * 3)
-    np.testing.assert_allclose(result[3::7, 1::3], maps)
-    ramp = upsample(np.arange(5.0)[None], 1, 40)[0]
-    inner = (np.arange(4, 36) + 0.5) / 8 - 0.5
-    np.testing.assert_allclose(ramp[4:36], inner)
-    assert set(ramp[:4]) == {0.0} and set(ramp[-4:]) == {4.0}
 
 
 def test_maps_are_the_softmax_of_the_patch_logits():
@@ -136,9 +117,8 @@ def test_explain_writes_a_picture_for_each_image(tmp_path):
 
 def test_many_images_take_several_sheets(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        "keras_attn.training.explain.files.save", lambda figure, path: None
-    )
+    for module in ("explain.files", "drawing"):
+        monkeypatch.setattr(f"keras_attn.training.{module}.save", lambda *given: None)
     monkeypatch.setattr(
         "keras_attn.training.explain.class_maps.picture",
         lambda *given: drawn.append(given),
@@ -172,12 +152,3 @@ def test_unknown_classes_name_the_nearest(tmp_path):
     with pytest.raises(ValueError, match="top=0"):
         explain(path, [file], tmp_path / "out", top=0)
     assert not (tmp_path / "out").exists()
-
-
-def test_names():
-    assert wrap("one_two three-four", 9) == "one_two\nthree-four"
-    assert wrap("short") == "short"
-    import pathlib
-
-    files = [pathlib.Path(each) for each in ("a/x.png", "b/x.png", "b/y.png")]
-    assert titles_of(files) == ["a/x.png", "b/x.png", "y.png"]

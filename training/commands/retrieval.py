@@ -3,6 +3,7 @@
 import json
 import sys
 
+from keras_attn.training.choices import INDEX_METHODS, INDEX_TYPES
 from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
@@ -24,12 +25,12 @@ def add(command):
     add_output(added, "folder of the index", metavar="INDEX", required=True)
     added.add_argument(
         "--index-type",
-        choices=("flat", "float16", "ivf"),
+        choices=INDEX_TYPES,
         help="exact, exact in half the memory, or approximate (flat)",
     )
     added.add_argument(
         "--method",
-        choices=("global", "asmk"),
+        choices=INDEX_METHODS,
         help="one descriptor per image, or visual words of local ones (global)",
     )
     added.add_argument(

@@ -26,6 +26,97 @@ ITERATIONS = 20
 CODEBOOK = "codebook.npy"
 
 
+def local_embedder_of(trained):
+    """The network up to the features that a model pools, all weights shared.
+
+    Args:
+        trained: `Trained`, see `keras_attn.training.trained.load_trained`.
+
+    Returns:
+        `keras.Model`: raw pixels of the model's size in; out `(batch, rows, columns,
+        dimension)`, or `(batch, tokens, dimension)`.
+
+    Raises:
+        ValueError: If the model does not pool one feature map.
+    """
+    outputs = trained.model.output
+    features = outputs["embedding" if "embedding" in outputs else "logits"]
+    while features is not None and len(features.shape) < 3:
+        operation, sources = origin_of(features)
+        one = len(sources) == 1 or isinstance(operation, ClassEvidence)
+        features = sources[0] if one else None
+    if features is None:
+        raise ValueError(
+            "Expected a model whose descriptor is pooled from one feature map. "
+            f"Received: {trained.path}, which has several, or none"
+        )
+    return keras.Model(trained.model.inputs, features, name="local_embedder")
+
+
+def describe_local(embedder, images, batch_size=64):
+    """The strongest local descriptors of images.
+
+    Args:
+        embedder: As `local_embedder_of` returns it.
+        images: `(examples, height, width, 3)`, raw pixels of the model's size.
+        batch_size: Images at a time.
+
+    Returns:
+        For each image `(descriptors, dimension)`, float32, of length one, those that
+        were longest first, at most `STRONGEST`; those of length zero are left out.
+
+    Raises:
+        ValueError: If a descriptor is not finite.
+    """
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        features = np.asarray(embedder.predict_on_batch(batch)).astype("float32")
+        features = finite(features.reshape(len(features), -1, features.shape[-1]))
+        for each, lengths in zip(
+            features, np.linalg.norm(features, axis=-1), strict=True
+        ):
+            order = np.argsort(-lengths, kind="stable")[:STRONGEST]
+            order = order[lengths[order] > 0]
+            found.append(each[order] / lengths[order, None])
+    return found
+
+
+def learn_codebook(descriptors, words, iterations=ITERATIONS, seed=0):
+    """A codebook for `keras_attn.retrieval.asmk`, by FAISS's k-means.
+
+    Args:
+        descriptors: `(descriptors, dimension)`.
+        words: Number of centroids; 65,536 in the literature.
+        iterations: Number of k-means iterations.
+        seed: Seed of the initial centroids.
+
+    Returns:
+        `(words, dimension)`, float32.
+
+    Raises:
+        ImportError: If FAISS is not installed.
+        ValueError: If there are fewer descriptors than words.
+    """
+    faiss = require_faiss()
+    descriptors = np.ascontiguousarray(descriptors, "float32")
+    if descriptors.ndim != 2 or not 1 <= words <= len(descriptors):
+        raise ValueError(
+            "Expected at least as many descriptors (descriptors, dimension) as words. "
+            f"Received: shape {descriptors.shape}, words={words}"
+        )
+    kmeans = faiss.Kmeans(
+        descriptors.shape[1],
+        words,
+        niter=iterations,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=MOST_PER_WORD,
+    )
+    kmeans.train(descriptors)
+    return kmeans.centroids
+
+
 class Asmk:
     """The `IndexMethod` of visual words.
 
@@ -34,12 +125,8 @@ class Asmk:
     """
 
     options, dtype = ("words",), "float16"
-
-    def embedder(self, trained):
-        return local_embedder_of(trained)
-
-    def describe(self, embedder, images):
-        return describe_local(embedder, images)
+    embedder = staticmethod(local_embedder_of)
+    describe = staticmethod(describe_local)
 
     def settings(self, before, words=None):
         require_faiss()
@@ -151,97 +238,6 @@ class WordSearcher:
             hits = [(self.names[row], float(similarities[row])) for row in order]
             found.append([hit for hit in hits if hit[1] > 0])
         return found
-
-
-def local_embedder_of(trained):
-    """The network up to the features that a model pools, all weights shared.
-
-    Args:
-        trained: `Trained`, see `keras_attn.training.trained.load_trained`.
-
-    Returns:
-        `keras.Model`: raw pixels of the model's size in; out `(batch, rows, columns,
-        dimension)`, or `(batch, tokens, dimension)`.
-
-    Raises:
-        ValueError: If the model does not pool one feature map.
-    """
-    outputs = trained.model.output
-    features = outputs["embedding" if "embedding" in outputs else "logits"]
-    while features is not None and len(features.shape) < 3:
-        operation, sources = origin_of(features)
-        one = len(sources) == 1 or isinstance(operation, ClassEvidence)
-        features = sources[0] if one else None
-    if features is None:
-        raise ValueError(
-            "Expected a model whose descriptor is pooled from one feature map. "
-            f"Received: {trained.path}, which has several, or none"
-        )
-    return keras.Model(trained.model.inputs, features, name="local_embedder")
-
-
-def describe_local(embedder, images, batch_size=64):
-    """The strongest local descriptors of images.
-
-    Args:
-        embedder: As `local_embedder_of` returns it.
-        images: `(examples, height, width, 3)`, raw pixels of the model's size.
-        batch_size: Images at a time.
-
-    Returns:
-        For each image `(descriptors, dimension)`, float32, of length one, those that
-        were longest first, at most `STRONGEST`; those of length zero are left out.
-
-    Raises:
-        ValueError: If a descriptor is not finite.
-    """
-    found = []
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
-        features = np.asarray(embedder.predict_on_batch(batch)).astype("float32")
-        features = finite(features.reshape(len(features), -1, features.shape[-1]))
-        for each, lengths in zip(
-            features, np.linalg.norm(features, axis=-1), strict=True
-        ):
-            order = np.argsort(-lengths, kind="stable")[:STRONGEST]
-            order = order[lengths[order] > 0]
-            found.append(each[order] / lengths[order, None])
-    return found
-
-
-def learn_codebook(descriptors, words, iterations=ITERATIONS, seed=0):
-    """A codebook for `keras_attn.retrieval.asmk`, by FAISS's k-means.
-
-    Args:
-        descriptors: `(descriptors, dimension)`.
-        words: Number of centroids; 65,536 in the literature.
-        iterations: Number of k-means iterations.
-        seed: Seed of the initial centroids.
-
-    Returns:
-        `(words, dimension)`, float32.
-
-    Raises:
-        ImportError: If FAISS is not installed.
-        ValueError: If there are fewer descriptors than words.
-    """
-    faiss = require_faiss()
-    descriptors = np.ascontiguousarray(descriptors, "float32")
-    if descriptors.ndim != 2 or not 1 <= words <= len(descriptors):
-        raise ValueError(
-            "Expected at least as many descriptors (descriptors, dimension) as words. "
-            f"Received: shape {descriptors.shape}, words={words}"
-        )
-    kmeans = faiss.Kmeans(
-        descriptors.shape[1],
-        words,
-        niter=iterations,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=MOST_PER_WORD,
-    )
-    kmeans.train(descriptors)
-    return kmeans.centroids
 
 
 def codebook_of(store):

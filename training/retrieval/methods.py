@@ -3,9 +3,9 @@
 from typing import Protocol, runtime_checkable
 
 from keras_attn._checks import one_of
+from keras_attn.training.choices import INDEX_METHODS
 from keras_attn.training.retrieval.asmk import Asmk
 from keras_attn.training.retrieval.nearest import GlobalDescriptors
-from keras_attn.training.retrieval.store import METHODS
 
 
 @runtime_checkable
@@ -65,5 +65,5 @@ class IndexMethod(Protocol):
 
 def method_of(name):
     """The `IndexMethod` of a name."""
-    one_of("method", name, METHODS)
+    one_of("method", name, INDEX_METHODS)
     return {"global": GlobalDescriptors, "asmk": Asmk}[name]()

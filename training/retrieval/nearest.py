@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from keras_attn._checks import one_of, positive_integer
+from keras_attn.training.choices import INDEX_TYPES
 from keras_attn.training.retrieval.descriptors import describe, embedder_of
 
-TYPES = ("flat", "float16", "ivf")
 # Of "ivf": descriptors per list for k-means to learn from, at least and at most; the
 # share of the lists that a query looks through, and their least number.
 FEWEST_PER_LIST, MOST_PER_LIST = 39, 64
@@ -42,7 +42,7 @@ class GlobalDescriptors:
 
     def settings(self, before, index_type=None):
         index_type = index_type or before.get("index_type", "flat")
-        if one_of("index_type", index_type, TYPES) == "ivf":
+        if one_of("index_type", index_type, INDEX_TYPES) == "ivf":
             require_faiss()
         return {"index_type": index_type}
 
@@ -87,7 +87,7 @@ class Nearest:
                 f"Expected an index with images. Received: {store.path}, without any"
             )
         descriptors = descriptors_of(store)
-        index_type = one_of("index_type", store.settings["index_type"], TYPES)
+        index_type = one_of("index_type", store.settings["index_type"], INDEX_TYPES)
         if index_type == "ivf":
             centroids = kept_centroids(store, list_count(len(descriptors)))
             self.index = list_index(

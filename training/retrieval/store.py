@@ -17,8 +17,8 @@ import numpy as np
 from keras_attn._checks import one_of
 from keras_attn.pipelines.files import DAMAGE, digest_of, write_text, write_then_rename
 from keras_attn.pipelines.store import Store, check_array, is_unused, read_description
+from keras_attn.training.choices import INDEX_METHODS
 
-METHODS = ("global", "asmk")
 _ARRAY = re.compile(r"rows-\d{6}\.npy")
 
 
@@ -61,7 +61,7 @@ class IndexStore:
         path: Its folder.
         maker: `Maker`.
         images: Absolute path of the images' folder.
-        method: One of `METHODS`, see `keras_attn.training.retrieval.methods`.
+        method: One of `INDEX_METHODS`, see `keras_attn.training.retrieval.methods`.
         settings: Dict of the method's settings, plain data.
         files: Dict from the names of the files, relative to the images' folder, to
             `(bytes, nanoseconds)`: their size and time of change. Row `i` of the array
@@ -99,7 +99,7 @@ class IndexStore:
                 path,
                 Maker(**stored["maker"]),
                 os.fspath(stored["images"]),
-                one_of("method", stored["method"], METHODS),
+                one_of("method", stored["method"], INDEX_METHODS),
                 dict(stored["settings"]),
                 _as_files(stored["files"]),
                 array,

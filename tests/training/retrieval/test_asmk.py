@@ -104,7 +104,7 @@ def test_an_interruption_changes_nothing(model, folder, tmp_path, monkeypatch):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
-        return describe(self, embedder, images)
+        return describe(embedder, images)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(asmk.Asmk, "describe", stopping)

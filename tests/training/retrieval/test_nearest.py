@@ -161,7 +161,7 @@ def test_centroids_that_are_no_good_are_learned_again(tmp_path, faiss, descripto
 
 
 def test_fewer_than_asked_for_and_one_list(tmp_path, faiss, descriptors):
-    for index_type in nearest.TYPES:
+    for index_type in nearest.INDEX_TYPES:
         store = new_store(tmp_path / index_type, descriptors[:5], index_type)
         (hits,) = nearest.Nearest(store).search(descriptors[3:4], 10)
         assert len(hits) == 5 and hits[0][0] == "3"

@@ -18,6 +18,8 @@ SIZES = tuple(BRANCHES)
 
 
 class AnchorNet(Classifier):
+    has_published_weights = True
+
     def make_model(self, recipe, spec):
         options = {
             "num_classes": len(spec.class_names),

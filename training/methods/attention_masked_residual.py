@@ -31,6 +31,7 @@ class AttentionMaskedResidual(Classifier):
     # which leaves the loss without a lower bound.
 
     def check(self, recipe):
+        super().check(recipe)
         check_map_model(recipe)
 
     def make_model(self, recipe, spec):

@@ -20,6 +20,17 @@ class Classifier(Method):
         "export {run}",
     )
 
+    # Whether `initial` may name published weights.
+    has_published_weights = False
+
+    def check(self, recipe):
+        initial = recipe.options.initial
+        if recipe.options.published_weights and not self.has_published_weights:
+            raise ValueError(
+                f"Expected initial of a recipe of {recipe.method} to be the folder of "
+                f"a run or a .keras file. Received: initial={initial!r}"
+            )
+
     def losses(self, recipe, model):
         """The arguments `loss` and `loss_weights` of `compile`."""
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -17,6 +17,8 @@ NEW_LAYERS = ("deformation", "reduction", "reduction_normalization", "pool", "lo
 
 
 class VolumetricTransformer(Classifier):
+    has_published_weights = True
+
     def make_model(self, recipe, spec):
         options = recipe.options
         spec = self.network_spec(recipe, spec)

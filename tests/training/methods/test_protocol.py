@@ -32,6 +32,13 @@ def test_what_lacks_a_part_is_no_method():
     assert not isinstance(keras, Method)
 
 
+@pytest.mark.parametrize("name", ["class_embedding", "attention_masked_residual"])
+def test_methods_without_published_weights_refuse_them(name):
+    recipe = Recipe("x", name, initial="imagenet")
+    with pytest.raises(ValueError, match=f"recipe of {name} .* initial='imagenet'"):
+        method_of(recipe).check(recipe)
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "kind"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
@@ -168,6 +169,17 @@ def test_every_field_has_a_help_text_and_a_name_of_its_own(method):
         assert text.endswith(".")
     names = [field.name for field in (*shared, *own)]
     assert len(names) == len(set(names))
+
+
+EARLIER = pathlib.Path(__file__).with_name("earlier_recipes.json")
+
+
+@pytest.mark.parametrize(("name", "values"), json.loads(EARLIER.read_text()).items())
+def test_recipes_written_by_earlier_versions_mean_the_same(name, values):
+    recipe = Recipe.from_dict(values)
+    assert recipe == RECIPES[name]
+    kept = json.loads(recipe.to_json())
+    assert {key: values[key] for key in kept} == kept
 
 
 # Fields that a recipe.json of one of the methods for classifiers held at first.

@@ -5,19 +5,27 @@ here only) and then what that test leaves out: complete configs, `.keras` files,
 gradients, dynamic batches, both mixed precisions, XLA and the SavedModel export.
 """
 
+import contextlib
+import functools
 import inspect
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
 from keras import ops, tree
+from keras.src.backend.common import dtypes
 from keras.src.legacy.saving.legacy_h5_format import (
     save_weights_to_hdf5_group as save_legacy_weights,  # noqa: F401
 )
 from keras.src.testing import TestCase
 
+from tests.keras_attn.compiling import compiled
+
 PACKAGE = "keras_attn"
+# Half the distance of central differences, in float64.
+STEP = 1e-6
 
 
 def check_layer(
@@ -76,7 +84,7 @@ def check_layer(
     )
     check_model(layer, input_shape, tolerance)
     if differentiable:
-        check_gradients(layer, inputs)
+        check_finite_gradients(layer, inputs)
     if keras.backend.backend() == "tensorflow":
         if compilable:
             check_compiled(layer, inputs, tolerance, stochastic)
@@ -180,7 +188,7 @@ def check_model(layer, input_shape, tolerance=1e-5):
         assert_same_output(run(loaded, inputs), wanted, tolerance)
 
 
-def check_gradients(layer, inputs):
+def check_finite_gradients(layer, inputs):
     """Finite gradients reach every input and every trainable weight."""
     flat = [to_numpy(x) for x in tree.flatten(inputs)]
     weights = [to_numpy(weight) for weight in layer.trainable_variables]
@@ -225,6 +233,77 @@ def check_exported(layer, input_shape, tolerance=1e-5, stochastic=False):
 
 
 # ---- tools, also for tests of single operations --------------------------------
+
+
+def check_gradients(operation, *inputs, tolerance=1e-5, seed=0):
+    """The gradients of an operation are those of central differences, in float64.
+
+    Args:
+        operation: Function of tensors that returns a structure of tensors.
+        *inputs: Shapes, for normally distributed values, or arrays. Central
+            differences need a neighbourhood without kinks.
+        tolerance: Largest difference, relative to the length of the gradient.
+        seed: Seed of the values, the cotangents and the directions.
+    """
+    random = np.random.default_rng(seed)
+    values = [
+        random.standard_normal(x) if isinstance(x, tuple) else np.asarray(x, "float64")
+        for x in inputs
+    ]
+    with float64():
+        tensors = map(ops.convert_to_tensor, values)
+        results = tree.flatten(compiled(operation)(*tensors))
+        cotangents = [random.standard_normal(tuple(x.shape)) for x in results]
+
+        def objective(*tensors):
+            pairs = zip(tree.flatten(operation(*tensors)), cotangents, strict=True)
+            return sum(ops.sum(ops.multiply(x, each)) for x, each in pairs)
+
+        value = compiled(objective)
+        for place, gradient in enumerate(gradients(objective, *values)):
+            assert gradient is not None, f"No gradient reaches input {place}."
+            for _ in range(3):
+                direction = random.standard_normal(values[place].shape)
+                ends = []
+                for step in (STEP, -STEP):
+                    moved = [*values]
+                    moved[place] = values[place] + step * direction
+                    ends.append(float(value(*map(ops.convert_to_tensor, moved))))
+                np.testing.assert_allclose(
+                    np.sum(gradient * direction),
+                    (ends[0] - ends[1]) / (2 * STEP),
+                    atol=tolerance * max(1.0, np.linalg.norm(gradient)),
+                    err_msg=f"Gradient of input {place}",
+                )
+
+
+@contextlib.contextmanager
+def float64():
+    """Operations compute in float64 where they ask for float32."""
+
+    def widened(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            args = ["float64" if is_float32(x) else x for x in args]
+            wide = {k: "float64" if is_float32(x) else x for k, x in kwargs.items()}
+            return function(*args, **wide)
+
+        return call
+
+    def is_float32(x):
+        return isinstance(x, str) and x == "float32"
+
+    with contextlib.ExitStack() as stack:
+        for name in ("cast", "convert_to_tensor"):
+            wide = widened(getattr(ops, name))
+            stack.enter_context(mock.patch.object(ops, name, wide))
+        if keras.backend.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.enable_x64(True))
+            kept = {"float64": "float64"}
+            stack.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, kept))
+        yield
 
 
 def gradients(function, *arrays):

@@ -52,7 +52,7 @@ def affine_field(parameters, height, width):
     [2., 2., 2., 2., 2.]
     """
     check_shape("parameters", parameters, "(batch, 6)")
-    identity = ops.convert_to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    identity = ops.convert_to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], "float32")
     change = ops.cast(parameters, "float32") - identity
     change = ops.expand_dims(ops.expand_dims(change, 1), 1)
     y = ops.reshape(_centred(height), (1, -1, 1))

@@ -15,7 +15,7 @@ from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.choices import CHECKPOINTS, PIXELS
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs.outputs import read_model, softmax
+from keras_attn.training.runs.outputs import model_file, read_model, softmax
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 
@@ -168,18 +168,11 @@ def _located(path, checkpoint):
             f"Expected `checkpoint` to be one of {CHECKPOINTS}. "
             f"Received: checkpoint={checkpoint!r}"
         )
-    path = pathlib.Path(path)
-    if path.is_dir():
-        run = Run.open(path)
-        return run.model_path(checkpoint), run, checkpoint
-    if not path.is_file():
-        raise FileNotFoundError(
-            "Expected the folder of a run or a .keras file. "
-            f"Received: {path}, which does not exist."
-        )
-    if path.stem in CHECKPOINTS and (path.parent.parent / "recipe.json").is_file():
-        return path, Run.open(path.parent.parent), path.stem
-    return path, None, None
+    file = model_file(path, checkpoint)
+    folder = file.parent.parent
+    if file.stem in CHECKPOINTS and (folder / "recipe.json").is_file():
+        return file, Run.open(folder), file.stem
+    return file, None, None
 
 
 def _is_ours(model):

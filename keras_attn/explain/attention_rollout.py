@@ -14,7 +14,7 @@ from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.self_attention import SelfAttention
 
 HEADS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
-# More tokens beside those of the patches, such as registers, are not looked for.
+# Maximum number of tokens beside those of the patches, such as registers.
 MOST_PREFIX_TOKENS = 16
 
 

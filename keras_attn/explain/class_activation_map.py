@@ -84,7 +84,7 @@ def class_activation_map(
             features = ops.moveaxis(features, 1, -1)
         kernel = ops.cast(classifier.kernel, "float32")
         kernel = ops.reshape(kernel, kernel.shape[-2:])
-        # Of a thousand classes only those asked for.
+        # Of a thousand classes only the requested ones.
         columns = labels if labels.ndim == 2 else labels[:, None]
         chosen = ops.take(ops.transpose(kernel), columns, axis=0)
         maps = ops.einsum("bijk,bck->bijc", features, chosen)
@@ -125,7 +125,7 @@ def _linear_end(graph, score, bare):
             "Expected a model that ends in GlobalAveragePooling2D and one Dense layer "
             f"or 1x1 convolution. Received: {graph.function.name!r}, which has "
             f"{'its input' if step is None else repr(step.path)} there. `grad_cam` "
-            "asks for no such end."
+            "needs no such end."
         )
     return classifier, at
 

@@ -142,7 +142,7 @@ def page(content):
 
 
 def percent(share, digits=1):
-    """A share for people; a dash where there is none."""
+    """A share as text in per cent; a dash without one."""
     return "–" if share is None or np.isnan(share) else f"{100 * share:.{digits}f} %"
 
 

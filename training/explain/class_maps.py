@@ -1,4 +1,4 @@
-"""Class maps: the classes that each cell of an image speaks for, by its patch logits.
+"""Class maps: the probabilities of classes in each cell, by its patch logits.
 
 Maps are `(height, width, classes)`, see the convention of
 `keras_attn.training.drawing`.

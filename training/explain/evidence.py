@@ -184,7 +184,7 @@ def picture(explanation, labels):
 
 
 def sheet(explanations, rows):
-    """All images, one per row, with the evidence of the branch surest of the class.
+    """All images, one per row, with the evidence of the most confident branch.
 
     The first class of an image chooses the branch.
     """

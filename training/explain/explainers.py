@@ -1,4 +1,4 @@
-"""The explainer of a model, by its method or by what it returns."""
+"""The explainer of a model, by its method or by its outputs."""
 
 from keras_attn.training.explain import class_maps, evidence, masks, warps
 from keras_attn.training.methods import method_of

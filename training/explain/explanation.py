@@ -1,4 +1,4 @@
-"""Explanation of one image: what all kinds have in common."""
+"""Base of all explanations of one image, and panels that several kinds share."""
 
 import dataclasses
 

@@ -2,7 +2,7 @@
 
 Convention: maps are `(height, width, channels)`, rows from the top; a cell is drawn
 over its region of the image, see `keras_attn.training.drawing`. Masks lie in [0, 1]:
-where one is 0, nothing of what it masks is passed on (at full strength), where it is 1
+where one is 0, nothing of the masked branch passes (at full strength), where it is 1
 everything.
 """
 

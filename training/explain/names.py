@@ -11,5 +11,5 @@ TITLES = {
 # Maps that the model itself returns, or Grad-CAM where there are none.
 AUTO = "auto"
 METHODS = (AUTO, *TITLES)
-# The methods that look at the features of a layer.
+# Methods on the features of a layer.
 ON_A_LAYER = ("grad_cam", "grad_cam_plus_plus")

@@ -11,11 +11,11 @@ from keras_attn.pipelines.files import DAMAGE
 from keras_attn.training.runs.run import Run
 
 
-def model_file(path):
-    """The file of a run's best model, or the file itself."""
+def model_file(path, checkpoint="best"):
+    """The file of a run's `best` or `last` model, or the file itself."""
     path = pathlib.Path(path)
     if path.is_dir():
-        return Run.open(path).model_path("best")
+        return Run.open(path).model_path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
             "Expected the folder of a run or a .keras file. "

@@ -13,7 +13,7 @@ from keras_attn.training.explain.localizers import (
     localizing,
 )
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs.outputs import with_outputs
+from keras_attn.training.runs.outputs import model_file, with_outputs
 from keras_attn.training.runs.run import Run
 from keras_attn.training.trained import load_trained
 
@@ -48,7 +48,7 @@ class Viewed:
 
 
 class Library:
-    """Models by name, loaded when they are first asked for.
+    """Models by name, loaded when they are first used.
 
     Args:
         paths: Run folders and `.keras` files.
@@ -66,7 +66,8 @@ class Library:
                 "runs/. `keras-attn demo` trains a model in minutes."
             )
         for path in self.paths.values():
-            _check_model(path, checkpoint)
+            # Raises for a missing file; models are loaded later.
+            model_file(path, checkpoint)
         self.checkpoint = checkpoint
         # Held while a model computes: two at once would take twice the memory and
         # be no faster.
@@ -109,17 +110,6 @@ def find_runs(folder):
         ):
             found.append(recipe.parent)
     return found
-
-
-def _check_model(path, checkpoint):
-    """Raises where `load_trained` would for want of a file, without loading it."""
-    if path.is_dir():
-        Run.open(path).model_path(checkpoint)
-    elif not path.is_file():
-        raise FileNotFoundError(
-            "Expected the folder of a run or a .keras file. "
-            f"Received: {path}, which does not exist."
-        )
 
 
 def _name_of(path):

@@ -332,7 +332,7 @@ def _progress_text(search):
     if search.state == "loading":
         return "Loading the images"
     if search.state == "evaluating":
-        return f"Looked at {search.done} of {search.total} images"
+        return f"Evaluated {search.done} of {search.total} images"
     if search.state == "failed":
         return f"That failed: {search.error}"
     text = (

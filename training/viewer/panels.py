@@ -31,7 +31,7 @@ class Picture:
         source: Address of the picture, `data:...`.
         caption: Its name, shown below it.
         description: Its content in words, for those who do not see it.
-        marked: Whether it is the one to look at first.
+        marked: Whether it is the most important of its section.
     """
 
     source: str

@@ -108,7 +108,7 @@ def _notes(data):
             # Of a PNG this would decode it all.
             if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) != 1:
                 notes.append("Its EXIF orientation is not applied, as in training.")
-        except Exception:  # As in `header_problem`. Decoding tells what is wrong.
+        except Exception:  # As in `header_problem`. Decoding reports the damage.
             pass
     return tuple(notes)
 

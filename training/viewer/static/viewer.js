@@ -1,4 +1,4 @@
-// The page works without this; with it, it tells what it is doing.
+// The page works without this, which adds previews and progress.
 "use strict";
 
 const form = document.querySelector("form[data-busy]");

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -392,26 +393,35 @@ def test_wrong_arguments_of_data(capsys, arguments, message):
 
 
 def test_reproduce_and_demo_pass_everything_on(capsys, monkeypatch):
-    import types
-
     calls = []
-    stand_in = types.SimpleNamespace(
-        reproduce=lambda *arguments: calls.append(arguments),
-        demo=lambda *arguments: calls.append(arguments),
-    )
-    monkeypatch.setitem(
-        sys.modules, "keras_attn.training.experiments.reproduce", stand_in
-    )
-    monkeypatch.setitem(sys.modules, "keras_attn.training.demo", stand_in)
-    running(capsys, "reproduce", "table")
+
+    def record(*arguments, **options):
+        calls.append((*arguments, options))
+
+    stand_in = types.SimpleNamespace(reproduce=record, demo=record)
+    for name in ("experiments.reproduce", "demo"):
+        monkeypatch.setitem(sys.modules, f"keras_attn.training.{name}", stand_in)
     running(
         capsys,
         *("reproduce", "table", "--data", "d", "--workdir", "w", "--results", "r"),
         *("--seeds", 3, "--rows", "one", "two", "--set", "epochs=2"),
+        *("--on-corrupt", "skip"),
     )
     running(capsys, "demo", "--workdir", "here")
-    assert calls == [
-        ("table", None, "runs", "results", 1, None, [], "error"),
-        ("table", "d", "w", "r", 3, ["one", "two"], ["epochs=2"], "error"),
-        ("here",),
-    ]
+    expected = {
+        "data": "d",
+        "workdir": "w",
+        "results_folder": "r",
+        "seeds": 3,
+        "rows": ["one", "two"],
+        "overrides": ["epochs=2"],
+        "on_corrupt": "skip",
+    }
+    assert calls == [("table", expected), ("here", {})]
+
+
+def test_defaults_of_reproduce():
+    arguments = cli.parser().parse_args(["reproduce", "table"])
+    assert (arguments.workdir, arguments.results) == ("runs", "results")
+    assert (arguments.data, arguments.seeds, arguments.rows) == (None, 1, None)
+    assert (arguments.set, arguments.on_corrupt) == ([], "error")

@@ -1,5 +1,6 @@
 """Recipe and data -> trained model in a run folder."""
 
+import contextlib
 import sys
 
 import keras
@@ -155,15 +156,12 @@ def _check_same_data(run, progress, splits):
     progress.data = build.checksum(splits)
 
 
-class dtype_policy:
+@contextlib.contextmanager
+def dtype_policy(name):
     """Context in which layers are made with a dtype policy."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        self.previous = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.name)
-
-    def __exit__(self, *error):
-        keras.config.set_dtype_policy(self.previous)
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)

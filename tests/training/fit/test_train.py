@@ -12,7 +12,6 @@ from keras_attn.training.fit import callbacks
 from keras_attn.training.fit.train import prepare, train, trainable_model
 from keras_attn.training.methods import class_embedding
 from keras_attn.training.methods.feeds.images import ImageFeed
-from keras_attn.training.methods.optimizers import make_optimizer
 from keras_attn.training.runs import state
 from keras_attn.training.runs.run import Run
 from tests.training.tiny import tiny_model, tiny_recipe
@@ -56,49 +55,6 @@ def test_the_loss_is_the_papers(row, source):
     targets = {name: labels for name in model.output}
     logs = model.evaluate(images, targets, verbose=0, return_dict=True)
     assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
-
-
-def test_the_learning_rate_drops_at_the_fractions():
-    recipe = tiny_recipe(learning_rate=0.4, decay_factor=0.1, decay_at=(0.5, 0.75))
-    rate = make_optimizer(recipe, 100)._learning_rate
-    rates = [float(rate(step)) for step in (0, 50, 51, 75, 76, 99)]
-    assert rates == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004, 0.004])
-    constant = make_optimizer(tiny_recipe(decay_at=()), 100)
-    assert float(constant.learning_rate) == pytest.approx(1e-2)
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "kind"),
-    [
-        ("adam", keras.optimizers.Adam),
-        ("adamw", keras.optimizers.AdamW),
-        ("sgd", keras.optimizers.SGD),
-    ],
-)
-def test_decoupled_decay_shrinks_kernels_only(optimizer, kind):
-    recipe = tiny_recipe(
-        optimizer=optimizer,
-        weight_decay=0.5,
-        weight_decay_mode="decoupled",
-        learning_rate=0.1,
-        decay_at=(),
-    )
-    made = make_optimizer(recipe, 10)
-    assert type(made) is kind
-    assert optimizer != "sgd" or made.momentum == 0.9
-    names = ("kernel", "bias", "gamma", "beta")
-    weights = [keras.Variable(np.ones(2, "float32"), name=name) for name in names]
-    made.apply([np.zeros(2, "float32")] * 4, weights)
-    values = [float(weight.numpy()[0]) for weight in weights]
-    assert values == pytest.approx([0.95, 1.0, 1.0, 1.0])
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_with_an_l2_penalty_the_optimizer_itself_does_not_decay(optimizer):
-    made = make_optimizer(tiny_recipe(optimizer=optimizer, weight_decay=0.5), 10)
-    weight = keras.Variable(np.ones(2, "float32"), name="kernel")
-    made.apply([np.zeros(2, "float32")], [weight])
-    np.testing.assert_array_equal(weight.numpy(), 1.0)
 
 
 def test_data_is_split_without_overlap_and_described(source):
@@ -248,11 +204,3 @@ def test_a_run_starts_with_the_weights_that_it_is_given(tmp_path, source):
         trainable_model(
             tiny_recipe(initial=str(first.workdir), row="baseline"), spec, 1
         )
-
-
-def test_a_cosine_schedule_ends_at_zero():
-    recipe = tiny_recipe(schedule="cosine", learning_rate=0.2)
-    rate = make_optimizer(recipe, 100)._learning_rate
-    values = [float(rate(step)) for step in (0, 25, 50, 100)]
-    wanted = [0.1 * (1 + np.cos(np.pi * step / 100)) for step in (0, 25, 50, 100)]
-    np.testing.assert_allclose(values, wanted, atol=1e-6)

@@ -1,7 +1,5 @@
 """Batches of images and their attention maps."""
 
-import sys
-
 import numpy as np
 
 from keras_attn.pipelines.attention_maps.batches import (
@@ -20,6 +18,7 @@ from keras_attn.training.methods.feeds.known_objects import (
     check_true_maps,
     true_maps,
 )
+from keras_attn.training.methods.feeds.progress import shown
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.map_model import load_map_model
 from keras_attn.training.runs.outputs import model_file
@@ -143,7 +142,11 @@ class MapFeed(ImageFeed):
         path = folder / "maps" / f"{label}_{self.size[0]}"
         path.parent.mkdir(exist_ok=True)
         cache = compute_maps(
-            self.map_model, images, path, image_size=self.size, progress=_show
+            self.map_model,
+            images,
+            path,
+            image_size=self.size,
+            progress=shown("Attention maps"),
         )
         return cache.read()[0]
 
@@ -200,8 +203,3 @@ class MapFeed(ImageFeed):
         target = run.checkpoints / MAP_MODEL
         if self.map_model is not None and not target.exists():
             copy_file(model_file(self.recipe.options.map_model), target)
-
-
-def _show(done, total):
-    end = "\n" if done == total or not sys.stdout.isatty() else "\r"
-    print(f"Attention maps: {done} of {total} images", end=end, flush=True)

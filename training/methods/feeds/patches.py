@@ -1,7 +1,6 @@
 """Batches of localised patches of the images."""
 
 import pathlib
-import sys
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from keras_attn.models.localizer import branches_of
 from keras_attn.pipelines.batches import patches
 from keras_attn.pipelines.files import copy_file
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH
+from keras_attn.training.methods.feeds.progress import shown
 from keras_attn.training.runs.outputs import model_file, read_model
 
 # Name of the localiser in a run's `checkpoints`.
@@ -57,7 +57,7 @@ class PatchFeed:
             images,
             labels,
             pathlib.Path(folder) / "patches",
-            progress=_show,
+            progress=shown("Localised patches"),
         )
         return found["boxes"]
 
@@ -114,8 +114,3 @@ def slack_settings(branches):
     ]
     counts = tuple(SLACK["max_patches"][index] for index in nearest)
     return {**SLACK, "max_patches": counts}
-
-
-def _show(done, total):
-    end = "\n" if done == total or not sys.stdout.isatty() else "\r"
-    print(f"Localised patches: {done} of {total} images", end=end, flush=True)

@@ -62,8 +62,10 @@ def describe_local(embedder, images, batch_size=64):
         batch_size: Images at a time.
 
     Returns:
-        For each image `(descriptors, dimension)`, float32, of length one, those that
-        were longest first, at most `STRONGEST`; those of length zero are left out.
+        For each image `(descriptors, dimension)`, of length one, those that were
+        longest first, at most `STRONGEST`; those of length zero are left out. float16,
+        as they are kept: a word may have no other descriptor, and then the residual of
+        the same image must not be what rounding leaves.
 
     Raises:
         ValueError: If a descriptor is not finite.
@@ -78,7 +80,7 @@ def describe_local(embedder, images, batch_size=64):
         ):
             order = np.argsort(-lengths, kind="stable")[:STRONGEST]
             order = order[lengths[order] > 0]
-            found.append(each[order] / lengths[order, None])
+            found.append((each[order] / lengths[order, None]).astype("float16"))
     return found
 
 
@@ -151,9 +153,7 @@ class Asmk:
         for arrays in shards():
             descriptors, counts = arrays["descriptors"], arrays["counts"]
             for end, count in zip(np.cumsum(counts), counts, strict=True):
-                image = aggregate(
-                    descriptors[end - count : end].astype("float32"), codebook
-                )
+                image = aggregate(descriptors[end - count : end], codebook)
                 parts.append(np.empty(len(image.words), _row_type(store)))
                 parts[-1]["image"] = number
                 parts[-1]["word"], parts[-1]["signs"] = image.words, image.signs

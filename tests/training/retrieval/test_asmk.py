@@ -30,9 +30,9 @@ def cells_image(seed):
 
 
 def cells(pixels):
-    """The colours of an image's cells but the black one, of length one."""
+    """The colours of an image's cells but the black one, of length one, rounded."""
     colours = pixels[:: tiny.CELL, :: tiny.CELL].reshape(6, 3)[:5].astype("float64")
-    return reference.unit_rows(colours)
+    return reference.unit_rows(colours).astype("float16").astype("float64")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def check_search(index, folder, seed):
     (hits,) = Searcher.open(index).search(query[None], top=99)
     wanted = {}
     for file in folder.rglob("*.png"):
-        image = cells(np.asarray(Image.open(file))).astype("float16").astype("float64")
+        image = cells(np.asarray(Image.open(file)))
         counts = (asmk.NEAREST, 1)
         similarity = reference.asmk(
             cells(query), image, codebook, 3.0, 0.0, np.ones(len(codebook)), counts
@@ -93,6 +93,17 @@ def test_search_is_asmk_of_the_cells_also_after_an_update(model, folder, tmp_pat
     check_search(index, folder, 21)
     with pytest.raises(ValueError, match="words of the index, 7. Received: words=8"):
         index_folder(model, folder, index, words=8)
+
+
+def test_an_image_finds_itself_also_where_a_word_is_its_own(model, tmp_path):
+    colours = [(20, 30, 200), (60, 30, 200), (100, 30, 200), (140, 30, 200)]
+    for number, colour in enumerate(colours):
+        tiny.save_image(tmp_path / "in" / f"{number}.png", tiny.plain_image(*colour))
+    index_folder(model, tmp_path / "in", tmp_path / "index", method="asmk", words=4)
+    searcher = Searcher.open(tmp_path / "index")
+    for number, colour in enumerate(colours):
+        (hits,) = searcher.search(tiny.plain_image(*colour)[None])
+        assert f"{number}.png" in dict(hits)
 
 
 def test_an_interruption_changes_nothing(model, folder, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ __all__ = [
 
 
 def _is_command_line():
-    """Whether this process is `keras-attn`, which answers `--help` without Keras."""
+    """`True` in a process of `keras-attn`, which answers `--help` without Keras."""
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     is_module = program == "-m" and "keras_attn.training.cli" in sys.orig_argv
     return is_module or program in ("keras-attn", "keras-attn.exe")

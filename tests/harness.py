@@ -129,7 +129,7 @@ def check_round_trip(layer, inputs, tolerance=1e-5):
 
 
 def check_output_shape(layer, input_shape):
-    """`compute_output_shape` tells the truth, before and after building."""
+    """`compute_output_shape` is right, before and after building."""
     promised = layer.compute_output_shape(input_shape)
     output = layer(example(input_shape))
     actual = tree.map_structure(lambda x: tuple(x.shape), output)

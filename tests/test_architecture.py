@@ -188,7 +188,7 @@ def test_no_private_name_crosses_rooms():
 
 
 def module_path(name):
-    """Where a package lies in the repository."""
+    """Folder of a package in the repository."""
     package = package_of(name)
     rest = name.removeprefix(package).lstrip(".").replace(".", "/")
     return f"{FOLDERS[package]}/{rest}"
@@ -316,7 +316,7 @@ def test_every_layer_file_has_one_public_layer_and_its_test(path):
     ]
     assert len(public) == 1, f"{path.name} defines {public}, not one public layer."
     assert public[0].lower() == path.stem.replace("_", ""), (
-        f"{path.name} holds {public[0]}; file and layer are named alike."
+        f"{path.name} holds {public[0]}; file and layer have the same name."
     )
     layers = importlib.import_module("keras_attn.layers")
     assert public[0] in layers.__all__, f"{public[0]} is not in keras_attn.layers."

@@ -1,4 +1,4 @@
-"""What the readers of checkpoints share: number types and their error."""
+"""Number types of checkpoints, and the error of their readers."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Dtype:
-    """How numbers are stored, and what they are read as."""
+    """Type of stored numbers, and the type that they are read as."""
 
     name: str
     stored: str

@@ -1,8 +1,8 @@
 """Reading pickles without running any of them.
 
-A pickle is a program that builds an object, and unpickling would do whatever it says.
-Here the program is only read, instruction by instruction, by a machine that knows the
-few instructions and names that plain data needs.
+A pickle is a program that builds an object, and unpickling would run any code that
+it names. Here the program is only read, instruction by instruction, by a machine with
+the few instructions and names that plain data needs.
 """
 
 import dataclasses

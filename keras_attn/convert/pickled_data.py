@@ -63,7 +63,7 @@ def read_pickled_data(path):
 
 
 class _Unfinished:
-    """An array or a number type whose content the program tells next."""
+    """An array or a number type whose content follows in the program."""
 
     def __init__(self, finish):
         self.finish = finish

@@ -17,7 +17,7 @@ PICKLE_START = b"\x80"
 def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
     """The weights in a checkpoint of PyTorch or in a `.safetensors` file.
 
-    Neither torch nor pickle takes part, and nothing that the file says is executed:
+    Neither torch nor pickle takes part, and nothing in the file is executed:
     a file that holds more than numbers, strings and containers of them is refused.
 
     Args:

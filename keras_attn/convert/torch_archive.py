@@ -1,8 +1,8 @@
 """Reading what `torch.save` wrote, without torch and without running any of it.
 
 The file is a zip archive: `data.pkl` describes the saved object as a program of the
-pickle machine, the other members hold the numbers. Unpickling would run whatever the
-program says. Here it is only read, see `keras_attn.convert.pickle_program`.
+pickle machine, the other members hold the numbers. Unpickling would run any code
+that the program names. Here it is only read, see `keras_attn.convert.pickle_program`.
 """
 
 import dataclasses

@@ -32,7 +32,7 @@ BACKBONE, PROJECTION = "backbone.", "head."
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a library calls the tensors; of queries, keys and values one or three."""
+    """Names of the tensors in a library; queries, keys and values are one or three."""
 
     class_token: str
     positions: str

@@ -161,7 +161,7 @@ def run(steps, values, wanted):
 
 
 def _is_plain(node):
-    """Whether a model is called on its inputs alone, with no mask beside them."""
+    """`True` for a call of a model on its inputs alone, with no mask beside them."""
     inside = keras.tree.flatten(node.arguments.args[:1])
     return len(node.arguments.args) == 1 and len(inside) == len(
         node.arguments.keras_tensors

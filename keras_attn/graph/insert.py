@@ -345,7 +345,7 @@ def _is_graph(layer):
 
 
 def _is_plain_graph(layer):
-    """Whether it is a graph and nothing more; subclasses may keep their class."""
+    """`True` for a graph and nothing more; subclasses may keep their class."""
     if not _is_graph(layer):
         return False
     functional = type(keras.Model(_inputs(layer), _outputs(layer)))

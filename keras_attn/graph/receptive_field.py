@@ -1,6 +1,6 @@
-"""Which pixels a cell of a feature map sees, in closed form from layer configs.
+"""Pixels that a cell of a feature map sees, in closed form from layer configs.
 
-Layers of one's own tell their windows as `keras_attn.graph.window_steps` describes.
+Layers of one's own describe their windows, see `keras_attn.graph.window_steps`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class ReceptiveField:
     Convention: pixel coordinates (y, x) of the image that the model is given, origin
     at the outer corner of the top-left pixel, boxes half-open. Cell `(i, j)` sees the
     rows `offset + stride * i` up to, not including, `offset + stride * i + size`, and
-    columns likewise. Padding makes windows reach outside the image: offsets may be
+    the same for columns. Padding makes windows reach outside the image: offsets may be
     negative.
 
     Args:
@@ -199,11 +199,11 @@ class _Axis:
 
 @dataclasses.dataclass(frozen=True)
 class _Trace:
-    """What is known of a tensor.
+    """Windows behind a tensor, as far as they are known.
 
     `axes` are the windows along rows and columns, `None` for a tensor without cells;
-    `ignored` the layers through which the whole image comes in; `error` says why
-    nothing is known, which matters only if somebody asks.
+    `ignored` the layers through which the whole image comes in; `error` is the
+    reason why nothing is known, which matters only if the tensor is asked for.
     """
 
     axes: Any = None
@@ -335,7 +335,7 @@ def _trace_call(node, inputs, log):
 
 
 def _is_map(tensor, trace):
-    """Whether a tensor has cells: not if it is one cell made of all others."""
+    """`True` if a tensor has cells, more than one made of all others."""
     if len(tensor.shape) != 4:
         return False
     lengths = tuple(axis.cells for axis in trace.axes)
@@ -359,7 +359,7 @@ def _trace_operation(operation, inputs):
 
 
 def _find(model, layer, log):
-    """How messages call what is asked for, and its trace."""
+    """Name, for messages, of what is asked for, and its trace."""
     if isinstance(layer, keras.KerasTensor):
         what = f"tensor {layer.name!r}"
         found = [

@@ -109,7 +109,7 @@ def steps_of(operation):
 
 
 def pools_everything(operation):
-    """Whether the outputs have no cells of their own left."""
+    """`True` if the outputs have no cells of their own left."""
     if isinstance(operation, (*GLOBAL_POOLINGS, layers.Flatten)):
         return True
     if isinstance(operation, ADAPTIVE_POOLINGS):
@@ -122,7 +122,7 @@ def pools_everything(operation):
 
 
 def adds_up(operation):
-    """Whether an input without cells would be no gate but a term of its own."""
+    """`True` if an input without cells is a term of its own, not a gate."""
     adding = (*MERGES, layers.Concatenate)
     if isinstance(operation, adding):
         return not isinstance(operation, layers.Multiply)

@@ -155,7 +155,7 @@ class Dino(keras.Model):
         return sum(self.losses, loss)
 
     def update_teacher(self):
-        """Moves the teacher to the student, once a step."""
+        """Moves the teacher towards the student, once per step."""
         momentum = _at(self.teacher_momentum, self.steps)
         for student, teacher in self.averaged:
             s, t = (ops.convert_to_tensor(value) for value in (student, teacher))

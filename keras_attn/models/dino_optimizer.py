@@ -107,7 +107,7 @@ class DinoAdamW(keras.optimizers.Adam):
         decay: Weight decay, a number or a schedule over the steps.
         resting: Names of weights that rest for the first `resting_steps`.
         resting_steps: Number of these steps.
-        **kwargs: As of `keras.optimizers.Adam`; `clipnorm` is per weight.
+        **kwargs: See `keras.optimizers.Adam`; `clipnorm` is per weight.
     """
 
     def __init__(

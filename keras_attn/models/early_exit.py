@@ -27,7 +27,7 @@ def early_exit_classifier(
     gather: bool | None = None,
     name: str = "early_exit_classifier",
 ) -> keras.Model:
-    """A classifier of the resized image, then of patch after patch, until it is sure.
+    """Classifies the resized image, then patch after patch, until the answer is sure.
 
     See `EarlyExit`, the one layer of the model. With the localiser `anchornet95`, two
     ResNet-50 or DenseNet-201, `resized_size=95` and `max_patches=4` it is the
@@ -37,13 +37,15 @@ def early_exit_classifier(
         localizer: Functional model with outputs `logits_NAME` and `evidence_NAME` for
             every branch, such as `anchornet95` returns.
         resized_classifier, patch_classifier: Keras models of the same classes.
-        max_patches: Patches of an image at most, one number or one for every branch.
+        max_patches: Largest number of patches per image, one for all branches or one
+            for each.
         resized_size: Size of the resized image; by default that which
             `resized_classifier` takes, or the images' own if it fits images to its
             size itself.
-        thresholds, policy: When images exit. With neither none does before the end.
-        iou_threshold, coverage: Of `LocalizePatches`.
-        from_logits, gather: Of `EarlyExit`.
+        thresholds, policy: Condition of an exit. With neither, no image exits before
+            the end.
+        iou_threshold, coverage: See `LocalizePatches`.
+        from_logits, gather: See `EarlyExit`.
         image_size: `(height, width)` of the images, for a localiser that leaves it
             open. By default the size that its preprocessing fits images to, if any.
         name: Name of the model.
@@ -97,7 +99,7 @@ def with_exits(
 
 
 def exit_table(model: keras.Model, batches) -> dict[str, np.ndarray]:
-    """What would come of stopping every image at every exit: the data for a policy.
+    """Outcome of stopping every image at every exit: the data for a policy.
 
     All exits are forced to run. An image with fewer patches than there are exits
     keeps its last answer.

@@ -19,7 +19,7 @@ EVIDENCE = "evidence_"
 def branches_of(
     model: keras.Model, image_size: tuple[int, int] | None = None
 ) -> list[dict[str, Any]]:
-    """Where in the image the cells of a localiser's evidence maps are.
+    """Places in the image of the cells of a localiser's evidence maps.
 
     The geometry follows from the layers' configs, so that it needs no record and holds
     for a loaded model too. Only patches of another size than the receptive field
@@ -88,7 +88,7 @@ def as_localizer(
 
     Args:
         classifier: Functional or sequential model that ends in convolutional features,
-            `GlobalAveragePooling2D`, perhaps `Dropout`, `Dense` and perhaps an
+            `GlobalAveragePooling2D`, optionally `Dropout`, `Dense` and optionally an
             activation, such as ResNet, MobileNetV2, DenseNet and EfficientNet of
             `keras.applications`. A dict of outputs must have `logits`.
         layer: Name of the layer that gives the features, or the layer; by default what
@@ -173,7 +173,7 @@ def _head(classifier):
             return node.input_tensors[0], dropouts, dense
         elif dense is not None or not isinstance(operation, after):
             raise ValueError(
-                "Expected a classifier that ends in GlobalAveragePooling2D, perhaps "
+                "Expected a classifier that ends in GlobalAveragePooling2D, optionally "
                 "Dropout, and one Dense layer, so that its logits are a sum over "
                 f"cells. Received: {classifier.name!r}, with layer "
                 f"{operation.name!r} ({type(operation).__name__}) in that place"

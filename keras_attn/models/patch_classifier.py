@@ -38,7 +38,7 @@ def patch_classifier(
             every branch, such as `anchornet` or `as_localizer` return.
         classifier: Keras model of patches, see `ClassifyPatches`. If the branches have
             several patch sizes it must take images of any size.
-        max_patches, iou_threshold, coverage, compat: Of `LocalizePatches`; the first
+        max_patches, iou_threshold, coverage, compat: See `LocalizePatches`; the first
             and third may have one value for every branch.
         from_logits: Whether the classifier returns logits; else probabilities.
         image_size: `(height, width)` of the images, for a localiser that leaves it
@@ -107,7 +107,7 @@ def cost_of(model: keras.Model) -> PatchCost:
 
 
 def maps_of(maps, branches):
-    """What `LocalizePatches` takes, of all that a localiser returns."""
+    """The outputs of a localiser that `LocalizePatches` takes."""
     return {
         f"{kind}_{branch['name']}": maps[f"{kind}_{branch['name']}"]
         for branch in branches

@@ -182,7 +182,7 @@ def _extra_regions(side, longer):
 
 
 def _starts(length, size, count):
-    """Where `count` windows of `size` cells begin, evenly over `length` cells."""
+    """First cells of `count` windows of `size` cells, evenly over `length` cells."""
     if count == 1:
         return [0]
     centre = size // 2 - 1

@@ -1,4 +1,4 @@
-"""Where the evidence is: the deciding branch, its best patches, and their pixels.
+"""Patches with the most evidence: the deciding branch, their boxes and their pixels.
 
 The AnchorNet paper, "Localizing Multi-scale Semantic Patches for Image
 Classification", section 3.3. Everything is a batched tensor operation with static
@@ -119,15 +119,16 @@ def localize_patches(
             numbers, the first of which holds once one patch is accepted.
         coverage: Number `P` in (0, 1].
         stride: Pixels from one cell to the next, an integer or `(rows, columns)`.
-        offset: First row and column of the patch of cell `(0, 0)`, likewise.
+        offset: First row and column of the patch of cell `(0, 0)`, an integer or a
+            pair.
         compat: Whether to reproduce the code that the authors released with their
             later work: the top-left patch is accepted whenever it is visited, overlaps
             are those of boxes one pixel smaller, a patch is accepted if they are at
             most `T`, and all cells are visited (`coverage` is ignored).
 
     Convention: cell `(i, j)` stands for the rows `offset + stride i` to
-        `offset + stride i + patch_size - 1` of the image, likewise columns; boxes are
-        `(y0, x0, y1, x1)`, half-open pixel coordinates.
+        `offset + stride i + patch_size - 1` of the image, and columns in the same way;
+        boxes are `(y0, x0, y1, x1)`, half-open pixel coordinates.
 
     Returns:
         Dict of `boxes` (int32, `(batch, K, 4)`), `scores` (float32, `(batch, K)`, the

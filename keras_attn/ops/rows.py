@@ -1,9 +1,11 @@
+"""Running a function on some rows of a batch only."""
+
 import keras
 from keras import ops
 
 
 def can_gather():
-    """Whether the backend runs operations whose shapes depend on values.
+    """`True` on backends that run operations whose shapes depend on values.
 
     TensorFlow (eager, in a graph, exported) and torch do. JAX wants static shapes to
     compile.
@@ -12,7 +14,7 @@ def can_gather():
 
 
 def apply_to_rows(function, selected, tensors, outputs, gather=None):
-    """What a function makes of the selected rows; zeros in the other rows.
+    """Applies a function to the selected rows; zeros in the other rows.
 
     With `gather` only the selected rows reach the function, which is not run at all
     when there are none. Without, all rows do as soon as one is selected, and what

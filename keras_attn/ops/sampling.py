@@ -49,7 +49,7 @@ def warp(features, fields, padding: Literal["border", "zeros"] = "border"):
         features: `U`, `(batch, height, width, channels)`.
         fields: `G`, `(batch, height, width, groups, 2)` in cells, see the module's
             convention.
-        padding: As for `bilinear_sample`.
+        padding: See `bilinear_sample`.
 
     Returns:
         `V`, shape and dtype of `features`.

@@ -1,7 +1,7 @@
-"""Where the samplers that VTN is compared with look: one field for all channels.
+"""Fields of the samplers that VTN is compared with: one for all channels.
 
 Spatial transformers, saliency-based sampling (SSN) and attention-based sampling (ASN)
-all fill a map by reading another one elsewhere; they differ in how they decide where.
+all fill a map by reading another one elsewhere; they differ in the choice of the place.
 The sampling itself is in `keras_attn.ops.sampling`.
 
 Convention: that of `keras_attn.ops.sampling`. Fields are displacements `(dy, dx)` in
@@ -70,11 +70,11 @@ def saliency_field(saliency, fwhm=None, padding=None):
 
         y(i) = sum over j of S(j) k(i, j) y_j / sum over j of S(j) k(i, j),
 
-    `x` likewise. As in the published code, `j` also runs over a border of cells around
-    the map, with the saliency of the nearest cell and with coordinates that continue;
-    `k` reaches as far as the border is wide; the result is limited to the map. The
-    Gaussian is separable, so that each axis is one small matrix, border included:
-    nothing is padded and no kernel of twice the map's size is convolved.
+    and the same for `x`. As in the published code, `j` also runs over a border of cells
+    around the map, with the saliency of the nearest cell and with coordinates that
+    continue; `k` reaches as far as the border is wide; the result is limited to the
+    map. The Gaussian is separable, so that each axis is one small matrix, border
+    included: nothing is padded and no kernel of twice the map's size is convolved.
 
     Uniform saliency gives the identity, thanks to the border. A cell whose whole
     window has no saliency stays where it is.
@@ -123,8 +123,8 @@ def attention_field(attention):
     they are limited to the smaller of both maxima, in the first round also to 4, and
     what is cut off is spread evenly. The cumulative density `c_0 = 0`, `c_j = c_{j-1}
     + density of row j` leads from the centre of the first row to that of the last; row
-    `i` of the result reads the place where it reaches the share `i / height`. Columns
-    likewise.
+    `i` of the result reads the place where it reaches the share `i / height`, and
+    the same for columns.
 
     Properties of the published sampler that are kept: the density of the first row
     counts for nothing; the axis with the lower peak limits the other, so that a whole
@@ -193,7 +193,7 @@ def structure_map(features, scale=7.0):
     """The sum of the trilinear attention over its channels, at half the cost.
 
     Args:
-        features, scale: As for `trilinear_attention`.
+        features, scale: See `trilinear_attention`.
 
     Returns:
         Float32 `(batch, height, width)`.
@@ -252,7 +252,7 @@ def _centred(size):
 
 
 def _gaussian_matrices(size, fwhm, padding):
-    """What a cell sums over its window, and the same times the distance, `(n, n)`."""
+    """Weights of a cell's window, and the same times the distance, `(n, n)`."""
     padding = size - 1 if padding is None else padding
     fwhm = ops.cast(size, "float32") * HALF_MAXIMUM if fwhm is None else fwhm
     cells = ops.arange(size, dtype="int32")
@@ -276,13 +276,13 @@ def _density(maxima):
 
 
 def _spread(density, limit):
-    """What is above the limit is cut off and given to all cells alike."""
+    """Cuts off density above a limit and spreads it evenly over all cells."""
     density = ops.minimum(density, limit)
     return density + 1.0 - ops.mean(density, axis=1, keepdims=True)
 
 
 def _inverse_of_cumulative(density):
-    """Where the cumulative density reaches equal steps, in cells, `(batch, n)`."""
+    """Cells where the cumulative density reaches equal steps, `(batch, n)`."""
     # The interval that ends in cell j has the density of that cell.
     density = density[:, 1:]
     ends = ops.cumsum(density, axis=1)

@@ -190,7 +190,7 @@ def outer_product_sketch(matrices, bins, signs, dimension):
     Compact bilinear pooling paper, algorithm 2, convolves two count sketches of every
     descriptor by FFT and sums. A tensor sketch is the count sketch of `vec(x x^T)`
     with the bins `(h1(i) + h2(j)) mod D` and the signs `s1(i) s2(j)`, which is linear:
-    here the outer products are summed first. That takes d^2 numbers an image instead
+    here the outer products are summed first. That takes d^2 numbers per image instead
     of n D, no FFT, and empty bins are exactly zero.
 
     Args:
@@ -304,7 +304,7 @@ def _outer_product_mean(descriptors):
 
 
 def _cotangent(arguments, upstream):
-    """What a custom gradient is given: Torch hands over the inputs too."""
+    """The cotangent of a custom gradient; torch passes the inputs too."""
     return arguments[0] if upstream is None else upstream
 
 

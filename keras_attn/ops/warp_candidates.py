@@ -6,7 +6,7 @@ from keras_attn.ops.sampling import cell_grid
 
 
 def expected_displacement(responses, residuals, window, temperature):
-    """Where a cell is filled from, as the mean over a window of candidates.
+    """Place that each cell is filled from, as the mean over a window of candidates.
 
     Volumetric Transformer Networks, equations (1) and (2): with the candidates `j` in
     a window around the cell `i`,
@@ -28,7 +28,7 @@ def expected_displacement(responses, residuals, window, temperature):
 
     Returns:
         `G`, float32 `(maps, height, width, 2)`, `(dy, dx)` in cells as described in
-        `keras_attn.ops.warp`.
+        `keras_attn.ops.sampling`.
 
     Example:
 

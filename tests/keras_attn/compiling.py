@@ -10,7 +10,7 @@ def compiled(function, settings=0):
     of a test on small arrays.
 
     Args:
-        function: Of one tensor (or several, without `settings`).
+        function: Function of one tensor (or several, without `settings`).
         settings: Number of arguments after the first, which are no tensors.
     """
     if keras.backend.backend() != "jax":

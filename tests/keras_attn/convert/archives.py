@@ -31,7 +31,7 @@ class Global:
 
 @dataclasses.dataclass
 class Call:
-    """A global called with arguments, and perhaps attributes set on the result."""
+    """A global called with arguments, optionally with attributes set on the result."""
 
     function: Global
     arguments: tuple
@@ -133,5 +133,5 @@ def save_safetensors(path, header, data=b""):
 
 
 def entry(begin, end, dtype="F32", shape=(3, 4)):
-    """What the header says of one tensor, at these bytes of the data."""
+    """Entry of one tensor in the header, at these bytes of the data."""
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}

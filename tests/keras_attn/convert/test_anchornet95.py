@@ -39,7 +39,7 @@ def model():
 
 
 def assert_outputs(outputs, features, logits, weights):
-    """Within 1e-5 of the largest logit; the evidence at every cell likewise."""
+    """Within 1e-5 of the largest logit, and so is the evidence at every cell."""
     activation_maps = features @ weights["fc.weight"].T + weights["fc.bias"]
     for found, wanted in [
         (outputs["logits"], logits),

@@ -112,7 +112,7 @@ def resnet50_with_stride_on_the_3x3():
 
 
 def test_resnet50_costs_what_the_anchornet_paper_says():
-    """0.336, 0.753 and 1.078 G a patch: with the stride on the 3x3 convolution."""
+    """0.336, 0.753 and 1.078 G per patch: with the stride on the 3x3 convolution."""
     sizes = {63: 0.336, 95: 0.753, 111: 1.078}
     model = resnet50_with_stride_on_the_3x3()
     costs = {size: multiply_adds(model, (size, size, 3)) for size in sizes}

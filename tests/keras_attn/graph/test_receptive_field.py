@@ -278,7 +278,7 @@ def test_attention_from_each_cell_widens_the_window_by_its_own_kernel():
 # ---- layers of one's own ---------------------------------------------------------
 
 
-class Strange(layers.Layer):
+class Odd(layers.Layer):
     def call(self, inputs):
         return inputs
 
@@ -308,7 +308,7 @@ class Composite(layers.Layer):
         ]
 
 
-class Attention(Strange):
+class Attention(Odd):
     def window_steps(self):
         return None
 
@@ -328,7 +328,7 @@ def test_layers_tell_their_steps():
 
 
 def test_a_layer_that_makes_one_cell_of_the_map_leaves_no_windows():
-    class Context(Strange):
+    class Context(Odd):
         def call(self, inputs):
             return ops.mean(inputs, axis=(1, 2), keepdims=True)
 
@@ -361,10 +361,10 @@ def test_a_layer_that_resizes_starts_the_image_anew():
 def test_unknown_layers_matter_only_on_the_way():
     images = keras.Input((9, 9, 2))
     x = conv(images, 3, name="before")
-    x = conv(Strange(name="odd")(x), 3, name="after")
+    x = conv(Odd(name="odd")(x), 3, name="after")
     model = keras.Model(images, x)
     assert receptive_field(model, "before").size == (3, 3)
-    with pytest.raises(ValueError, match=r"'after'.*'odd' \(Strange\).*window_steps"):
+    with pytest.raises(ValueError, match=r"'after'.*'odd' \(Odd\).*window_steps"):
         receptive_field(model, "after")
     model.get_layer("odd").window_steps = lambda: [WindowStep(3)]
     assert receptive_field(model, "after").size == (7, 7)

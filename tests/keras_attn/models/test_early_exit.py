@@ -101,7 +101,7 @@ def test_table_of_all_exits(model, images):
         cost = layer.network_costs["resized"] + np.dot(patches, each) / len(images)
         cost += layer.network_costs["localizer"] if stage else 0
         assert table["cost"][stage] == pytest.approx(cost)
-    # Images that exit at once cost what the table says of the first exit.
+    # Images that exit at once cost what the table has for the first exit.
     first = with_exits(model, thresholds=0.0).predict(images, verbose=0)
     assert first["cost"] == pytest.approx(table["cost"][0])
     assert never["cost"].mean() == pytest.approx(table["cost"][-1])

@@ -95,9 +95,14 @@ class Recipe:
                 f"Expected options of method {method}, {block.__name__}. "
                 f"Received: {type(options).__name__}"
             )
-        own = fields.types_of(block)
+        own, shared = fields.types_of(block), fields.types_of(Recipe)
+        twice = {"name", *shared} & set(own)
+        if twice:
+            raise ValueError(
+                f"Expected options of method {method} with names that no other field "
+                f"of a recipe has. Received: {', '.join(sorted(twice))}"
+            )
         changed = {key: values.pop(key) for key in list(values) if key in own}
-        shared = fields.types_of(Recipe)
         for key in values:
             if key not in shared:
                 raise _unknown(key, method)

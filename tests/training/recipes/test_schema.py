@@ -11,6 +11,9 @@ from keras_attn.pipelines.augment.composition import AUGMENTATIONS
 from keras_attn.pipelines.sources.load import SOURCE_NAMES
 from keras_attn.pipelines.sources.splits import SPLIT_NAMES
 from keras_attn.training.methods import attention_masked_residual
+from keras_attn.training.recipes import schema
+from keras_attn.training.recipes.blocks import Options
+from keras_attn.training.recipes.fields import number
 from keras_attn.training.recipes.options import method_names, options_of
 from keras_attn.training.recipes.options.volumetric_transformer import (
     VolumetricTransformerOptions,
@@ -141,6 +144,16 @@ def test_options_are_given_like_all_fields_and_read_as_a_block():
         Recipe(name="r", method="volumetric_transformer", group=8)
     with pytest.raises(ValueError, match="options of method anchornet"):
         dataclasses.replace(recipe, method="anchornet")
+
+
+def test_an_option_cannot_have_the_name_of_a_shared_field(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Ambiguous(Options):
+        epochs: int = number(3, "Epochs.", above=0)
+
+    monkeypatch.setattr(schema, "options_of", lambda method: Ambiguous)
+    with pytest.raises(ValueError, match="options of method mine .*: epochs"):
+        Recipe("r", "mine", epochs=2)
 
 
 def test_described_values_are_what_overrides_take():

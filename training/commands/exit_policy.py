@@ -84,8 +84,8 @@ def table(arguments):
         arguments.model,
         arguments.resized,
         arguments.output,
-        arguments.data,
-        arguments.split,
+        data=arguments.data,
+        split=arguments.split,
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
     )
@@ -99,9 +99,9 @@ def model(arguments):
     rule = write_model(
         arguments.model,
         arguments.resized,
-        arguments.policy,
-        arguments.budget,
-        arguments.output,
-        arguments.checkpoint,
+        policy=arguments.policy,
+        budget=arguments.budget,
+        output=arguments.output,
+        checkpoint=arguments.checkpoint,
     )
     print(f"{arguments.output}: mean cost {rule.cost:.6g} on the table of the policy")

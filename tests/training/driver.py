@@ -1,6 +1,6 @@
 """Trains the tiny recipe in a process of its own, which the tests stop or starve.
 
-Use: `python -m tests.training.driver WORKDIR [--option ...]`
+To be imported by `tests.training.processes` only.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import os
 import resource
 import signal
 import time
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +23,7 @@ from keras_attn.training.runs import state
 from tests.training.tiny import tiny_model, tiny_recipe
 
 
-def main():
+def main(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir")
     parser.add_argument("--recipe", type=json.loads, default={})
@@ -30,7 +32,7 @@ def main():
     parser.add_argument("--pause", type=float, default=0.0, help="seconds per step")
     parser.add_argument("--die-saving-epoch", type=int)
     parser.add_argument("--largest-file", type=int, help="bytes, as on a full disk")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cpus = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpus[0], [tf.config.LogicalDeviceConfiguration()] * options.devices
@@ -84,7 +86,3 @@ def _limit_files(size):
 
     original = callbacks.save_state
     callbacks.save_state = save_state
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,7 +12,8 @@ from keras_attn.training.data.load import load_data
 from keras_attn.training.fit.train import train, trainable_model
 from keras_attn.training.methods import class_embedding
 from keras_attn.training.runs import devices
-from tests.training.runs.test_state import driver, end, history_of, state_of
+from tests.training.processes import Driver
+from tests.training.runs.test_state import history_of, state_of
 from tests.training.tiny import tiny_model, tiny_recipe
 
 pytestmark = pytest.mark.skipif(
@@ -27,13 +28,13 @@ MODEL = {"dropout": 0.0}
 
 def test_two_devices_give_the_result_of_one(tmp_path, monkeypatch):
     model = ("--model", json.dumps(MODEL))
-    both = driver(tmp_path / "two", "--devices", "2", *model, recipe=RECIPE)
+    both = Driver(tmp_path / "two", "--devices", "2", *model, recipe=RECIPE)
     monkeypatch.setattr(
         class_embedding, "build_model", functools.partial(tiny_model, **MODEL)
     )
     train(tiny_recipe(**RECIPE), tmp_path / "one", verbose=0)
-    output = end(both)
-    assert both.returncode == 0, output
+    status, output = both.end()
+    assert status == 0, output
 
     # The validation set does not divide by the number of devices.
     _, splits = load_data(tiny_recipe(**RECIPE))

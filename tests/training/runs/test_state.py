@@ -3,12 +3,9 @@
 import csv
 import io
 import json
-import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 
@@ -17,39 +14,9 @@ import numpy as np
 import pytest
 
 from keras_attn.training.runs import state
+from tests.training.processes import Driver
 
-ROOT = pathlib.Path(__file__).parents[3]
 RECIPE = {"deterministic": True, "epochs": 4}
-
-
-def driver(workdir, *options, recipe=RECIPE):
-    """A process that trains the tiny recipe on one CPU device."""
-    command = [sys.executable, "-m", "tests.training.driver", str(workdir), *options]
-    return subprocess.Popen(
-        [*command, "--recipe", json.dumps(recipe)],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Jobs in a shell's background, and what they start, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(process, words):
-    """Reads the output of a process until a line has these words."""
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            return
-    raise AssertionError(f"{words!r} is not in the output:\n{''.join(seen)}")
-
-
-def end(process):
-    output, _ = process.communicate(timeout=300)
-    return output
 
 
 def state_of(workdir):
@@ -67,29 +34,28 @@ def history_of(workdir):
 )
 def test_a_run_that_dies_in_every_way_ends_as_one_that_does_not(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    uninterrupted = driver(whole)
+    uninterrupted = Driver(whole, recipe=RECIPE)
 
     # Killed from outside, somewhere in the second epoch.
-    process = driver(broken, "--pause", "0.1")
-    wait_for(process, "first step of epoch 2")
+    process = Driver(broken, "--pause", "0.1", recipe=RECIPE)
+    process.wait_for("first step of epoch 2")
     time.sleep(random.uniform(0.0, 0.7))
-    process.kill()
-    end(process)
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(signal.SIGKILL)
+    status, _ = process.end()
+    assert status == -signal.SIGKILL
     assert state.load_progress(broken / "checkpoints" / "last.npz").epochs == 1
 
     # Killed while it writes the state of the second epoch.
-    process = driver(broken, "--die-saving-epoch", "2")
-    output = end(process)
-    assert process.returncode == -signal.SIGKILL, output
+    process = Driver(broken, "--die-saving-epoch", "2", recipe=RECIPE)
+    status, output = process.end()
+    assert status == -signal.SIGKILL, output
     assert f"Resuming {broken} after epoch 1 of 4." in output
     partial = broken / "checkpoints" / ".last.npz.partial"
     assert partial.read_bytes() == b"the first half of a state"
     assert state.load_progress(broken / "checkpoints" / "last.npz").epochs == 1
 
     # No room for the checkpoint of the third epoch.
-    process = driver(broken, "--largest-file", "20000")
-    output = end(process)
+    _, output = Driver(broken, "--largest-file", "20000", recipe=RECIPE).end()
     assert "Resuming" in output and "SaveError: Cannot save epoch 3" in output, output
     assert "File too large. What was saved up to epoch 2 is intact." in output
     assert sorted(path.name for path in (broken / "checkpoints").iterdir()) == [
@@ -102,18 +68,18 @@ def test_a_run_that_dies_in_every_way_ends_as_one_that_does_not(tmp_path):
         keras.saving.load_model(path, compile=False)
 
     # Ctrl-C in the third epoch.
-    process = driver(broken, "--pause", "0.1")
-    wait_for(process, "first step of epoch 3")
+    process = Driver(broken, "--pause", "0.1", recipe=RECIPE)
+    process.wait_for("first step of epoch 3")
     process.send_signal(signal.SIGINT)
-    output = end(process)
-    assert process.returncode == 130, output
+    status, output = process.end()
+    assert status == 130, output
     assert f"Interrupted {broken} after epoch 2 of 4. The same command" in output
 
-    output = end(driver(broken))
+    _, output = Driver(broken, recipe=RECIPE).end()
     assert f"Resuming {broken} after epoch 2 of 4." in output
     assert "Epoch 3/4" in output and "Epoch 2/4" not in output
 
-    output = end(uninterrupted)
+    _, output = uninterrupted.end()
     assert "Resuming" not in output
     compare_states(state_of(whole), state_of(broken))
     assert [line["epoch"] for line in history_of(broken)] == ["1", "2", "3", "4"]

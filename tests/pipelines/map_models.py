@@ -1,4 +1,4 @@
-"""Models whose maps can be told by hand."""
+"""Models whose maps are known by hand."""
 
 import keras
 

@@ -5,50 +5,44 @@ An augmentation is a name of `AUGMENTATIONS` or a composition of `OPERATIONS`, s
 applies it.
 """
 
-import dataclasses
 import functools
-import math
+import itertools
 import operator
 import re
 from typing import NamedTuple
 
-from keras_attn._checks import did_you_mean
+from keras_attn._checks import did_you_mean, number_in
 
 
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """An argument of an operation and its range, both ends allowed.
+class Argument(NamedTuple):
+    """The type, range and default of an argument.
 
-    Args:
-        name: Name, for messages.
-        low, high: Range.
-        default: Value where it is not given; `None` stands for the argument before,
-            and for a required one where there is none before.
-        kind: `int` or `float`.
+    `None` as the default stands for the argument before, or for none.
     """
 
-    name: str
-    low: float
-    high: float = math.inf
+    kind: type
+    interval: str
     default: float | None = None
-    kind: type = float
 
 
-_SIDES = (Argument("height", 1, kind=int), Argument("width", 1, kind=int))
+_SIDES = {"height": Argument(int, "[1, inf)"), "width": Argument(int, "[1, inf)")}
 
 OPERATIONS = {
-    "translate": (Argument("padding", 1, default=4, kind=int),),
-    "flip": (Argument("probability", 0, 1, 0.5),),
+    "translate": {"padding": Argument(int, "[1, inf)", 4)},
+    "flip": {"probability": Argument(float, "[0, 1]", 0.5)},
     "resize": _SIDES,
     "random_crop": _SIDES,
-    "resized_crop": (Argument("smallest_area", 0.01, 1, 0.08),),
-    "rotate_crop": (
-        Argument("degrees", 0, 180, 15.0),
-        Argument("share", 0.01, 1, 1.0),
-        Argument("mirror", 0, 1, 0.0),
-    ),
-    "erase": (Argument("probability", 0, 1, 0.2),),
-    "grid_mask": (Argument("ratio", 0, 1, 0.5), Argument("rotation", 0, 0.5, 0.15)),
+    "resized_crop": {"smallest_area": Argument(float, "(0, 1]", 0.08)},
+    "rotate_crop": {
+        "degrees": Argument(float, "[0, 180]", 15.0),
+        "share": Argument(float, "(0, 1]", 1.0),
+        "mirror": Argument(float, "[0, 1]", 0.0),
+    },
+    "erase": {"probability": Argument(float, "[0, 1]", 0.2)},
+    "grid_mask": {
+        "ratio": Argument(float, "[0, 1]", 0.5),
+        "rotation": Argument(float, "[0, 0.5]", 0.15),
+    },
 }
 # Operations whose results have the size of their arguments.
 SIZED = ("resize", "random_crop")
@@ -144,36 +138,22 @@ def check_augmentation(augmentation, size=None):
 
 def _values(augmentation, name, text):
     """Values of an operation's arguments."""
-    allowed = OPERATIONS[name]
-    given = [part.strip() for part in text.split(",")] if text and text.strip() else []
-    if len(given) > len(allowed):
+    arguments, values = OPERATIONS[name], []
+    given = text.split(",") if text and text.strip() else []
+    if len(given) > len(arguments):
         raise ValueError(
-            f"Expected at most {len(allowed)} arguments of {name}. "
+            f"Expected at most {len(arguments)} arguments of {name}. "
             f"Received: {augmentation!r}"
         )
-    values = []
-    for place, argument in enumerate(allowed):
-        default = argument.default
-        if default is None and values:
-            default = values[-1]
-        values.append(default)
-        if place < len(given):
-            values[-1] = _number(given[place], argument)
-        if values[-1] is None:
-            kind = "an integer" if argument.kind is int else "a number"
-            top = "" if argument.high == math.inf else f" and at most {argument.high}"
+    for (argument, allowed), part in itertools.zip_longest(arguments.items(), given):
+        default = values[-1] if allowed.default is None and values else allowed.default
+        try:
+            value = allowed.kind(default if part is None else part)
+            values.append(number_in(argument, value, allowed.interval))
+        except (TypeError, ValueError):
+            kind = "an integer" if allowed.kind is int else "a number"
             raise ValueError(
-                f"Expected {argument.name} of {name} to be {kind} of at least "
-                f"{argument.low}{top}. Received: {augmentation!r}"
-            )
+                f"Expected {argument} of {name} to be {kind} in {allowed.interval}. "
+                f"Received: {augmentation!r}"
+            ) from None
     return tuple(values)
-
-
-def _number(text, argument):
-    """A text as a number within an argument's range, or `None`."""
-    try:
-        value = argument.kind(text)
-    except ValueError:
-        return None
-    # Also false for NaN.
-    return value if argument.low <= value <= argument.high else None

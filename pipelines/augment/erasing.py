@@ -2,27 +2,13 @@
 
 import dataclasses
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import tensorflow as tf
 
 from keras_attn.pipelines.augment.operation import Operation
 
 ATTEMPTS = 10
-
-
-class Erasures(NamedTuple):
-    """Draws of `RandomErasing`.
-
-    Attributes:
-        chosen: `(count,)`, uniform in [0, 1): whether an image is erased.
-        boxes: `(count, attempts, 4)`, uniform in [0, 1): area, shape, row, column.
-        noise: Seed of the noise.
-    """
-
-    chosen: tf.Tensor
-    boxes: tf.Tensor
-    noise: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +35,16 @@ class RandomErasing(Operation):
     exceeds_range: ClassVar[bool] = True
 
     def draw(self, seed, count):
+        """Choice `(count,)`, boxes and seed of the noise.
+
+        The boxes' area, shape, row and column are `(count, attempts, 4)`. All but the
+        seed is uniform in [0, 1).
+        """
         place_seed, noise_seed = tf.unstack(tf.random.split(seed))
         chosen_seed, box_seed = tf.unstack(tf.random.split(place_seed))
         chosen = tf.random.stateless_uniform((count,), chosen_seed)
         boxes = tf.random.stateless_uniform((count, ATTEMPTS, 4), box_seed)
-        return Erasures(chosen, boxes, noise_seed)
+        return chosen, boxes, noise_seed
 
     def apply(self, images, drawn, normalization):
         shape = tf.shape(images)
@@ -63,7 +54,7 @@ class RandomErasing(Operation):
         in_columns = (columns >= boxes[:, 1]) & (columns < boxes[:, 3])
         erased = (in_rows[:, :, None] & in_columns[:, None])[..., None]
         mean, std = normalization.mean, normalization.std
-        noise = tf.random.stateless_normal(shape, drawn.noise, mean, std) * 255
+        noise = tf.random.stateless_normal(shape, drawn[-1], mean, std) * 255
         if not images.dtype.is_floating:
             noise = tf.round(tf.clip_by_value(noise, 0, 255))
         return tf.where(erased, tf.cast(noise, images.dtype), images)
@@ -72,10 +63,10 @@ class RandomErasing(Operation):
         """`(count, 4)` int32 boxes `(y0, x0, y1, x1)`, half-open; empty: not erased.
 
         Args:
-            drawn: `Erasures`.
+            drawn: See `draw`.
             size: Height and width of the images.
         """
-        chosen, draws = drawn.chosen < self.probability, drawn.boxes
+        chosen, draws, _ = drawn
         size = tf.cast(size, tf.float32)
         low, high = self.area
         area = (low + (high - low) * draws[..., 0]) * size[0] * size[1]
@@ -87,9 +78,6 @@ class RandomErasing(Operation):
         sides = tf.gather(sides, first, axis=1, batch_dims=1)
         places = tf.gather(draws[..., 2:], first, axis=1, batch_dims=1)
         corners = tf.floor(places * (size - sides + 1))
-        sides = tf.where(
-            (chosen & tf.reduce_any(fits, axis=-1))[:, None],
-            sides,
-            tf.zeros_like(sides),
-        )
+        erased = (chosen < self.probability) & tf.reduce_any(fits, axis=-1)
+        sides = tf.where(erased[:, None], sides, 0.0)
         return tf.cast(tf.concat([corners, corners + sides], axis=-1), tf.int32)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_attn.pipelines.augment.crops import RandomResizedCrop
 from keras_attn.pipelines.augment.operations import Flip
-from keras_attn.pipelines.batches.build import finish, steps_of_epochs, steps_per_epoch
+from keras_attn.pipelines.batches.build import finish, shuffled_steps
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -146,17 +146,11 @@ def multi_crop_batches(
         `tf.data.Dataset` of dicts of views, see `MultiCrop`.
     """
     multi_crop = multi_crop or MultiCrop()
-    examples = len(images)
-    steps = steps_per_epoch(examples, batch_size)
-
-    def order_of_epoch(epoch, epoch_seed):
-        order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
-        return tf.reshape(order[: steps * batch_size], (steps, batch_size))
 
     def load(indices, step_seed):
         return multi_crop(tf.gather(images, indices), step_seed)
 
-    every_step = steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
+    every_step = shuffled_steps(len(images), batch_size, seed, epochs, initial_epoch)
     if isinstance(images, StreamedImages):
         indices = every_step.map(lambda chosen, _: chosen)
         batches = images.batches(indices, batch_size)

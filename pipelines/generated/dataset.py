@@ -17,10 +17,10 @@ Convention:
 """
 
 import dataclasses
-import operator
 
 import numpy as np
 
+from keras_attn._checks import integer, number_in, positive_integer
 from keras_attn.pipelines.generated.scene import difficulty_ranges, draw_scene
 from keras_attn.pipelines.generated.shapes import (
     MAX_CLASSES,
@@ -91,11 +91,13 @@ def generate(
     >>> data.images.shape, data.part_boxes.shape
     ((20, 48, 48, 3), (20, 5, 4))
     """
-    examples = _integer("examples", examples, 1)
-    size = _integer("image_size", image_size, MIN_SIZE, MAX_SIZE)
-    num_classes = _integer("num_classes", num_classes, 2, MAX_CLASSES)
-    seed, start = _integer("seed", seed, 0), _integer("start", start, 0)
-    ranges = difficulty_ranges(_share("difficulty", difficulty))
+    examples = positive_integer("examples", examples)
+    number_in("image_size", image_size, f"[{MIN_SIZE}, {MAX_SIZE}]")
+    size = integer("image_size", image_size, MIN_SIZE)
+    number_in("num_classes", num_classes, f"[2, {MAX_CLASSES}]")
+    num_classes = integer("num_classes", num_classes, 2)
+    seed, start = integer("seed", seed, 0), integer("start", start, 0)
+    ranges = difficulty_ranges(float(number_in("difficulty", difficulty, "[0, 1]")))
     table = class_table(num_classes)
     labels = _labels(start, start + examples, num_classes, seed)
     images = np.empty((examples, size, size, 3), "uint8")
@@ -123,9 +125,10 @@ def generated_source(
     its test part. For the arguments and errors see `generate`; `examples` is at
     least 2, so that neither part is empty.
     """
+    # `generate` needs no TensorFlow.
     from keras_attn.pipelines.images.source import Source
 
-    examples = _integer("examples", examples, 2)
+    examples = integer("examples", examples, 2)
     data = generate(examples, image_size, num_classes, difficulty, seed)
     train = examples * 5 // 6
     # Some two million pixels settle the statistics to three digits.
@@ -136,8 +139,6 @@ def generated_source(
         class_names=data.class_names,
         labels=data.labels,
         images=data.images,
-        files=None,
-        read=None,
         annotations={
             "box": data.boxes,
             "part_boxes": data.part_boxes,
@@ -147,35 +148,7 @@ def generated_source(
         mean=tuple(sample.mean(axis=(0, 1, 2), dtype="float64").tolist()),
         std=tuple(sample.std(axis=(0, 1, 2), dtype="float64").tolist()),
         licence=LICENCE,
-        url="",
-        skipped=(),
     )
-
-
-def _integer(name, value, low, high=None):
-    """`value` as an int, if it is one from `low` to `high`."""
-    wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-    message = f"Expected {name} to be an integer {wanted}. Received: {name}={value!r}"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(message) from None
-    if isinstance(value, bool) or number < low or (high is not None and number > high):
-        raise ValueError(message)
-    return number
-
-
-def _share(name, value):
-    message = f"Expected {name} to be a number in [0, 1]. Received: {name}={value!r}"
-    if isinstance(value, bool | str):
-        raise ValueError(message)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(message) from None
-    if not 0 <= number <= 1:
-        raise ValueError(message)
-    return number
 
 
 def _labels(start, stop, num_classes, seed):

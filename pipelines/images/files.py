@@ -3,10 +3,7 @@
 import pathlib
 
 from keras_attn._checks import one_of
-from keras_attn.pipelines.images.decoding import decode_files
 from keras_attn.pipelines.images.headers import SUFFIXES
-from keras_attn.pipelines.images.source import raise_or_list
-from keras_attn.preprocessing import ImagePreprocessing
 
 # Images in memory at a time.
 CHUNK = 1024
@@ -61,6 +58,11 @@ def read_images(files, spec, on_corrupt="error"):
     Raises:
         CorruptImageError: If a file cannot be decoded and is not to be skipped.
     """
+    # Listing files needs no TensorFlow.
+    from keras_attn.pipelines.images.decoding import decode_files
+    from keras_attn.pipelines.images.source import raise_or_list
+    from keras_attn.preprocessing import ImagePreprocessing
+
     one_of("on_corrupt", on_corrupt, ("error", "skip"))
     decoded = decode_files(
         lambda index: files[index].read_bytes(),

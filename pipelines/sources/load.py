@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_attn._checks import one_of
 from keras_attn.pipelines.generated.dataset import generated_source
-from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
 from keras_attn.pipelines.images.source import Source, raise_or_list
 from keras_attn.pipelines.sources import (
     archives,
@@ -20,15 +19,6 @@ from keras_attn.pipelines.sources import (
     tensorflow_datasets,
 )
 from keras_attn.pipelines.sources.catalogue import KNOWN
-
-__all__ = [
-    "KNOWN",
-    "SOURCE_NAMES",
-    "CorruptImageError",
-    "Source",
-    "decode_image",
-    "load_source",
-]
 
 SOURCE_NAMES = tuple(KNOWN)
 
@@ -70,7 +60,7 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     >>> source = load_source("folder", "photos")
     >>> source.class_names, len(source), source.array(0).shape
     """
-    one_of("name", name, SOURCE_NAMES)
+    one_of("dataset", name, SOURCE_NAMES)
     one_of("on_corrupt", on_corrupt, ("error", "skip"))
     return LOADERS[name](path, on_corrupt, **options)
 

@@ -5,9 +5,9 @@ off its exact share by at most one image and each split's total is its exact sha
 rounded.
 """
 
-import difflib
-
 import numpy as np
+
+from keras_attn._checks import one_of
 
 # Parts (train, validation, test) of all images pooled.
 POOLED = {
@@ -51,12 +51,7 @@ def split_indices(source, name, seed=0):
     >>> indices = split_indices(load_source("folder", "photos"), "pooled_65_15_20")
     >>> len(indices["train"]), len(indices["validation"]), len(indices["test"])
     """
-    if name not in SPLIT_NAMES:
-        near = difflib.get_close_matches(str(name), SPLIT_NAMES, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"Expected a split name among {', '.join(SPLIT_NAMES)}. "
-            f"Received: {name!r} (the nearest is {near!r})."
-        )
+    one_of("split", name, SPLIT_NAMES)
     if len(source.class_names) < 2:
         raise ValueError(
             "Expected at least 2 classes. "

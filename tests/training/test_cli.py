@@ -378,7 +378,7 @@ def test_data_of_a_folder_with_a_corrupt_image(capsys, tmp_path):
         (["folder"], "--data"),
         (["generated", "--set", "size=32"], "with a key of examples, image_size"),
         (["generated", "--set", "image_size=big"], "of type int"),
-        (["generated", "--set", "image_size=8"], "from 32 to 448"),
+        (["generated", "--set", "image_size=8"], "number in [32, 448]"),
         (["cifar10", "--set", "examples=9"], "only for generated"),
         (["generated", "--output", "x.txt"], "a PNG file"),
         (["generated", "--examples-per-class", "0"], "at least one example"),

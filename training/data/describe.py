@@ -13,8 +13,9 @@ from keras_attn.pipelines.images.contact_sheet import (
     counts_table,
     reduced,
 )
+from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.sources.catalogue import KNOWN
-from keras_attn.pipelines.sources.load import CorruptImageError, load_source
+from keras_attn.pipelines.sources.load import load_source
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.training.recipes.assignments import split_assignment
 

@@ -2,12 +2,11 @@
 
 import base64
 import json
-import pathlib
 import re
 import time
 import urllib.parse
 
-from keras_attn.pipelines.images.headers import SUFFIXES
+from keras_attn.pipelines.images.files import image_files
 
 # Seconds before the first retry, doubled each time, and at most.
 BACKOFF = (0.2, 5.0)
@@ -91,7 +90,7 @@ class Client:
             raise ValueError(
                 f"Expected a batch of at least 1. Received: batch_size={batch_size}"
             )
-        files = _files(images)
+        files = image_files(images)
         for start in range(0, len(files), batch_size):
             part = files[start : start + batch_size]
             rows = self._ask([file.read_bytes() for file in part])
@@ -152,29 +151,6 @@ def _split(url, model):
             f"Received: {url}, {model or 'no --model'}"
         )
     return parts.scheme, parts.netloc, model or name, version
-
-
-def _files(images):
-    files = []
-    for path in map(pathlib.Path, images):
-        inside = [path]
-        if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-            ]
-            if not inside:
-                raise FileNotFoundError(
-                    f"Expected images ({', '.join(SUFFIXES)}). "
-                    f"Received: {path}, a folder without any."
-                )
-        elif not path.exists():
-            raise FileNotFoundError(
-                f"Expected an image or a folder. Received: {path}, which does not exist"
-            )
-        files += inside
-    return files
 
 
 # ---- the two protocols ---------------------------------------------------------------

@@ -35,29 +35,28 @@ def test_names_are_compositions_and_part_of_others():
             "Received: 'translate_flipp'. Did you mean 'translate_flip'",
         ),
         ("resise(72)|flip", "Did you mean 'resize'"),
-        ("", "one of translate_flip, .*joined by | among translate, flip"),
+        ("", "or operations joined by | among translate, flip"),
         ("flip|", "Received: 'flip|'"),
         ("flip(0.5", "Received: 'flip"),
         ("none(1)", "Received: 'none"),
         ("flip(1, 2)", "at most 1 arguments of flip"),
         (
             "resize",
-            "height of resize to be an integer of at least 1. Received: 'resize'",
+            "height of resize to be an integer in [1, inf). Received: 'resize'",
         ),
         ("resize(7.5)", "height of resize to be an integer"),
         (
             "erase(1.5)",
-            "probability of erase to be a number of at least 0 and at most 1",
+            "probability of erase to be a number in [0, 1]",
         ),
         ("erase(nan)", "probability of erase"),
         ("erase(__import__)", "probability of erase"),
     ],
 )
 def test_mistakes_have_one_clear_error(text, message):
-    with pytest.raises(
-        ValueError, match=message.replace("|", r"\|").replace("(", r"\(")
-    ):
+    with pytest.raises(ValueError) as caught:
         parse(text)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_size_of_the_images_is_kept():

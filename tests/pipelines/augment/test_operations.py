@@ -129,7 +129,8 @@ def test_the_seed_decides_eagerly_and_inside_a_dataset(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_fulfils_the_protocol(name):
     """Its arguments are those of the table, and what it does follows from its draws."""
-    values = [3 if a.kind is int else (a.default or 0.5) for a in OPERATIONS[name]]
+    arguments = OPERATIONS[name].values()
+    values = [3 if a.kind is int else (a.default or 0.5) for a in arguments]
     operation = KINDS[name](*values)
     assert isinstance(operation, Operation)
     images = tf.constant(pictures(4, 12, 9))

@@ -206,7 +206,7 @@ def test_difficulty_spreads_poses_and_clutters_the_background():
 )
 def test_bad_arguments(wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"Expected {name} .*Received: {name}="):
+    with pytest.raises(ValueError, match=f"Expected `{name}` .*Received: {name}="):
         generate(**{"examples": 3, **wrong})
 
 
@@ -234,5 +234,5 @@ def test_source():
 
 
 def test_source_needs_an_example_on_both_sides():
-    with pytest.raises(ValueError, match="Expected examples .* at least 2"):
+    with pytest.raises(ValueError, match="Expected `examples` .* at least 2"):
         generated_source(1)

@@ -10,12 +10,13 @@ from PIL import Image
 from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images import streaming
+from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.images.streaming import (
     StreamedImages,
     clear_errors,
     load_images,
 )
-from keras_attn.pipelines.sources.load import CorruptImageError, load_source
+from keras_attn.pipelines.sources.load import load_source
 from keras_attn.preprocessing import ImageSpec
 from tests.pipelines.sources.test_archives import write_tar
 

@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources.catalogue import KNOWN
-from keras_attn.pipelines.sources.load import CorruptImageError, load_source
+from keras_attn.pipelines.sources.load import load_source
 from keras_attn.pipelines.sources.splits import split_indices
 from keras_attn.preprocessing import ImageSpec
 from tests.pipelines import official_files as official

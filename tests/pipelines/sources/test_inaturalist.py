@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from keras_attn.pipelines.sources.load import CorruptImageError, load_source
+from keras_attn.pipelines.images.decoding import CorruptImageError
+from keras_attn.pipelines.sources.load import load_source
 from tests.pipelines import official_files as official
 from tests.pipelines.sources.test_archives import write_tar
 from tests.pipelines.sources.test_load import make_folder

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_attn.pipelines.images.decoding import CorruptImageError
+from keras_attn.pipelines.images.source import Source
 from keras_attn.pipelines.sources import load, tensorflow_datasets
 from keras_attn.pipelines.sources.catalogue import (
     CIFAR10_CLASSES,
@@ -17,12 +19,7 @@ from keras_attn.pipelines.sources.catalogue import (
     FLOWERS_CLASSES,
     KNOWN,
 )
-from keras_attn.pipelines.sources.load import (
-    LOADERS,
-    CorruptImageError,
-    Source,
-    load_source,
-)
+from keras_attn.pipelines.sources.load import LOADERS, load_source
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from tests.pipelines.sources.test_archives import cifar_files, write_tar
 

@@ -119,7 +119,9 @@ def test_too_small_a_class_is_named():
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(ValueError, match="'pooled_65_15_25' .*'pooled_65_15_20'"):
+    with pytest.raises(
+        ValueError, match="'pooled_65_15_25'. Did you mean 'pooled_65_15_20'"
+    ):
         split_indices(source([40, 40]), "pooled_65_15_25")
 
 

@@ -14,6 +14,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 from keras import ops, tree
 from keras.src.backend.common import dtypes
 from keras.src.legacy.saving.legacy_h5_format import (
@@ -233,6 +234,11 @@ def check_exported(layer, input_shape, tolerance=1e-5, stochastic=False):
 
 
 # ---- tools, also for tests of single operations --------------------------------
+
+
+def slow_on(backend, reason="whole networks compile for minutes, each operation"):
+    """Mark of tests that are left out on a backend where they take too long."""
+    return pytest.mark.skipif(keras.backend.backend() == backend, reason=reason)
 
 
 def check_gradients(operation, *inputs, tolerance=1e-5, seed=0):

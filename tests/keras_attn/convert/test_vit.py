@@ -7,17 +7,14 @@ import pytest
 from keras_attn.convert import DINO_IMAGES, CheckpointError, convert_vit, load_vit
 from keras_attn.models import attention_map_model, attention_of, vit
 from keras_attn.preprocessing import ImagePreprocessing
-from tests.harness import to_numpy
+from tests.harness import slow_on, to_numpy
 from tests.keras_attn.convert.archives import TorchArchive, save_state_dict
 from tests.reference.vit import forward, random_checkpoint
 
 SIZE = (24, 2, 3)
 CLASSES = 5
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="whole networks compile for minutes, operation by operation",
-)
+pytestmark = slow_on("jax")
 
 
 @pytest.fixture(scope="module")

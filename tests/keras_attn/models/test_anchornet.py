@@ -5,13 +5,11 @@ import pytest
 from keras_attn import multiply_adds, trainable_params
 from keras_attn.models import anchornet
 from keras_attn.models.anchornet import without_auxiliary
-from tests.harness import gradients, to_numpy
+from tests.harness import gradients, slow_on, to_numpy
 
 # Its layers are tested on JAX each; the whole network, compiled operation by operation,
 # would take minutes there.
-slow_on_jax = pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="JAX takes minutes to compile the network"
-)
+slow_on_jax = slow_on("jax", "JAX takes minutes to compile the network")
 
 SMALL = {"input_shape": (119, 127, 3), "num_classes": 4}
 

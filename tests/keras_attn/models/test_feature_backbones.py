@@ -5,14 +5,11 @@ import pytest
 
 from keras_attn import ImagePreprocessing, ImageSpec
 from keras_attn.models.feature_backbones import backbone_normalization, feature_backbone
-from tests.harness import save_legacy_weights, to_numpy
+from tests.harness import save_legacy_weights, slow_on, to_numpy
 
 NETWORKS = {"resnet50": "resnet", "vgg19": "vgg19"}
 
-slow_on_jax = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="whole networks compile for minutes, operation by operation",
-)
+slow_on_jax = slow_on("jax")
 
 
 def model_of(name, shape=(32, 64, 3), **options):

@@ -7,13 +7,10 @@ from keras import ops
 
 from keras_attn.graph.costs import trainable_params
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
-from tests.harness import gradients, to_numpy
+from tests.harness import gradients, slow_on, to_numpy
 from tests.reference.masked_resnet import resnet8
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="whole networks compile for minutes, operation by operation",
-)
+pytestmark = slow_on("jax")
 SHAPE = (16, 24, 3)
 BLOCKS = [f"stage{stage}_block1" for stage in (1, 2, 3)]
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_attn.graph.costs import trainable_params
 from keras_attn.models import BACKBONES, build_model
+from tests.harness import slow_on
 
 # Backbone, row -> constant part and part per class of the trainable parameters. The
 # paper prints them with two decimals: 0.96M + 257C, 0.96M + 386C, ...
@@ -23,9 +24,8 @@ TABLE = {
 }
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="counts are the same on every backend, and JAX is slow to build networks",
+@slow_on(
+    "jax", "counts are the same on every backend, and JAX is slow to build networks"
 )
 @pytest.mark.parametrize("backbone, row", TABLE)
 @pytest.mark.parametrize("num_classes, size", [(10, 32), (100, 84)])

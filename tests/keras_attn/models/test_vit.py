@@ -10,15 +10,12 @@ from keras_attn.models import (
     attention_of,
     vit,
 )
-from tests.harness import randomize, to_numpy
+from tests.harness import randomize, slow_on, to_numpy
 
 SIZE = (12, 2, 3)
 SHAPE = (16, 24, 3)
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="whole networks compile for minutes, operation by operation",
-)
+pytestmark = slow_on("jax")
 
 
 @pytest.fixture(scope="module")

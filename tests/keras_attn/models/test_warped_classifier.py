@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_attn.models.warped_classifier import DEFORMATIONS, warped_classifier
-from tests.harness import to_numpy
+from tests.harness import slow_on, to_numpy
 
 SHAPE = (40, 48, 3)
 OPTIONS = {"volumetric_transformer": {"groups": 8, "window": 3}}
@@ -14,10 +14,7 @@ GROUPS = {
     "attention_sampler": 1,
 }
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="whole networks compile for minutes, operation by operation",
-)
+pytestmark = slow_on("jax")
 
 
 def build(deformation="none", **arguments):

@@ -1,6 +1,7 @@
 """The documentation builds without a warning, and everything in it can be reached."""
 
 import html.parser
+import importlib
 import os
 import pathlib
 import posixpath
@@ -15,7 +16,7 @@ NEEDED = ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml")
 
 
 class Page(html.parser.HTMLParser):
-    """What a page links to, what it loads, and what in it can be linked to."""
+    """Links of a page, files that it loads, and its anchors."""
 
     def __init__(self, text):
         super().__init__()
@@ -49,6 +50,40 @@ def site(tmp_path_factory):
         path.relative_to(folder).as_posix(): Page(path.read_text())
         for path in sorted(folder.rglob("*.html"))
     }, folder
+
+
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "saved_models" / "README.md",
+]
+FILES = "keras_attn|pipelines|training|tests|benchmarks|examples|docs|results"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_of_a_page_exist(page):
+    text = page.read_text()
+    for pattern in re.findall(rf"`((?:{FILES})/[\w./*]+)`", text):
+        assert list(ROOT.glob(pattern.replace("NAME", "*"))), pattern
+    for name in re.findall(r"`(keras_attn(?:\.\w+)+)", text):
+        assert exists(name), name
+
+
+def exists(name):
+    """True for a module, or for a name in a module or class."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+            break
+        except ModuleNotFoundError:
+            continue
+    for part in parts[end:]:
+        if not hasattr(found, part):
+            return False
+        found = getattr(found, part)
+    return True
 
 
 def test_reference_has_every_public_name(site):

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands."""
+"""The code and the commands of the README run as they stand."""
 
 import pathlib
 import re

@@ -23,7 +23,7 @@ THRESHOLDS = [0.55, 0.78, 0.92]
 
 
 class Setting:
-    """The three networks, images, and what each network says of them."""
+    """The three networks, images, and the answers of each network."""
 
     def __init__(self, images=9):
         random = np.random.default_rng(0)
@@ -48,7 +48,7 @@ class Setting:
         )
 
     def found(self):
-        """What the localiser finds in all images."""
+        """Patches of all images."""
         layer = LocalizePatches(self.branches, **SELECTION)
         maps = self.localizer(self.images, training=False)
         return {name: to_numpy(value) for name, value in layer(maps).items()}

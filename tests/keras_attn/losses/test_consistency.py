@@ -144,7 +144,7 @@ def test_a_step_on_a_batch_without_triplets_moves_nothing():
 
 
 def test_config_round_trip():
-    loss = ConsistencyLoss(7.0, "sum", reduction="sum", name="alike")
+    loss = ConsistencyLoss(7.0, "sum", reduction="sum", name="similar")
     revived = keras.losses.deserialize(keras.losses.serialize(loss))
     assert revived.get_config() == loss.get_config()
     assert keras.saving.get_registered_name(ConsistencyLoss).startswith("keras_attn>")

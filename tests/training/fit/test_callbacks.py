@@ -94,7 +94,7 @@ def test_a_full_disk_keeps_the_epoch_before(run, monkeypatch, function):
         "Cannot save epoch 2",
         "No space left on device",
         "up to epoch 1 is intact",
-        "Free some space and run the same command again",
+        "Free some space, then run the same command to resume",
     ):
         assert words in message
     assert (run.checkpoints / "last.npz").read_bytes() == before

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops, tree
-from keras.src.backend.common import dtypes
+from keras.src.backend.common import dtypes, global_state
 from keras.src.legacy.saving.legacy_h5_format import (
     save_weights_to_hdf5_group as save_legacy_weights,  # noqa: F401
 )
@@ -27,6 +27,8 @@ from tests.keras_attn.compiling import compiled
 PACKAGE = "keras_attn"
 # Half the distance of central differences, in float64.
 STEP = 1e-6
+# A batch size that no shape under test has.
+OTHER_BATCH = 4
 
 
 def check_layer(
@@ -71,6 +73,8 @@ def check_layer(
     # Keras's own training step takes a single input and a single output only.
     single = not tree.is_nested(output) and not isinstance(input_shape, list)
     run_layer_test_kwargs.setdefault("run_training_check", single)
+    # Part of `check_mixed_precision`.
+    run_layer_test_kwargs["run_mixed_precision_check"] = False
     # Nor does it call a layer with a dict; then it checks the configuration alone.
     called_with = None if isinstance(input_shape, dict) else input_shape
     TestCase().run_layer_test(
@@ -132,7 +136,14 @@ def check_round_trip(layer, inputs, tolerance=1e-5):
 def check_output_shape(layer, input_shape):
     """`compute_output_shape` is right, before and after building."""
     promised = layer.compute_output_shape(input_shape)
-    output = layer(example(input_shape))
+    inputs = example(input_shape)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        functional(layer, input_shape)  # builds it
+        output = jax.eval_shape(stateless(layer), inputs)
+    else:
+        output = layer(inputs)
     actual = tree.map_structure(lambda x: tuple(x.shape), output)
     assert shapes(promised) == shapes(actual), (
         f"compute_output_shape({input_shape}) promises {promised}, the layer "
@@ -150,8 +161,14 @@ def check_mixed_precision(
         policies.remove("mixed_float16")  # many float16 CPU kernels are missing
     for policy in policies:
         layer = layer_class(**{**init_kwargs, "dtype": policy})
-        output = layer(example(input_shape))
         promised = tree.flatten(functional(layer, input_shape).output)
+        dtype = layer.compute_dtype if layer.autocast else "float32"
+        halves = tree.map_shape_structure(
+            lambda shape, dtype=dtype: keras.KerasTensor(shape, dtype), input_shape
+        )
+        spec = tree.flatten(layer.compute_output_spec(halves))
+        assert [each.dtype for each in spec] == [each.dtype for each in promised]
+        output = compiled_layer(layer)(example(input_shape))
         for (path, tensor), symbolic in zip(
             tree.flatten_with_path(output), promised, strict=True
         ):
@@ -182,11 +199,13 @@ def check_model(layer, input_shape, tolerance=1e-5):
         path = Path(folder) / "model.keras"
         model.save(path)
         loaded = keras.saving.load_model(path)
-    for batch in (1, 3):
-        inputs = example(with_batch(input_shape, batch))
-        wanted = run(layer, inputs)
-        assert_same_output(run(model, inputs), wanted, tolerance)
-        assert_same_output(run(loaded, inputs), wanted, tolerance)
+    inputs = example(input_shape)
+    wanted = run(layer, inputs)
+    assert_same_output(run(model, inputs), wanted, tolerance)
+    assert_same_output(run(loaded, inputs), wanted, tolerance)
+    inputs = example(with_batch(input_shape, OTHER_BATCH))
+    wanted = run(layer, inputs, compiled_layer(layer))
+    assert_same_output(run(loaded, inputs, compiled_layer(loaded)), wanted, tolerance)
 
 
 def check_finite_gradients(layer, inputs):
@@ -344,10 +363,27 @@ def to_numpy(tensor):
     return ops.convert_to_numpy(tensor)
 
 
-def run(layer, inputs):
+def run(layer, inputs, call=None):
     """Output for these inputs with all random generators at their start."""
     reseed(layer)
-    return tree.map_structure(to_numpy, layer(inputs))
+    return tree.map_structure(to_numpy, (call or layer)(inputs))
+
+
+def compiled_layer(layer):
+    """A built layer as a function that JAX compiles whole.
+
+    Other backends get the layer itself.
+    """
+    is_jax = keras.backend.backend() == "jax"
+    return compiled(stateless(layer)) if is_jax else layer
+
+
+def stateless(layer):
+    def call(inputs):
+        with keras.StatelessScope():
+            return layer(inputs)
+
+    return call
 
 
 def reseed(layer, seed=7):
@@ -376,6 +412,22 @@ def example(input_shape, seed=11):
         return ops.convert_to_tensor(values)
 
     return tree.map_shape_structure(tensor, input_shape)
+
+
+@contextlib.contextmanager
+def unweighted():
+    """Models built inside have shapes and counts but no values, and are quick to build.
+
+    As a decorator of a test: `@unweighted()`.
+    """
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Else the next scope that ends would give them values.
+        global_state.set_global_attribute(name, before)
 
 
 def functional(layer, input_shape):

@@ -14,6 +14,7 @@ from keras_attn.graph.costs import (
 from keras_attn.graph.keras_graph import call_count
 from keras_attn.layers import ClassEmbedding
 from keras_attn.models import build_model
+from tests.harness import unweighted
 
 
 def test_counts_every_kind_of_layer_by_hand():
@@ -42,6 +43,7 @@ def test_counts_the_block_by_hand():
     assert multiply_adds(keras.Model(inputs, outputs)) == 8 * 6 * per_cell
 
 
+@unweighted()
 def test_resnet50_is_the_published_size():
     """Published: 25.6 M parameters and 3.8 to 4.1 G multiply-adds at 224."""
     model = keras.applications.ResNet50(weights=None)
@@ -49,6 +51,7 @@ def test_resnet50_is_the_published_size():
     assert 3.8e9 < multiply_adds(model) < 4.1e9
 
 
+@unweighted()
 def test_rn26_equals_the_sum_of_its_convolutions():
     model = build_model("rn26")
     total = 2560  # the dense layer
@@ -59,6 +62,7 @@ def test_rn26_equals_the_sum_of_its_convolutions():
     assert multiply_adds(model) == total
 
 
+@unweighted()
 def test_leaves_the_model_as_it_was():
     model = build_model("resnet20")
     before = call_count(model.layers[1])
@@ -111,6 +115,7 @@ def resnet50_with_stride_on_the_3x3():
     return keras.models.clone_model(original, clone_function=clone)
 
 
+@unweighted()
 def test_resnet50_costs_what_the_anchornet_paper_says():
     """0.336, 0.753 and 1.078 G per patch: with the stride on the 3x3 convolution."""
     sizes = {63: 0.336, 95: 0.753, 111: 1.078}

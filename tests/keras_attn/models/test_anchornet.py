@@ -5,7 +5,7 @@ import pytest
 from keras_attn import multiply_adds, trainable_params
 from keras_attn.models import anchornet
 from keras_attn.models.anchornet import without_auxiliary
-from tests.harness import gradients, slow_on, to_numpy
+from tests.harness import gradients, slow_on, to_numpy, unweighted
 
 # Its layers are tested on JAX each; the whole network, compiled operation by operation,
 # would take minutes there.
@@ -40,6 +40,7 @@ def images(*shape, seed=0):
         ({"squeeze_ratio": 0.125}, 1.314, 1.605),
     ],
 )
+@unweighted()
 def test_parameters_of_every_squeeze_rule(options, inference, training):
     """Millions, of which 288 are an expansion that keeps the width and is left out."""
     model = anchornet(auxiliary=True, **options)
@@ -51,6 +52,7 @@ def test_parameters_of_every_squeeze_rule(options, inference, training):
         assert 0.486e9 <= multiply_adds(without_auxiliary(model)) <= 0.489e9
 
 
+@unweighted()
 def test_maps_of_an_image_of_224_pixels_have_21_17_and_15_rows():
     output = anchornet(auxiliary=True).output
     for size, cells in ((63, 21), (95, 17), (111, 15)):
@@ -129,6 +131,7 @@ def test_survives_saving(small, tmp_path):
         ({"shortcut": "right"}, "Expected `shortcut`"),
     ],
 )
+@unweighted()
 def test_refuses_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         anchornet(**options)

@@ -8,7 +8,7 @@ import pytest
 
 from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models.anchornet95 import anchornet95
-from tests.harness import randomize, to_numpy
+from tests.harness import randomize, to_numpy, unweighted
 
 # The expansion that the authors' first block creates and never uses: a 1x1
 # convolution from 16 to 16 channels, and scale and offset of its normalisation.
@@ -20,6 +20,7 @@ def images(height, width, batch=2):
     return generator.normal(size=(batch, height, width, 3)).astype("float32")
 
 
+@unweighted()
 def test_parameters_and_multiply_adds_are_the_authors():
     model = anchornet95()
     assert trainable_params(model) + NEVER_USED == 674_984
@@ -30,6 +31,7 @@ def test_parameters_and_multiply_adds_are_the_authors():
     assert model.output["evidence_95"].shape == (None, 17, 17, 1000)
 
 
+@unweighted()
 def test_folded_has_the_same_map_for_less():
     model = anchornet95(folded=True)
     assert model.output["evidence_95"].shape == (None, 17, 17, 1000)
@@ -39,6 +41,7 @@ def test_folded_has_the_same_map_for_less():
 @pytest.mark.parametrize(
     "size, cells", [((95, 95), (1, 1)), ((102, 103), (1, 2)), ((224, 111), (17, 3))]
 )
+@unweighted()
 def test_map_sizes(size, cells):
     model = anchornet95(num_classes=3, input_shape=(*size, 3))
     assert model.output["evidence_95"].shape[1:3] == cells

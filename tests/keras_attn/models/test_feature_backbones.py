@@ -5,7 +5,7 @@ import pytest
 
 from keras_attn import ImagePreprocessing, ImageSpec
 from keras_attn.models.feature_backbones import backbone_normalization, feature_backbone
-from tests.harness import save_legacy_weights, slow_on, to_numpy
+from tests.harness import save_legacy_weights, slow_on, to_numpy, unweighted
 
 NETWORKS = {"resnet50": "resnet", "vgg19": "vgg19"}
 
@@ -43,6 +43,7 @@ def test_published_weights_meet_their_preprocessing(name, tmp_path):
 
 
 @slow_on_jax
+@unweighted()
 def test_last_stage_without_stride_has_a_map_twice_as_large():
     assert model_of("resnet50").output.shape == (None, 1, 2, 2048)
     larger = model_of("resnet50_stride16")
@@ -50,6 +51,7 @@ def test_last_stage_without_stride_has_a_map_twice_as_large():
     assert larger.count_params() == 23_587_712
 
 
+@unweighted()
 def test_small_resnet_for_cpus():
     assert model_of("small_resnet").output.shape == (None, 4, 8, 96)
 
@@ -61,6 +63,7 @@ def test_penalizes_every_kernel():
     np.testing.assert_allclose(float(sum(model.losses)), wanted, rtol=1e-5)
 
 
+@unweighted()
 def test_another_convolution_takes_the_place_of_the_last_one():
     class Marked(keras.layers.Conv2D):
         pass

@@ -11,6 +11,7 @@ from keras_attn.models.hcgnet import (
     transition,
 )
 from tests import harness
+from tests.harness import unweighted
 from tests.reference import operations
 
 counting = pytest.mark.skipif(
@@ -20,6 +21,7 @@ counting = pytest.mark.skipif(
 
 
 @counting
+@unweighted()
 def test_hcgnet_c_costs_what_is_published():
     """42.2 M parameters and 7.1 G operations.
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_attn.graph.costs import trainable_params
 from keras_attn.models import BACKBONES, build_model
-from tests.harness import slow_on
+from tests.harness import compiled_layer, slow_on, unweighted
 
 # Backbone, row -> constant part and part per class of the trainable parameters. The
 # paper prints them with two decimals: 0.96M + 257C, 0.96M + 386C, ...
@@ -29,6 +29,7 @@ TABLE = {
 )
 @pytest.mark.parametrize("backbone, row", TABLE)
 @pytest.mark.parametrize("num_classes, size", [(10, 32), (100, 84)])
+@unweighted()
 def test_parameters_equal_the_table(backbone, row, num_classes, size):
     constant, per_class = TABLE[backbone, row]
     model = build_model(
@@ -48,6 +49,7 @@ def test_parameters_equal_the_table(backbone, row, num_classes, size):
         ("dn100", 84, (42, 21, 10, 10)),
     ],
 )
+@unweighted()
 def test_map_sizes(backbone, size, stages):
     model = build_model(backbone, input_shape=(size, size, 3))
     found = tuple(
@@ -56,6 +58,7 @@ def test_map_sizes(backbone, size, stages):
     assert found == stages
 
 
+@unweighted()
 def test_resnet20_has_three_stages_and_nine_n_plus_two_layers():
     model = build_model("resnet20")
     widths = [model.get_layer(f"stage{i}").output.shape[-1] for i in (1, 2, 3)]
@@ -73,7 +76,7 @@ def test_odd_and_rectangular_images(backbone):
     model = build_model(
         backbone, row="class_embedding", input_shape=(29, 43, 3), num_classes=3
     )
-    outputs = model(np.zeros((2, 29, 43, 3), "float32"))
+    outputs = compiled_layer(model)(np.zeros((2, 29, 43, 3), "float32"))
     assert outputs["logits"].shape == (2, 3)
     assert outputs["patch_logits"].shape == (2, 8, 11, 3)
 
@@ -89,8 +92,8 @@ def test_zero_values_and_identity_shortcut_give_the_baseline():
     block.values.kernel.assign(np.zeros((10, 128)))
     block.shortcut.kernel.assign(np.eye(128))
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(model(images)["logits"]),
-        keras.ops.convert_to_numpy(baseline(images)["logits"]),
+        keras.ops.convert_to_numpy(compiled_layer(model)(images)["logits"]),
+        keras.ops.convert_to_numpy(compiled_layer(baseline)(images)["logits"]),
         atol=1e-5,
     )
 
@@ -118,6 +121,7 @@ def test_patch_loss_alone_does_not_train_the_last_stage():
     assert "class_embedding/patch_logits/classifier/kernel" in moved
 
 
+@unweighted()
 def test_builds_on_the_callers_tensor():
     images = keras.Input((32, 32, 3), name="raw")
     scaled = keras.layers.Rescaling(1 / 255)(images)

@@ -5,6 +5,7 @@ import pytest
 from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models.resnext import bottleneck_block, resnext, resnext50
 from tests import harness
+from tests.harness import unweighted
 from tests.reference import operations
 
 counting = pytest.mark.skipif(
@@ -14,6 +15,7 @@ counting = pytest.mark.skipif(
 
 
 @counting
+@unweighted()
 def test_resnext50_costs_what_is_published():
     model = resnext50()
     assert trainable_params(model) == 25_028_904
@@ -21,6 +23,7 @@ def test_resnext50_costs_what_is_published():
 
 
 @counting
+@unweighted()
 def test_one_group_is_the_resnet50_that_the_anchornet_paper_counts():
     """AnchorNet paper, table 3: 4.1 G for full images, and the patches' costs."""
     model = resnext(groups=1, group_width=64)

@@ -10,7 +10,7 @@ from keras_attn.models import (
     attention_of,
     vit,
 )
-from tests.harness import randomize, slow_on, to_numpy
+from tests.harness import randomize, slow_on, to_numpy, unweighted
 
 SIZE = (12, 2, 3)
 SHAPE = (16, 24, 3)
@@ -34,6 +34,7 @@ def images():
     "size, parameters",
     [("base", 85_807_872), ("small", 21_670_272), ("tiny", 5_526_720)],
 )
+@unweighted()
 def test_parameters_of_the_authors(size, parameters):
     width, depth, heads = VIT_SIZES[size]
     short = vit((width, 1, heads), 8)
@@ -41,6 +42,7 @@ def test_parameters_of_the_authors(size, parameters):
     assert depth == 12 and trainable_params(short) + others == parameters
 
 
+@unweighted()
 def test_sizes_by_name():
     tiny = vit("tiny", 16, (16, 32, 3))
     assert tiny.output["embedding"].shape == (None, 192)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_attn.training.drawing import draw_image, sheet, wrap
+from keras_attn.training.drawing import Grid, draw_image, sheet, wrap
 from keras_attn.training.runs.outputs import top_classes
 
 
@@ -77,13 +77,13 @@ def image_sheet(explanations, columns, note=""):
         note: Line below.
 
     Returns:
-        `(figure, axes)`: a matplotlib `Figure` and its `(rows, columns)` panels.
+        `Grid`.
     """
     figure, axes = sheet(len(explanations), columns, explanations[0].image, note)
     for axis, explanation in zip(axes[:, 0], explanations, strict=True):
         draw_image(axis, explanation.image)
         axis.set_title(wrap(explanation.title), fontsize=8)
-    return figure, axes
+    return Grid(figure, axes)
 
 
 def draw_probabilities(axis, explanation, labels):

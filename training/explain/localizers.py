@@ -1,6 +1,7 @@
 """Localisers among trained models, and the settings by which they choose patches."""
 
 import dataclasses
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.models.localizer import with_patches
 from keras_attn.training.recipes.options.anchornet import AnchorNetOptions
+from keras_attn.training.trained import Trained
 
 # In place of the recipes' defaults where those are for another number of branches.
 ANY_BRANCHES = {"max_patches": 5, "coverage": 1.0}
@@ -82,6 +84,16 @@ def chooses_patches(model):
     return {"boxes", "scores", "valid", "branch"} <= set(model.output)
 
 
+class Localizing(NamedTuple):
+    """A `Trained` that chooses patches, and the settings by which it does.
+
+    The settings are those of `with_patches`, or `None` where the model has its own.
+    """
+
+    localizer: Trained
+    settings: dict | None
+
+
 def localizing(trained, **settings):
     """The trained model with its patches among the outputs.
 
@@ -91,8 +103,7 @@ def localizing(trained, **settings):
         settings: See `patch_settings`; for localisers only.
 
     Returns:
-        `(localizer, settings)`: a `Trained`, and `None` where the model has settings of
-        its own.
+        `Localizing`.
 
     Raises:
         ValueError: If the model has no evidence, or settings are given that are fixed.
@@ -104,8 +115,8 @@ def localizing(trained, **settings):
                 "Expected a localiser, to choose patches of. Received: "
                 f"{trained.path}, whose own settings are built in, and {fixed}"
             )
-        return trained, None
+        return Localizing(trained, None)
     check_evidence(trained.model)
     settings = patch_settings(trained, **settings)
     model = with_patches(trained.model, **settings)
-    return dataclasses.replace(trained, model=model), settings
+    return Localizing(dataclasses.replace(trained, model=model), settings)

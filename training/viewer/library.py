@@ -43,7 +43,7 @@ class Viewed:
     def with_patches(self):
         """`Trained` with its patches among the outputs, or `None` without any."""
         if chooses_patches(self.model) or has_evidence(self.model):
-            return localizing(self.trained)[0]
+            return localizing(self.trained).localizer
         return None
 
 

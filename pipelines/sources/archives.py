@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_attn.pipelines.images.decoding import where_of
 from keras_attn.pipelines.sources.catalogue import KNOWN
+from keras_attn.pipelines.sources.layouts import consecutive
 
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 MAX_DEPTH = 6
@@ -193,7 +194,7 @@ def read_cifar(tree, name):
             f"{tree.root}, the python version, whose pickles could run any code. The "
             f"binary version is at {known.url}"
         )
-    images, labels, official, start = [], [], {}, 0
+    images, labels, sizes = [], [], {}
     for part, files in CIFAR_FILES[name].items():
         for file in files:
             if file not in found:
@@ -204,14 +205,12 @@ def read_cifar(tree, name):
             pixels, numbers = _cifar_records(tree, found[file], name)
             images.append(pixels)
             labels.append(numbers)
-        stop = sum(map(len, labels))
-        official[part] = np.arange(start, stop)
-        start = stop
+            sizes[part] = sizes.get(part, 0) + len(numbers)
     return {
         "class_names": known.class_names,
         "images": np.concatenate(images),
         "labels": np.concatenate(labels),
-        "official": official,
+        "official": consecutive(sizes),
     }
 
 

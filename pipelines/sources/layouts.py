@@ -40,6 +40,15 @@ class Listing:
     annotations: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+def consecutive(sizes):
+    """Index arrays of parts that follow one another, from a dict of their sizes."""
+    ends = np.cumsum(list(sizes.values()))
+    return {
+        part: np.arange(end - size, end)
+        for (part, size), end in zip(sizes.items(), ends, strict=True)
+    }
+
+
 def list_class_folders(tree) -> Listing:
     """Read the layout CLASS/image, or train/CLASS/image beside val/ and test/.
 

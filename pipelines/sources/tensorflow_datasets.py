@@ -10,6 +10,7 @@ from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.boxes import pixel_boxes
 from keras_attn.pipelines.images.decoding import image_size
 from keras_attn.pipelines.sources.catalogue import KNOWN
+from keras_attn.pipelines.sources.layouts import consecutive
 
 LABELS_FILE = "keras_attn_labels.npy"
 # Integer features of every example, and the files that keep them.
@@ -44,15 +45,11 @@ def read_arrays(name, data_dir=None):
     except Exception as error:
         raise _not_got(name, error) from error
     images, labels = zip(*parts.values(), strict=True)
-    bounds = np.cumsum([0, *map(len, labels)])
-    official = {
-        part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(parts)
-    }
     return {
         "class_names": KNOWN[name].class_names,
         "images": np.concatenate(images),
         "labels": np.concatenate(labels),
-        "official": official,
+        "official": consecutive(dict(zip(parts, map(len, labels), strict=True))),
     }
 
 
@@ -115,10 +112,7 @@ def open_files(name, data_dir=None):
     # The same as above, and NotImplementedError for another format.
     except Exception as error:
         raise _not_got(name, error, folder) from error
-    bounds = np.cumsum([0, *map(len, readers)])
-    official = {
-        part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(parts)
-    }
+    official = consecutive(dict(zip(parts, map(len, readers), strict=True)))
     return {
         "class_names": tuple(names),
         "labels": numbers["label"],

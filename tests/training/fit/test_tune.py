@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import pathlib
 
 import keras
 import pytest
@@ -19,6 +20,7 @@ from keras_attn.training.runs.state import load_progress
 from tests.training.tiny import tiny_model, tiny_recipe
 
 RECIPE = tiny_recipe(epochs=1, row="baseline")
+OLD_RUNS = pathlib.Path(__file__).parents[2] / "data" / "a8c9ace" / "runs"
 SPACE = ("learning_rate=1e-4:1e-2", "batch_size=5,10")
 
 
@@ -216,3 +218,22 @@ def test_what_cannot_be_searched(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
         tune(RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, watched",
+    [
+        ("class_embedding", "val_logits_accuracy"),
+        ("full", "val_accuracy"),
+        ("dino", "val_knn_accuracy"),
+    ],
+)
+def test_every_method_has_its_accuracy(name, watched):
+    run = Run.open(OLD_RUNS / name)
+    (logs,) = load_progress(run.checkpoints / "last.npz").history
+    assert tune_module.accuracy_of(run) == 100 * logs[watched]
+    # DINO's rate does not drop in steps.
+    fields = [
+        field.name for field in parse_space(run.recipe, default_space(run.recipe))
+    ]
+    assert ("decay_factor" in fields) == (name != "dino")

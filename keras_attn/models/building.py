@@ -87,6 +87,37 @@ def normalized_relu(inputs, name):
     return layers.ReLU(name=f"{name}_relu")(outputs)
 
 
+def preactivated_block(
+    inputs,
+    width,
+    strides,
+    name,
+    decay,
+    convolution=convolution,
+    activate=normalized_relu,
+):
+    """Basic block, BN-ReLU-3x3 twice, with a projection of the activated input.
+
+    Args:
+        inputs: Map of the block before.
+        width: Channels of the block.
+        strides: Stride of its first convolution.
+        name: Start of the names of its layers.
+        decay: Coefficient of the L2 penalty on kernels.
+        convolution, activate: Functions that add the layers, such as those of
+            `keras_attn.models.padded`.
+    """
+    activated = activate(inputs, f"{name}_1")
+    x = convolution(activated, width, 3, f"{name}_conv1", strides=strides, decay=decay)
+    x = activate(x, f"{name}_2")
+    x = convolution(x, width, 3, f"{name}_conv2", decay=decay)
+    if strides != 1 or inputs.shape[-1] != width:
+        inputs = convolution(
+            activated, width, 1, f"{name}_projection", strides=strides, decay=decay
+        )
+    return layers.Add(name=f"{name}_add")([inputs, x])
+
+
 def attach_row(inputs, row, num_classes, use_bias=False, concat_filters=192, decay=0.0):
     """Adds what the table's `row` has before the last stage.
 

@@ -47,27 +47,15 @@ def small_resnet(
     x = padded.max_pool(x, "stem_pool")
     for stage, stride in enumerate(strides):
         for block in range(blocks_per_stage):
-            x = _basic_block(
+            x = building.preactivated_block(
                 x,
                 base_width * 2**stage,
                 stride if block == 0 else 1,
                 f"stage{stage + 1}_block{block + 1}",
                 weight_decay,
+                padded.convolution,
+                padded.normalized_relu,
             )
         x = layers.Identity(name=f"stage{stage + 1}")(x)
     x = padded.normalized_relu(x, "final")
     return building.classifier(inputs, x, None, num_classes, name, weight_decay)
-
-
-def _basic_block(inputs, width, strides, name, decay):
-    activated = padded.normalized_relu(inputs, f"{name}_1")
-    x = padded.convolution(
-        activated, width, 3, f"{name}_conv1", strides=strides, decay=decay
-    )
-    x = padded.normalized_relu(x, f"{name}_2")
-    x = padded.convolution(x, width, 3, f"{name}_conv2", decay=decay)
-    if strides != 1 or inputs.shape[-1] != width:
-        inputs = padded.convolution(
-            activated, width, 1, f"{name}_projection", strides=strides, decay=decay
-        )
-    return layers.Add(name=f"{name}_add")([inputs, x])

@@ -37,23 +37,9 @@ def wrn16(
             )
         for block in (1, 2):
             block_name = f"stage{stage}_block{block}"
-            x = _basic_block(
+            x = building.preactivated_block(
                 x, width, stride if block == 1 else 1, block_name, weight_decay
             )
         x = layers.Identity(name=f"stage{stage}")(x)
     x = building.normalized_relu(x, "final")
     return building.classifier(inputs, x, patch_logits, num_classes, name, weight_decay)
-
-
-def _basic_block(inputs, width, stride, name, decay):
-    activated = building.normalized_relu(inputs, f"{name}_1")
-    x = building.convolution(
-        activated, width, 3, f"{name}_conv1", strides=stride, decay=decay
-    )
-    x = building.normalized_relu(x, f"{name}_2")
-    x = building.convolution(x, width, 3, f"{name}_conv2", decay=decay)
-    if stride != 1 or inputs.shape[-1] != width:
-        inputs = building.convolution(
-            activated, width, 1, f"{name}_projection", strides=stride, decay=decay
-        )
-    return layers.Add(name=f"{name}_add")([inputs, x])

@@ -1,5 +1,6 @@
 """Protocols of measures, studies and figures, and their results."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 PERCENT = "%"
@@ -62,7 +63,7 @@ class Study(Protocol):
     `Figure` in place of the plot of all values.
     """
 
-    def study(self, runs, sources) -> list[RowValue]:
+    def study(self, runs, sources) -> Iterable[RowValue]:
         """Measures the runs of all rows.
 
         Args:

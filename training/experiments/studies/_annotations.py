@@ -17,7 +17,7 @@ def annotated(run, source, names):
     for name in names:
         if name not in source.annotations:
             raise ValueError(
-                f"Expected a data set with {name!r} known, such as `generated`. "
+                f"Expected a data set with {name!r} known. "
                 f"Received: {source.name}, without {name!r}"
             )
     return load_source_split(run.recipe, source=source)

@@ -19,7 +19,6 @@ DIFFICULTIES = (0.0, 0.25, 0.5)
 
 def study(runs, sources):
     """The shares of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         trained = run.load_model("last")
         spec = image_spec(run.recipe, sources[label])
@@ -31,8 +30,5 @@ def study(runs, sources):
             shares = compare(
                 label, trained, initial, data.images, data.masks, data.boxes
             )
-            lines += [
-                RowValue(row, f"{metric}_{difficulty}", value)
-                for row, metric, value, _ in shares
-            ]
-    return lines
+            for row, metric, value, _ in shares:
+                yield RowValue(row, f"{metric}_{difficulty}", value)

@@ -31,15 +31,13 @@ BATCH = 64
 
 def study(runs, sources):
     """The shares of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         _, source, images, indices = annotated(run, sources[label], ["mask", "box"])
         chosen = indices[held_out(indices)]
         masks, boxes = (source.annotations[name][chosen] for name in ("mask", "box"))
         initial = initial_model(run.recipe, image_spec(run.recipe, source))
         trained = run.load_model("last")
-        lines += compare(label, trained, initial, images[chosen], masks, boxes)
-    return lines
+        yield from compare(label, trained, initial, images[chosen], masks, boxes)
 
 
 def compare(label, trained, initial, images, masks, boxes):

@@ -34,7 +34,6 @@ BATCH = 16
 
 def study(runs, sources):
     """The errors of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         _, source, images, indices = annotated(run, sources[label], ["box"])
         chosen = indices[held_out(indices)]
@@ -45,8 +44,7 @@ def study(runs, sources):
             source.labels[chosen],
             source.annotations["box"][chosen],
         )
-        lines += [RowValue(label, *each) for each in metrics.items()]
-    return lines
+        yield from (RowValue(label, *each) for each in metrics.items())
 
 
 def errors(model, images, labels, true_boxes):

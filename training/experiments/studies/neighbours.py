@@ -20,38 +20,33 @@ from keras_attn.training.experiments.protocol import RowValue
 from keras_attn.training.fit.train import initial_model
 from keras_attn.training.methods import dino
 
-METRIC = "knn_accuracy"
-
 
 def study(runs, sources):
     """The accuracy of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         spec, splits = load_data(run.recipe, source=sources[label])
         judged = [
             dino.evenly(*splits[name], run.recipe.options.judged_images)
             for name in (held_out(splits), "train")
         ]
-        described = {
-            label: lambda images, run=run: dino.embeddings(
-                run.load_model("last"), images
-            ),
-            "random_initialization": lambda images, run=run, spec=spec: dino.embeddings(
-                initial_model(run.recipe, spec), images
-            ),
-            "pixels": lambda images, spec=spec: pixels(images, spec),
+        networks = {
+            label: run.load_model("last"),
+            "random_initialization": initial_model(run.recipe, spec),
+            "pixels": None,
         }
-        for row, describe in described.items():
-            (images, labels), (train, train_labels) = judged
-            value = knn_accuracy(
-                describe(images),
-                labels,
-                describe(train),
-                train_labels,
-                k=run.recipe.options.neighbours,
+        for row, network in networks.items():
+            (queries, query_labels), (known, known_labels) = (
+                (_described(network, images, spec), labels) for images, labels in judged
             )
-            lines.append(RowValue(row, METRIC, 100 * value))
-    return lines
+            neighbours = run.recipe.options.neighbours
+            value = knn_accuracy(
+                queries, query_labels, known, known_labels, k=neighbours
+            )
+            yield RowValue(row, "knn_accuracy", 100 * value)
+
+
+def _described(network, images, spec):
+    return dino.embeddings(network, images) if network else pixels(images, spec)
 
 
 def pixels(images, spec):

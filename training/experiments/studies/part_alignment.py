@@ -42,7 +42,6 @@ UNITS = {"part_distance": "cells", "part_spread": "cells", "part_ratio": ""}
 
 def study(runs, sources):
     """The metrics of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         _, source, images, indices = annotated(run, sources[label], ["part_boxes"])
         judged = held_out(indices)
@@ -57,11 +56,8 @@ def study(runs, sources):
             boxes = source.annotations["part_boxes"][chosen]
             centres = centres_in_cells(boxes, images.shape[1:3], fields.shape[1:3])
             tables.append(pair_table(fields, centres, source.labels[chosen]))
-        metrics = summary(tables[1], best_groups(tables[0]))
-        lines += [
-            RowValue(label, name, value, _unit(name)) for name, value in metrics.items()
-        ]
-    return lines
+        for metric, value in summary(tables[1], best_groups(tables[0])).items():
+            yield RowValue(label, metric, value, _unit(metric))
 
 
 def fields_of(model, images):

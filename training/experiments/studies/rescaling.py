@@ -31,18 +31,15 @@ def study(runs, sources):
     selection = select(localizer, images, **SETTINGS)[0]["anchornet"]
     localized = patch_probabilities(classifier, images, selection)[:, 0]
     localized = localized.argmax(axis=-1) == labels
-    lines = []
     for size in np.unique(selection.sizes):
         chosen = selection.sizes == size
         reduced = rescaled(images[chosen], size)
         found = outputs_of(classifier, reduced)["logits"].argmax(axis=-1)
         metric = f"accuracy_{size}"
-        lines += [
-            RowValue("localized", metric, 100 * float(localized[chosen].mean())),
-            RowValue("rescaled", metric, 100 * float(np.mean(found == labels[chosen]))),
-            RowValue("localized", f"images_{size}", 100 * float(chosen.mean())),
-        ]
-    return lines
+        right = found == labels[chosen]
+        yield RowValue("localized", metric, 100 * float(localized[chosen].mean()))
+        yield RowValue("rescaled", metric, 100 * float(right.mean()))
+        yield RowValue("localized", f"images_{size}", 100 * float(chosen.mean()))
 
 
 def rescaled(images, size):

@@ -18,14 +18,11 @@ from keras_attn.training.trained import load_trained
 
 def study(runs, sources):
     """The scores of every run's model of the last epoch; see `Study`."""
-    lines = []
     for label, run in runs.items():
         _, splits = load_data(run.recipe, source=sources[label])
         images, labels = splits[held_out(splits)]
         embedder = embedder_of(load_trained(run.workdir, "last"))
         descriptors = describe(embedder, images)
-        lines += [
-            RowValue(label, "retrieval_map", 100 * retrieval_map(descriptors, labels)),
-            RowValue(label, "recall_at_1", 100 * recall_at(descriptors, labels)),
-        ]
-    return lines
+        mean = retrieval_map(descriptors, labels)
+        yield RowValue(label, "retrieval_map", 100 * mean)
+        yield RowValue(label, "recall_at_1", 100 * recall_at(descriptors, labels))

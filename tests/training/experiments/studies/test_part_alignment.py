@@ -219,4 +219,4 @@ def test_study_of_rows_with_and_without_fields(tmp_path, monkeypatch):
     assert found["none"]["part_shown"] == 100.0 > found["moved"]["part_shown"]
     del source.annotations["part_boxes"]
     with pytest.raises(ValueError, match="'part_boxes' known"):
-        part_alignment.study(runs, dict.fromkeys(runs, source))
+        list(part_alignment.study(runs, dict.fromkeys(runs, source)))

@@ -18,5 +18,5 @@ def test_counts_by_hand():
 
 def test_data_without_super_classes_are_refused():
     source = types.SimpleNamespace(name="generated", annotations={})
-    with pytest.raises(ValueError, match="super classes.*Received: generated"):
-        study({"none": None}, {"none": source})
+    with pytest.raises(ValueError, match="'super_class' known. Received: generated"):
+        list(study({"none": None}, {"none": source}))

@@ -90,7 +90,7 @@ def check_upload(data, name):
     if pixels > MAX_PIXELS:
         size = f"{width} x {height} pixels"
         if pixels > height * width:
-            size = f"{pixels} pixels in all frames"
+            size = f"{pixels} pixels in frames, scans or data"
         raise UploadError(
             f"{name}: {size}, larger than {MAX_PIXELS // 10**6} megapixels."
         )

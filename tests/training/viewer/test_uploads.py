@@ -69,7 +69,9 @@ def test_all_frames_of_an_upload_count(monkeypatch):
     monkeypatch.setattr(uploads, "MAX_PIXELS", 1199)
     frames = [Image.fromarray(255 - NOISE)]
     animated = encoded(NOISE, "GIF", save_all=True, append_images=frames)
-    with pytest.raises(UploadError, match="1200 pixels in all frames, larger"):
+    with pytest.raises(
+        UploadError, match="1200 pixels in frames, scans or data, larger"
+    ):
         check_upload(animated, "film.gif")
 
 

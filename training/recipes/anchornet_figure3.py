@@ -10,9 +10,6 @@ from keras_attn.training.recipes import anchornet_table3
 from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
 from keras_attn.training.recipes.experiment import Experiment
 
-# All recipes are those of table 3.
-RECIPES = ()
-
 FIGURES = {
     "figure3": ("localized_patches", "localised patches of every branch"),
     "figure5": ("attention_maps", "attention maps of all branches"),

@@ -12,9 +12,6 @@ from keras_attn.training.recipes import anchornet_table3
 from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
 from keras_attn.training.recipes.experiment import Experiment
 
-# All recipes are those of table 3.
-RECIPES = ()
-
 EXPERIMENTS = tuple(
     Experiment(
         method="anchornet",

@@ -9,9 +9,6 @@ centre. Not in the paper.
 from keras_attn.training.recipes.anchornet_table4 import localizer_and_full
 from keras_attn.training.recipes.experiment import Experiment
 
-# All recipes are those of table 3.
-RECIPES = ()
-
 EXPERIMENTS = (
     Experiment(
         method="anchornet",

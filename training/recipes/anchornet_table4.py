@@ -9,9 +9,6 @@ Expected: the patch is better at all three sizes. The paper on ImageNet, ResNet-
 from keras_attn.training.recipes import anchornet_table3
 from keras_attn.training.recipes.experiment import Experiment, Row
 
-# All recipes are those of table 3.
-RECIPES = ()
-
 PAPER_VALUES = (
     (("rescaled", "accuracy_63"), 15.6),
     (("localized", "accuracy_63"), 38.2),

@@ -12,9 +12,6 @@ import dataclasses
 
 from keras_attn.training.recipes import attention_masked_residual_table3 as table3
 
-# All recipes are those of table 3.
-RECIPES = ()
-
 EXPERIMENTS = tuple(
     dataclasses.replace(
         experiment,

@@ -9,9 +9,6 @@ are scattered; the paper prints no numbers.
 from keras_attn.training.recipes import class_embedding_table1
 from keras_attn.training.recipes.experiment import Experiment, Row
 
-# All recipes are those of table 1.
-RECIPES = ()
-
 LABELS = ("rn26_baseline", "rn26_class_embedding")
 TABLE1 = next(
     experiment

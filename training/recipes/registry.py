@@ -11,16 +11,20 @@ DEFAULT = "generated_rn26_class_embedding"
 
 
 def _families():
-    """The modules of this package that hold recipes or experiments."""
+    """The modules of this package that hold experiments, and recipes where new."""
     for found in pkgutil.iter_modules(recipes.__path__, f"{recipes.__name__}."):
         if found.name != __name__:
             module = importlib.import_module(found.name)
-            if hasattr(module, "RECIPES"):
+            if hasattr(module, "EXPERIMENTS"):
                 yield module
 
 
 FAMILIES = tuple(_families())
-RECIPES = {recipe.name: recipe for family in FAMILIES for recipe in family.RECIPES}
+RECIPES = {
+    recipe.name: recipe
+    for family in FAMILIES
+    for recipe in getattr(family, "RECIPES", ())
+}
 
 
 def get_recipe(name):

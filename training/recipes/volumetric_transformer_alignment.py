@@ -9,9 +9,6 @@ data whose parts are known.
 from keras_attn.training.recipes.experiment import Experiment
 from keras_attn.training.recipes.volumetric_transformer_table5 import rows
 
-# All recipes are those of table 1.
-RECIPES = ()
-
 EXPERIMENTS = (
     Experiment(
         method="volumetric_transformer",

@@ -11,9 +11,6 @@ from keras_attn.training.recipes.experiment import Experiment
 from keras_attn.training.recipes.volumetric_transformer_table1 import SMALL_ROWS
 from keras_attn.training.recipes.volumetric_transformer_table5 import rows
 
-# All recipes are those of table 1.
-RECIPES = ()
-
 EXPERIMENTS = tuple(
     Experiment(
         method="volumetric_transformer",

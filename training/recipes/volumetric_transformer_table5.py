@@ -10,9 +10,6 @@ spatial transformer, 52.18 % with the volumetric transformer.
 from keras_attn.training.recipes import volumetric_transformer_table1 as table1
 from keras_attn.training.recipes.experiment import Experiment, Row
 
-# All recipes are those of table 1.
-RECIPES = ()
-
 COMPARED = ("none", "spatial_transformer", "vtn")
 PAPER_VALUES = (
     (("none", "top1_error"), 53.42),

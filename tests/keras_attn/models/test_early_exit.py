@@ -29,6 +29,15 @@ def model(networks):
     )
 
 
+@pytest.fixture(scope="module")
+def wanted(model, images):
+    return predictions(model, images)
+
+
+def predictions(model, images):
+    return model.predict(images, batch_size=3, verbose=0)
+
+
 def same(outputs, wanted):
     assert set(outputs) == set(wanted)
     for name, value in wanted.items():
@@ -37,47 +46,40 @@ def same(outputs, wanted):
         )
 
 
-def test_outputs_have_their_shapes_and_types(model, images):
-    outputs = model.predict(images, batch_size=3, verbose=0)
+def test_outputs_have_their_shapes_and_types(model, wanted):
     for name, tensor in model.output.items():
-        assert outputs[name].shape == (9, *tensor.shape[1:]), name
-        assert outputs[name].dtype == tensor.dtype, name
-    assert 1 < len(set(outputs["exit"]))
+        assert wanted[name].shape == (9, *tensor.shape[1:]), name
+        assert wanted[name].dtype == tensor.dtype, name
+    assert 1 < len(set(wanted["exit"]))
 
 
 @pytest.mark.parametrize("policy", [None, Agreement(0.7)])
-def test_saved_model_is_the_same(networks, images, policy, tmp_path):
-    model = early_exit_classifier(
-        *networks,
-        resized_size=RESIZED,
-        thresholds=None if policy else THRESHOLDS,
-        policy=policy,
-        **SELECTION,
-    )
+def test_saved_model_is_the_same(model, images, wanted, policy, tmp_path):
+    if policy:
+        model = with_exits(model, policy=policy)
+        wanted = predictions(model, images)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    wanted = model.predict(images, verbose=0)
-    same(loaded.predict(images, verbose=0), wanted)
+    same(predictions(loaded, images), wanted)
 
 
-def test_a_fitted_rule_of_thresholds_exits_as_thresholds_do(networks, model, images):
+def test_a_fitted_rule_of_thresholds_exits_as_thresholds_do(networks, images, wanted):
     # Stops where `doubt - bound <= 0`, doubt being 1 - confidence.
     bounds = [1 - threshold for threshold in THRESHOLDS]
     rule = ExitRule(1.0, 0.5, [[-bound, 1.0, 0.0, 0.0] for bound in bounds])
     other = early_exit_classifier(
         *networks, resized_size=RESIZED, policy=rule, **SELECTION
     )
-    same(other.predict(images, verbose=0), model.predict(images, verbose=0))
+    same(predictions(other, images), wanted)
 
 
-def test_exported_with_any_batch_size(model, images, tmp_path):
+def test_exported_with_any_batch_size(model, images, wanted, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("a SavedModel of TensorFlow")
     import tensorflow as tf
 
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
-    wanted = model.predict(images, verbose=0)
     for count in (1, 5):
         same(
             served.serve(tf.constant(images[:count])),
@@ -87,8 +89,9 @@ def test_exported_with_any_batch_size(model, images, tmp_path):
 
 def test_table_of_all_exits(model, images):
     labels = np.arange(9) % 5
-    table = exit_table(model, [(images[:4], labels[:4]), (images[4:], labels[4:])])
-    never = with_exits(model).predict(images, verbose=0)
+    parts = slice(0, 3), slice(3, 6), slice(6, 9)
+    table = exit_table(model, [(images[part], labels[part]) for part in parts])
+    never = predictions(with_exits(model), images)
     layer = model.get_layer("early_exit")
     assert (never["exit"] == never["valid"].sum(axis=1)).all()
     np.testing.assert_allclose(table["confidence"], never["confidence"], rtol=1e-4)
@@ -102,7 +105,7 @@ def test_table_of_all_exits(model, images):
         cost += layer.network_costs["localizer"] if stage else 0
         assert table["cost"][stage] == pytest.approx(cost)
     # Images that exit at once cost what the table has for the first exit.
-    first = with_exits(model, thresholds=0.0).predict(images, verbose=0)
+    first = predictions(with_exits(model, thresholds=0.0), images)
     assert first["cost"] == pytest.approx(table["cost"][0])
     assert never["cost"].mean() == pytest.approx(table["cost"][-1])
     with pytest.raises(ValueError, match="at least one batch"):

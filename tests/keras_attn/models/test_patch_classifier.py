@@ -31,6 +31,15 @@ def model(networks):
     return patch_classifier(*networks, **SELECTION)
 
 
+@pytest.fixture(scope="module")
+def wanted(model):
+    return predictions(model)
+
+
+def predictions(model):
+    return model.predict(random_images(), batch_size=4, verbose=0)
+
+
 def same(outputs, wanted):
     assert set(outputs) == set(wanted)
     for name, value in wanted.items():
@@ -39,10 +48,9 @@ def same(outputs, wanted):
         )
 
 
-def test_equals_one_patch_at_a_time(model, networks):
+def test_equals_one_patch_at_a_time(wanted, networks):
     localizer, classifier = networks
-    images = random_images()
-    outputs = model.predict(images, batch_size=4, verbose=0)
+    images, outputs = random_images(), wanted
     assert len(set(outputs["branch"])) == 3
 
     def probabilities_of(patch):
@@ -66,14 +74,13 @@ def test_equals_one_patch_at_a_time(model, networks):
         evidence = maps[f"evidence_{size}"][index, :, :, label]
         row, column = np.unravel_index(evidence.argmax(), evidence.shape)
         corner = 2 * row, 2 * column
-        wanted = [*corner, corner[0] + size, corner[1] + size]
-        np.testing.assert_array_equal(outputs["boxes"][index, 0], wanted)
+        box = [*corner, corner[0] + size, corner[1] + size]
+        np.testing.assert_array_equal(outputs["boxes"][index, 0], box)
 
 
-def test_all_slots_give_the_same(model, networks):
-    images = random_images(seed=1)
+def test_all_slots_give_the_same(wanted, networks):
     padded = patch_classifier(*networks, **SELECTION, gather=False)
-    same(padded.predict(images, verbose=0), model.predict(images, verbose=0))
+    same(predictions(padded), wanted)
 
 
 def test_no_image_is_localised_and_no_patch_classified_twice(model, networks):
@@ -89,15 +96,14 @@ def test_no_image_is_localised_and_no_patch_classified_twice(model, networks):
     assert counted(classifier) == (calls, outputs["valid"].sum())
 
 
-def test_saved_model_is_the_same(model, tmp_path):
+def test_saved_model_is_the_same(model, wanted, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    images = random_images()
-    same(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+    same(predictions(loaded), wanted)
     assert cost_of(loaded) == cost_of(model)
 
 
-def test_exported_with_any_batch_size(model, tmp_path):
+def test_exported_with_any_batch_size(model, wanted, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("a SavedModel of TensorFlow")
     import tensorflow as tf
@@ -105,7 +111,6 @@ def test_exported_with_any_batch_size(model, tmp_path):
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
     images = random_images()
-    wanted = model.predict(images, verbose=0)
     for count in (1, 5):
         same(
             served.serve(tf.constant(images[:count])),
@@ -113,9 +118,9 @@ def test_exported_with_any_batch_size(model, tmp_path):
         )
 
 
-def test_cost_is_that_of_the_localiser_and_of_each_patch(model, networks):
+def test_cost_is_that_of_the_localiser_and_of_each_patch(model, wanted, networks):
     localizer, classifier = networks
-    outputs = model.predict(random_images(), verbose=0)
+    outputs = wanted
     costs = [multiply_adds(classifier, (*size, 3)) for size in SIZES]
     each = [
         costs[branch] * valid.sum()

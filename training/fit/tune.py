@@ -194,7 +194,7 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / SEARCH, description)
     search.run("random", itertools.islice(_drawn(fields, seed), trials), source)
-    near = _grid(fields, search.best("random"))
+    near = _grid(fields, search.best(["random"]))
     search.run("grid", itertools.islice(near, grid), source)
     return search.summary()
 
@@ -224,18 +224,15 @@ class _Search:
     """The trials of a search, as lines of texts, and the files that hold them."""
 
     def __init__(self, recipe, folder, names, report):
-        self.recipe = recipe
-        self.folder = folder
-        self.names = names
+        self.recipe, self.folder, self.names = recipe, folder, names
         self.columns = ["stage", "trial", *names, OBJECTIVE]
-        self.report = report
-        self.lines = []
-        if (folder / RESULTS).is_file():
-            with open(folder / RESULTS, newline="") as file:
-                reader = csv.DictReader(file)
-                self.lines = list(reader)
-            if reader.fieldnames != self.columns:
-                raise ValueError(f"{folder / RESULTS} is no table of trials.")
+        self.report, self.lines = report, []
+        path = folder / RESULTS
+        if path.is_file():
+            header, *rows = csv.reader(path.read_text().splitlines())
+            if header != self.columns:
+                raise ValueError(f"{path} is not a table of the search's trials.")
+            self.lines = [dict(zip(header, row, strict=True)) for row in rows]
 
     def count(self, stage):
         return sum(line["stage"] == stage for line in self.lines)
@@ -254,7 +251,7 @@ class _Search:
         for line in self.lines:
             if [line[name] for name in self.names] == values:
                 return line[OBJECTIVE]
-        settings = overrides(dict(zip(self.names, values, strict=True)), self.names)
+        settings = list(map("=".join, zip(self.names, values, strict=True)))
         recipe = apply_overrides(self.recipe, settings)
         self.report(f"{name}: {' '.join(settings)}")
         try:
@@ -265,9 +262,10 @@ class _Search:
         self.report(f"{name}: {score or 'failed, its loss became infinite'}")
         return score
 
-    def best(self, *stages):
-        known = [line for line in self.lines if line[OBJECTIVE]]
-        known = [line for line in known if not stages or line["stage"] in stages]
+    def best(self, stages=("random", "grid")):
+        known = [
+            line for line in self.lines if line[OBJECTIVE] and line["stage"] in stages
+        ]
         if not known:
             raise ValueError(
                 f"Expected a trial that succeeds. Received: {len(self.lines)} trials "
@@ -279,7 +277,7 @@ class _Search:
         best = self.best()
         return {
             "recipe": self.recipe.name,
-            "overrides": overrides(best, self.names),
+            "overrides": [f"{name}={best[name]}" for name in self.names],
             OBJECTIVE: float(best[OBJECTIVE]),
             "trials": len(self.lines),
         }
@@ -296,9 +294,8 @@ class _Search:
         if ordered[0][OBJECTIVE]:
             _write(self.folder / BEST, json.dumps(self.summary(), indent=2) + "\n")
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.lines)
+        table = [self.columns, *map(dict.values, self.lines)]
+        csv.writer(text, lineterminator="\n").writerows(table)
         # Last, since the search resumes from it.
         _write(self.folder / RESULTS, text.getvalue())
 
@@ -307,11 +304,6 @@ def accuracy_of(run):
     """Validation accuracy of a run's last epoch, in per cent."""
     watched = method_of(run.recipe).watched(run.load_model("last"))
     return 100 * load_progress(run.checkpoints / "last.npz").history[-1][watched]
-
-
-def overrides(values, names):
-    """Texts for `--set`."""
-    return [f"{name}={values[name]}" for name in names]
 
 
 def format_summary(summary):

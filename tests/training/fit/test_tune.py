@@ -156,6 +156,13 @@ def test_an_interrupted_search_resumes(tmp_path, trained):
         search(folder, trials=4, grid=3)
 
 
+def test_a_table_of_something_else_is_refused(tmp_path, trained):
+    search(tmp_path / "tuned", trials=1, grid=0)
+    (tmp_path / "tuned" / "trials.csv").write_text("stage,trial\nrandom,000\n")
+    with pytest.raises(ValueError, match="trials.csv is not a table"):
+        search(tmp_path / "tuned", trials=1, grid=0)
+
+
 def test_no_trial_is_drawn_twice(tmp_path, trained):
     options = {"trials": 9, "grid": 0, "space": ["batch_size=5,10", "epochs=1,2"]}
     summary = tune(RECIPE, tmp_path / "tuned", report=lambda line: None, **options)

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from keras_attn.training.serving.server.errors import ServingError, invalid
-from keras_attn.training.serving.server.tensors import string_array
+from keras_attn.training.serving.server.tensors import exact_array, string_array
 
 MAX_RANK = 32
 # Types of a tensor's values in JSON.
@@ -109,7 +109,7 @@ def _array(value, dtype, name):
         raise invalid(f"Input {name}: expected values of type {wanted}")
     is_float = float in JSON_TYPES[wanted]
     try:
-        array = np.array(flat, "float64" if is_float else wanted).reshape(shape)
+        array = exact_array(flat, "float64" if is_float else wanted).reshape(shape)
     except OverflowError as error:
         text = f"Input {name}: expected values that fit into {wanted}"
         raise invalid(text) from error

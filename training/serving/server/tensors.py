@@ -25,6 +25,8 @@ FIELDS = {
     types_pb2.DT_BFLOAT16: "half_val",
     types_pb2.DT_STRING: "string_val",
 }
+# NumPy below 2 wraps integers that do not fit.
+NUMPY_WRAPS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 # Tags of `float_val` and `double_val` on the wire: packed, so the values follow in
 # their layout in memory.
 PACKED = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
@@ -63,12 +65,25 @@ def array_of(tensor, max_bytes):
         raise _mismatch(shape, f"{len(values)} values")
     try:
         if FIELDS[tensor.dtype] == "half_val":
-            array = np.array(values, "uint16").view(dtype)
+            array = exact_array(values, "uint16").view(dtype)
         else:
-            array = np.array(values, dtype)
+            array = exact_array(values, dtype)
     except OverflowError as error:
         raise invalid(str(error)) from error
     return np.resize(array, shape) if len(values) != size else array.reshape(shape)
+
+
+def exact_array(values, dtype):
+    """`np.array(values, dtype)` of a list of numbers, without wrapping.
+
+    Raises:
+        OverflowError: For an integer that does not fit.
+    """
+    if NUMPY_WRAPS and np.dtype(dtype).kind in "iu" and values:
+        limits = np.iinfo(dtype)
+        if min(values) < limits.min or max(values) > limits.max:
+            raise OverflowError(f"Expected integers that fit into {np.dtype(dtype)}")
+    return np.array(values, dtype)
 
 
 def _strings(values, shape, size):

@@ -8,12 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
-from keras_attn.pipelines.images.headers import FORMATS, NO_IMAGE, header_problem
+from keras_attn.pipelines.images.headers import (
+    CONVERTED,
+    NO_IMAGE,
+    header_problem,
+    open_header,
+)
+from keras_attn.pipelines.images.orientation import (
+    orientation_of,
+    turned,
+    turned_size,
+)
 
 # Files per round of `decode_files`: their encoded bytes are held at the same time.
 CHUNK = 4096
+# Bytes of a JPEG in which its orientation is looked for.
+HEADER_BYTES = 2**17
 
 
 class CorruptImageError(ValueError):
@@ -45,13 +57,15 @@ class Decoded(NamedTuple):
 
 
 def decode_image(data: bytes, where: str, banner: int = 0) -> np.ndarray:
-    """Decode a JPEG, PNG, GIF (first frame) or BMP image to RGB.
+    """Decode a JPEG, PNG, GIF (first frame), BMP or WebP image to RGB, upright.
 
     The decoder is `tf.io.decode_image`, the one that an exported model uses, so that
-    training and serving see the same numbers. Grey images are repeated over the three
-    channels, transparency is dropped (not blended), 16-bit samples keep their upper
-    eight bits, and an EXIF orientation is *not* applied. JPEG has no checksum: damage
-    inside one that leaves its length and structure alone is not noticed.
+    training and serving see the same numbers. TIFF, AVIF and animated WebP, and HEIC
+    where a plugin of Pillow reads it, are converted before, their first frame. Grey
+    images are repeated over the three channels, transparency is dropped (not blended),
+    16-bit samples keep their upper eight bits, and the EXIF orientation is applied.
+    JPEG has no checksum: damage inside one that leaves its length and structure alone
+    is not noticed.
 
     Args:
         data: The encoded file.
@@ -70,18 +84,18 @@ def decode_image(data: bytes, where: str, banner: int = 0) -> np.ndarray:
 
     >>> pixels = decode_image(open("cat.jpg", "rb").read(), "cat.jpg")
     """
-    reason = header_problem(data)
+    data, orientation, reason = _prepared(data)
     if reason is None:
         try:
-            image = _decode(data).numpy()
-            return image[: _rows_above(banner, image.shape[0], where)]
+            image = _decode(data, orientation).numpy()
+            return image[: rows_above(banner, image.shape[0], where)]
         except tf.errors.OpError as error:
             reason = _first_sentence(error)
     raise CorruptImageError(where, reason)
 
 
 def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int]:
-    """Height and width of an image, from its header alone.
+    """Height and width of an upright image, from its header alone.
 
     Args:
         file: Path of an image file, or its content.
@@ -91,18 +105,63 @@ def image_size(file: str | bytes, where: str, banner: int = 0) -> tuple[int, int
         CorruptImageError: The file cannot be read, or is no image of these formats, or
             nothing but banner.
     """
+    height, width = turned_size(*stored_size(file, where))
+    return rows_above(banner, height, where), width
+
+
+def stored_size(file: str | bytes, where: str) -> tuple[tuple[int, int], int]:
+    """`(height, width)` of an image as it is stored, and its EXIF orientation.
+
+    A format that is converted counts as stored upright. Arguments and errors are those
+    of `image_size`.
+    """
     try:
-        content = file if isinstance(file, str) else io.BytesIO(file)
-        with Image.open(content, formats=FORMATS) as image:
+        with open_header(file) as image:
             width, height = image.size
+            if image.format in CONVERTED:
+                # Pillow turns some of them as it loads them.
+                width, height = ImageOps.exif_transpose(image).size
+                return (height, width), 1
+            # JPEG has the tag among the first segments, others have it anywhere.
+            start = HEADER_BYTES if image.format in ("JPEG", "MPO") else -1
+        if isinstance(file, str):
+            with open(file, "rb") as opened:
+                file = opened.read(start)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise unreadable(where, error) from error
     except Exception as error:  # Pillow's parsers raise many types.
         raise CorruptImageError(where, NO_IMAGE) from error
-    return _rows_above(banner, height, where), width
+    return (height, width), orientation_of(file)
 
 
-def _rows_above(banner, height, where):
+def _prepared(data):
+    """`(data, orientation, reason)`: a file as TensorFlow decodes it, or its problem.
+
+    Formats of `CONVERTED`, and WebP that moves, become PNG of the upright first frame.
+    """
+    reason = header_problem(data)
+    if reason is not None:
+        return data, 1, reason
+    moving = data[:4] == b"RIFF" and data[12:16] == b"VP8X" and data[20] & 2
+    tiff = data[:2] in (b"II", b"MM") or data[4:8] == b"ftyp"
+    if not (moving or tiff):
+        return data, orientation_of(data), None
+    try:
+        with open_header(data) as image:
+            if image.mode in ("I", "F"):
+                return data, 1, f"a {image.format} with 32-bit samples. Save it as PNG"
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+            buffer = io.BytesIO()
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.save(buffer, "PNG", compress_level=1)
+    except Exception as error:  # Pillow's parsers raise many types.
+        return data, 1, f"truncated or damaged ({error})"
+    return buffer.getvalue(), 1, None
+
+
+def rows_above(banner, height, where):
+    """Rows of an image without its banner; a `CorruptImageError` if none remain."""
     if height <= banner:
         raise CorruptImageError(
             where, f"{height} rows. Expected more than the banner's {banner}"
@@ -143,9 +202,9 @@ def decode_files(
             chunk = {}
             blocks = [indices[i : i + 64] for i in range(0, len(indices), 64)]
             for block in pool.map(lambda block: _read_checked(read, block), blocks):
-                for index, data, reason in block:
+                for index, data, orientation, reason in block:
                     if reason is None:
-                        chunk[index] = data
+                        chunk[index] = data, orientation
                     else:
                         problems[index] = CorruptImageError(where[index], reason)
             for decoded, batch in _decode_chunk(chunk, size, fit, banner):
@@ -154,7 +213,7 @@ def decode_files(
             for index in chunk:
                 if not good[index]:
                     problems[index] = _problem_of(
-                        chunk[index], where[index], size, fit, banner
+                        *chunk[index], where[index], size, fit, banner
                     )
             if progress is not None:
                 progress(indices[-1] + 1, total)
@@ -200,21 +259,20 @@ def _read_checked(read, indices):
     results = []
     for index in indices:
         try:
-            data = read(index)
-            results.append((index, data, header_problem(data)))
+            results.append((index, *_prepared(read(index))))
         except OSError as error:
-            results.append((index, b"", unreadable("", error).reason))
+            results.append((index, b"", 1, unreadable("", error).reason))
     return results
 
 
-def _decode(data):
+def _decode(data, orientation):
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return image
+    return turned(image, orientation)
 
 
-def _decode_and_fit(data, size, fit, banner):
-    image = _decode(data)
+def _decode_and_fit(data, orientation, size, fit, banner):
+    image = _decode(data, orientation)
     rows = tf.maximum(tf.shape(image)[0] - banner, 0)
     return fit_image(image[:rows], size, fit)
 
@@ -235,10 +293,14 @@ def _decode_chunk(chunk, size, fit, banner):
     if not chunk:
         return
     dataset = tf.data.Dataset.from_tensor_slices(
-        (np.fromiter(chunk, np.int64), tf.constant(list(chunk.values()), tf.string))
+        (
+            np.fromiter(chunk, np.int64),
+            tf.constant([data for data, _ in chunk.values()], tf.string),
+            np.array([orientation for _, orientation in chunk.values()], np.int32),
+        )
     )
     dataset = dataset.map(
-        lambda index, data: (index, _decode_and_fit(data, size, fit, banner)),
+        lambda index, *file: (index, _decode_and_fit(*file, size, fit, banner)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     # A failing file drops out here; the caller sees the gap and asks for the reason.
@@ -246,13 +308,13 @@ def _decode_chunk(chunk, size, fit, banner):
     yield from dataset.as_numpy_iterator()
 
 
-def _problem_of(data, where, size, fit, banner):
+def _problem_of(data, orientation, where, size, fit, banner):
     """The error of one file; errors that are not the file's fault are raised."""
     try:
         decode_image(data, where, banner)
     except CorruptImageError as error:
         return error
-    _decode_and_fit(data, size, fit, banner)
+    _decode_and_fit(data, orientation, size, fit, banner)
     raise RuntimeError(f"{where} failed in a batch but not alone.")
 
 

@@ -11,8 +11,14 @@ import re
 import struct
 import zlib
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+# Formats that TensorFlow decodes, in an exported model too; and those that Pillow
+# converts before, the last with a plugin.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+CONVERTED = ("TIFF", "AVIF", "HEIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif"),
+)
 MAX_PIXELS = 100_000_000
 DAMAGED = "truncated, or its header is damaged"
 # Scans of a JPEG that cost as much as the rest of its decoding; usual files have 10.
@@ -23,7 +29,21 @@ MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 DEFLATE, UNCOUNTED, PIECE = 1032, 2**26, 2**20
 # The masks of colours of a BMP that TensorFlow reads.
 BGR = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
-NO_IMAGE = f"not an image, or with a damaged header. Expected {', '.join(FORMATS)}"
+NO_IMAGE = (
+    "not an image, or with a damaged header. "
+    f"Expected {', '.join((*FORMATS, *CONVERTED))}"
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+
+
+def open_header(file):
+    """A Pillow image of a path or of encoded bytes, in one of the formats above."""
+    from PIL import Image
+
+    Image.init()
+    known = [name for name in (*FORMATS, *CONVERTED) if name in Image.OPEN]
+    content = io.BytesIO(file) if isinstance(file, bytes) else file
+    return Image.open(content, formats=known)
 
 
 class Refused(ValueError):
@@ -38,13 +58,15 @@ def header_problem(data: bytes) -> str | None:
         return "the file is empty"
     try:
         work = decoded_pixels(data) or 0
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_header(data) as image:
             width, height = image.size
     except Refused as error:
         return str(error)
     except Image.DecompressionBombError:
         return f"larger than {MAX_PIXELS // 10**6} megapixels"
     except Exception:  # Pillow's parsers raise many types on damaged headers.
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+            return "a HEIC, which Pillow reads with a plugin only. Save it as JPEG"
         return NO_IMAGE
     if width * height > MAX_PIXELS:
         return (

@@ -11,9 +11,11 @@ from keras_attn.pipelines.images.decoding import (
     check_files,
     decode_files,
     decode_image,
-    image_size,
+    rows_above,
+    stored_size,
     where_of,
 )
+from keras_attn.pipelines.images.orientation import turned_box, turned_size
 from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 HOW_TO_SKIP = "Pass on_corrupt='skip' (--on-corrupt skip) to leave such files out."
@@ -150,8 +152,8 @@ class Source:
         """
         if "box" not in self.annotations:
             return self
-        sizes, problems = self._sizes()
-        boxes, outside = cut_at_border(self.annotations["box"], sizes, self.banner)
+        given, sizes, problems = self._upright()
+        boxes, outside = cut_at_border(given, sizes, self.banner)
         for index in np.flatnonzero(outside):
             if index not in problems:
                 box = tuple(self.annotations["box"][index].tolist())
@@ -166,20 +168,29 @@ class Source:
         problems = [problems[index] for index in sorted(problems)]
         return replace(self, annotations=annotations)._without(problems, kept)
 
-    def _sizes(self):
-        """Heights and widths, int32 (N, 2), and errors by index."""
+    def _upright(self):
+        """Boxes and sizes, int32 (N, 2), of the upright images, and errors by index.
+
+        Boxes in files are those of the images as they are stored.
+        """
+        boxes = self.annotations["box"].copy()
         if "size" in self.annotations:
-            return self.annotations["size"], {}
+            return boxes, self.annotations["size"], {}
         sizes, problems = np.ones((len(self), 2), np.int32), {}
         for index in range(len(self)):
             # Only the header of a file on its own is read.
             file = self.files[index] if self.files else None
             file = file if isinstance(file, str) else self.read(index)
             try:
-                sizes[index] = image_size(file, self.where(index), self.banner)
+                size, orientation = stored_size(file, self.where(index))
+                height, width = turned_size(size, orientation)
+                height = rows_above(self.banner, height, self.where(index))
+                sizes[index] = height, width
+                if (boxes[index] != -1).any():
+                    boxes[index] = turned_box(boxes[index], size, orientation)
             except CorruptImageError as error:
                 problems[index] = error
-        return sizes, problems
+        return boxes, sizes, problems
 
     def readable(self):
         """This source without the files that cannot be decoded.

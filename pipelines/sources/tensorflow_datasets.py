@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_attn.pipelines.files import DAMAGE, write_then_rename
 from keras_attn.pipelines.images.boxes import pixel_boxes
-from keras_attn.pipelines.images.decoding import image_size
+from keras_attn.pipelines.images.decoding import stored_size
+from keras_attn.pipelines.images.orientation import turned_box, turned_size
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.layouts import consecutive
 
@@ -174,8 +175,9 @@ def _boxes(readers, first_pixel):
     """`box` and `size` of all examples, whose boxes are in shares of the image."""
     shares, sizes = [], []
     for number, example in enumerate(_examples(readers)):
-        shares.append(example["bbox"])
-        sizes.append(image_size(example["image"], f"example {number}"))
+        size, orientation = stored_size(example["image"], f"example {number}")
+        shares.append(turned_box(example["bbox"], (1, 1), orientation))
+        sizes.append(turned_size(size, orientation))
     shares, sizes = np.array(shares, "float64"), np.array(sizes, np.int32)
     corners = shares.reshape(-1, 4) * np.tile(sizes.reshape(-1, 2), 2)
     # What was divided were pixels; single precision is off by less than a tenth.

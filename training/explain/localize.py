@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from keras import ops
-from PIL import Image
 
 from keras_attn.models.localizer import branches_of
 from keras_attn.ops import crop_patches
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.boxes import frame_windows
+from keras_attn.pipelines.images.decoding import image_size
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
 from keras_attn.training.drawing import (
     free_name,
@@ -230,14 +230,13 @@ def describe(localized, file, spec, drawn):
         each, in order,
 
         - `box`: `[y0, x0, y1, x1]` in pixels of the model's image, `image_size`,
-        - `box_in_file`: in pixels of the file, `file_size`, rounded, and cut off where
-          the box reaches beyond the file,
+        - `box_in_file`: in pixels of the file, turned upright, `file_size`, rounded,
+          and cut off where the box reaches beyond the file,
         - `score`: its evidence, the part of its branch's `logit` that it contributes,
         - `class`, `probability` and `probabilities` by class where patches are
           classified.
     """
-    with Image.open(file) as header:
-        width, height = header.size
+    height, width = image_size(str(file), str(file))
     names = localized.class_names
     in_file = boxes_in_file(localized.boxes, spec, (height, width))
     patches = [

@@ -9,8 +9,9 @@ import math
 import pathlib
 
 from keras_attn.metrics.retrieval import rank, revisited_scores
-from keras_attn.pipelines.images.decoding import decode_image
+from keras_attn.pipelines.images.decoding import decode_image, stored_size
 from keras_attn.pipelines.images.files import image_files
+from keras_attn.pipelines.images.orientation import turned_box
 from keras_attn.retrieval.whitening import pca_whitening, whiten
 from keras_attn.training.retrieval.ground_truth import read_ground_truth
 from keras_attn.training.retrieval.multi_scale import Excerpt, MultiScaleDescriber
@@ -155,7 +156,8 @@ def excerpt_of(path, box=None):
 
     Args:
         path: The file.
-        box: `(y0, x0, y1, x1)`, half-open pixels, or `None` for the whole image.
+        box: `(y0, x0, y1, x1)`, half-open pixels of the image as it is stored, or
+            `None` for the whole image.
 
     Returns:
         `Excerpt`.
@@ -164,10 +166,12 @@ def excerpt_of(path, box=None):
         CorruptImageError: If the file cannot be decoded.
         ValueError: If the box reaches beyond the image.
     """
-    pixels = decode_image(path.read_bytes(), str(path))
+    data = path.read_bytes()
+    pixels = decode_image(data, str(path))
     height, width = pixels.shape[:2]
     whole = max(height, width)
     if box is not None:
+        box = turned_box(box, *stored_size(data, str(path)))
         y0, x0, y1, x1 = box
         reach = max(-y0, -x0, y1 - height, x1 - width)
         pixels = pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]

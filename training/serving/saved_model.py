@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_attn.pipelines.images.orientation import read_orientation, turned
 from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.serving.signatures import PIXELS, input_of
 
@@ -45,6 +46,7 @@ def _bytes_endpoint(answer, spec):
         # The decoder of `keras_attn.pipelines.images.decoding.decode_image`.
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
+        image = turned(image, read_orientation(data))
         # As in training, images of the right size stay as they are.
         image = tf.cond(
             tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),

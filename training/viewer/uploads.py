@@ -16,15 +16,17 @@ from keras_attn.pipelines.images.decoding import (
     decode_image,
     image_size,
 )
-from keras_attn.pipelines.images.headers import FORMATS, decoded_pixels, header_problem
+from keras_attn.pipelines.images.headers import (
+    decoded_pixels,
+    header_problem,
+    open_header,
+)
 from keras_attn.preprocessing import ImagePreprocessing
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 KEPT_BYTES = 128 * 2**20
 THUMBNAIL = 160
-# EXIF tag of the orientation.
-ORIENTATION = 0x0112
 
 
 class UploadError(ValueError):
@@ -99,15 +101,12 @@ def check_upload(data, name):
 
 def _notes(data):
     notes = []
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with open_header(data) as image:
         if image.has_transparency_data:
             notes.append("Transparency is dropped, as in training.")
         try:
             if getattr(image, "is_animated", False):
                 notes.append("Of an animated picture only the first frame is used.")
-            # Of a PNG this would decode it all.
-            if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) != 1:
-                notes.append("Its EXIF orientation is not applied, as in training.")
         except Exception:  # As in `header_problem`. Decoding reports the damage.
             pass
     return tuple(notes)

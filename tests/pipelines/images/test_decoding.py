@@ -45,10 +45,16 @@ def pillow(data):
         ("BMP", "RGB", 0),
         ("BMP", "L", 0),
         ("GIF", "P", 0),
+        ("TIFF", "RGB", 0),
+        ("TIFF", "P", 0),
+        ("TIFF", "CMYK", 0),
+        ("AVIF", "RGB", 0),
         # Decoders may differ in the rounding of the inverse transform.
         ("JPEG", "RGB", 4),
         ("JPEG", "L", 4),
         ("JPEG", "CMYK", 4),
+        ("WEBP", "RGB", 4),
+        ("WEBP", "RGBA", 4),
     ],
 )
 def test_agrees_with_pillow(image_format, mode, tolerance):
@@ -59,29 +65,25 @@ def test_agrees_with_pillow(image_format, mode, tolerance):
     assert np.abs(image.astype(int) - pillow(data)).max() <= tolerance
 
 
-def test_sixteen_bit_samples_keep_their_upper_byte():
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_sixteen_bit_samples_keep_their_upper_byte(image_format):
     samples = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 44).astype(np.uint16)
     buffer = io.BytesIO()
-    Image.fromarray(samples).save(buffer, "PNG")
+    Image.fromarray(samples).save(buffer, image_format)
     image = decode_image(buffer.getvalue(), "deep")
     np.testing.assert_array_equal(image[..., 1], samples >> 8)
 
 
-def test_animation_gives_its_first_frame():
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "TIFF"])
+def test_animation_gives_its_first_frame(image_format):
     frames = [Image.new("RGB", (5, 3), color) for color in ("red", "blue")]
     buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    frames[0].save(
+        buffer, image_format, save_all=True, append_images=frames[1:], **options
+    )
     image = decode_image(buffer.getvalue(), "moving")
     np.testing.assert_array_equal(image, np.tile(np.uint8([255, 0, 0]), (3, 5, 1)))
-
-
-def test_exif_orientation_is_not_applied():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # Turned by a quarter.
-    assert decode_image(encode("JPEG", exif=exif), "turned").shape[:2] == (
-        HEIGHT,
-        WIDTH,
-    )
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
@@ -114,7 +116,10 @@ def test_damage_inside_a_png_is_seen():
         (b"", "the file is empty"),
         (b"<html>not found</html>", "not an image"),
         (bytes(100), "not an image"),
-        (encode("WEBP"), "Expected JPEG, PNG, GIF, BMP"),
+        (encode("ICO"), "Expected JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF"),
+        (b"\0\0\0\x18ftypheic" + bytes(16), "a HEIC.*Save it as JPEG"),
+        (encode("TIFF", "F"), "32-bit samples"),
+        (encode("TIFF")[:2000], "truncated or damaged"),
         (encode("BMP", "P"), "BMP with a palette"),
         (encode("BMP", "1"), "BMP with a palette"),
     ],

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.pipelines.images.decoding import decode_image
@@ -234,6 +234,34 @@ def test_decoder_is_that_of_training(colours, tmp_path):
     pixels = decode_image(file.read_bytes(), "x.jpg")
     expected = outputs_of(load_trained(path).model, pixels[None])["logits"]
     np.testing.assert_allclose(served(folder, [file])["logits"], expected, atol=1e-5)
+
+
+def test_the_exported_graph_turns_images_upright(colours, tmp_path):
+    """Against Pillow's `exif_transpose`."""
+    path, folder = colours
+    y, x = np.mgrid[:24, :36]
+    pixels = np.stack([10 * y, 7 * x, 4 * (x + y)], axis=-1).astype("uint8")
+    files, expected = [], []
+    for suffix in ("jpg", "png", "webp"):
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            files.append(tmp_path / f"{orientation}.{suffix}")
+            options = {"lossless": True} if suffix == "webp" else {}
+            Image.fromarray(pixels).save(files[-1], exif=exif, **options)
+            turned = tmp_path / f"{orientation}_{suffix}.png"
+            with Image.open(files[-1]) as image:
+                ImageOps.exif_transpose(image).save(turned)
+            expected.append(turned)
+    trained = load_trained(path)
+    expected = read_images(expected, trained.spec).images
+    logits = outputs_of(trained.model, expected)["logits"]
+    received = np.concatenate(
+        [served(folder, files[part : part + 8])["logits"] for part in (0, 8, 16)]
+    )
+    # Pillow and TensorFlow round the pixels of a JPEG differently.
+    np.testing.assert_allclose(received[:8], logits[:8], atol=0.05)
+    np.testing.assert_allclose(received[8:], logits[8:], atol=1e-5)
 
 
 # ---- localisers --------------------------------------------------------------------

@@ -90,10 +90,6 @@ def test_what_is_not_used_is_told():
     clear = np.dstack([NOISE, NOISE[..., :1]])
     (note,) = check_upload(encoded(clear), "a.png").notes
     assert "Transparency" in note
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (note,) = check_upload(encoded(NOISE, "JPEG", exif=exif), "a.jpg").notes
-    assert "EXIF orientation is not applied" in note
     assert upload(NOISE).notes == ()
 
 

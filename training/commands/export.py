@@ -33,11 +33,11 @@ def export(arguments):
 
     written = export_formats(
         arguments.model,
-        arguments.name,
-        arguments.version,
-        arguments.output,
-        arguments.checkpoint,
-        arguments.format,
+        name=arguments.name,
+        version=arguments.version,
+        output=arguments.output,
+        checkpoint=arguments.checkpoint,
+        formats=arguments.format,
     )
     for folder in written.values():
         print(folder)

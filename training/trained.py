@@ -9,8 +9,8 @@ import numpy as np
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
 from keras_attn.explain.occlusion import scores
-from keras_attn.explain.split import output_key, without_probabilities
 from keras_attn.graph.flat import FlatGraph
+from keras_attn.graph.head import head_of_model, output_key, output_names
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.choices import CHECKPOINTS, PIXELS
@@ -108,19 +108,24 @@ class Trained:
         return low + (high - low) / 255 * np.asarray(images, "float32")
 
     def probabilities(self, images):
-        """Probabilities `(images, classes)` of 8-bit images."""
+        """Probabilities `(images, classes)` of 8-bit images.
+
+        A single score stands for two classes; several sigmoids are labels of their own.
+        """
         found = scores(self.model, self.inputs(images))
-        return found if self._gives_probabilities() else softmax(found)
+        head = None if self.is_ours else head_of_model(self.model)
+        kind = head.kind if head else None
+        if kind in ("log_softmax", "log_sigmoid"):
+            found, kind = np.exp(found), kind.removeprefix("log_")
+        if found.shape[1] == 1:
+            if kind not in ("softmax", "sigmoid"):
+                found = softmax(np.concatenate([np.zeros_like(found), found], axis=1))
+                return found.astype("float32")
+            return np.concatenate([1 - found, found], axis=1)
+        return found if kind in ("softmax", "sigmoid") else softmax(found)
 
-    def _gives_probabilities(self):
-        if self.is_ours:
-            return False
-        graph = FlatGraph(self.model)
-        key = output_key(graph, None)
-        return without_probabilities(graph, key) != (key, False)
 
-
-def load_trained(path, checkpoint="best", classifies=True, pixels=None):
+def load_trained(path, checkpoint="best", classifies=True, pixels=None, head=None):
     """Loads the model of a run folder, or of a `.keras` file, as it is used.
 
     A run's model is its method's `serving_model`, see `keras_attn.training.methods`; a
@@ -138,6 +143,7 @@ def load_trained(path, checkpoint="best", classifies=True, pixels=None):
             `embedding`.
         pixels: Values for black and white that a model of others takes, a key of
             `PIXELS`; `None`: models of others are refused.
+        head: Name of the output with the scores; `None`: `logits`, or the only one.
 
     Raises:
         FileNotFoundError: If there is nothing, or no model yet.
@@ -149,6 +155,8 @@ def load_trained(path, checkpoint="best", classifies=True, pixels=None):
         )
     path, run, checkpoint = _located(path, checkpoint)
     model = read_model(path)
+    if head is not None:
+        model, run, checkpoint = _with_head(model, path, head), None, None
     if run is None and pixels is not None and not _is_ours(model):
         return _of_others(model, path, pixels)
     _check_outputs(model, path, classifies)
@@ -175,6 +183,31 @@ def _located(path, checkpoint):
     return file, None, None
 
 
+def _with_head(model, path, head):
+    """The model with one output alone, as `logits` in a model of this project."""
+    is_ours = _is_ours(model)
+    scores = _scores(model, path, head)
+    outputs = {"logits": scores} if is_ours else scores
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _scores(model, path, head=None):
+    """The output `(batch, classes)` of a model; the only one where none is named."""
+    graph = FlatGraph(model)
+    names = output_names(graph)
+    if head is None and len(names) > 1 and "logits" not in names:
+        raise ValueError(
+            f"Expected the name of an output (--head NAME), one of {', '.join(names)}. "
+            f"Received: {path} with several"
+        )
+    if head is not None and head not in names:
+        raise ValueError(
+            f"Expected `head` to be one of the outputs {', '.join(names)} of {path}. "
+            f"Received: head={head!r}"
+        )
+    return graph.tensors[output_key(graph, head)]
+
+
 def _is_ours(model):
     output = getattr(model, "output", None)
     if not isinstance(output, dict) or "logits" not in output:
@@ -196,8 +229,7 @@ def _of_others(model, path, pixels):
             f"{path} with inputs {shapes}. In Python, keras_attn.explain takes models "
             "with several."
         )
-    graph = FlatGraph(model)
-    count = graph.tensors[output_key(graph, None)].shape[-1]
+    count = max(_scores(model, path).shape[-1], 2)
     height, width = (side or USUAL_SIZE for side in shape[1:3])
     spec = ImageSpec(height, width, class_names=_numbers(count))
     return Trained(model, path, assumed=spec, pixels=pixels)

@@ -6,19 +6,25 @@ import keras
 from keras import ops
 
 from keras_attn.explain.gradients import no_gradients
-from keras_attn.explain.maps import checked_format, checked_labels, finished, image_size
-from keras_attn.explain.split import (
-    image_index,
+from keras_attn.explain.maps import (
+    checked_format,
+    checked_labels,
+    finished,
+    image_size,
+    of_labels,
+)
+from keras_attn.explain.split import image_index
+from keras_attn.graph.flat import FlatGraph, run
+from keras_attn.graph.head import (
+    behaviour,
+    head_of,
     leave_out_activation,
+    linear_part,
     output_key,
     producer,
-    without_probabilities,
+    wrapped,
 )
-from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.layers.class_activation_map import ClassActivationMap
-
-# Layers that may stand between pooling and classifier, since they change no number.
-BETWEEN = ("Dropout", "SpatialDropout2D", "Identity", "Flatten", "Reshape", "Squeeze")
 
 
 def class_activation_map(
@@ -67,38 +73,36 @@ def class_activation_map(
     """
     data_format = checked_format(data_format)
     graph = FlatGraph(model)
-    score, bare = without_probabilities(graph, output_key(graph, output))
-    classifier, layer_input = _linear_end(graph, score, bare)
-    if bare:
-        leave_out_activation(graph, score)
+    head = head_of(graph, output_key(graph, output))
+    classifier, layer_input = _linear_end(graph, head)
+    if head.bare:
+        leave_out_activation(graph, head.key)
     values = graph.input_values(images)
     pixels = values[graph.inputs[image_index(graph, image_input)]]
-    wanted = [layer_input, score]
+    wanted = [layer_input, head.key]
     with no_gradients():
         found = run(graph.steps_to(wanted, graph.inputs), values, wanted)
-        labels = checked_labels(
-            labels, ops.convert_to_numpy(ops.cast(found[score], "float32"))
-        )
-        features = ops.cast(found[layer_input], "float32")
-        if data_format == "channels_first":
+        scores = ops.convert_to_numpy(ops.cast(found[head.key], "float32"))
+        labels = checked_labels(labels, scores)
+        features, is_first = found[layer_input], data_format == "channels_first"
+        is_convolution = isinstance(wrapped(classifier), keras.layers.Conv2D)
+        if is_first and not is_convolution:
             features = ops.moveaxis(features, 1, -1)
-        kernel = ops.cast(classifier.kernel, "float32")
-        kernel = ops.reshape(kernel, kernel.shape[-2:])
-        # Of a thousand classes only the requested ones.
-        columns = labels if labels.ndim == 2 else labels[:, None]
-        chosen = ops.take(ops.transpose(kernel), columns, axis=0)
-        maps = ops.einsum("bijk,bck->bijc", features, chosen)
-        maps = finished(maps, image_size(pixels, data_format), raw)
+        maps, _ = linear_part(classifier)(features)
+        if is_first and is_convolution:
+            maps = ops.moveaxis(maps, 1, -1)
+        maps = of_labels(ops.cast(maps, "float32"), labels)
+        maps = finished(maps, image_size(pixels, data_format), raw, labels)
     return maps if labels.ndim == 2 else maps[:, 0]
 
 
-def _linear_end(graph, score, bare):
+def _linear_end(graph, head):
     """The layer with the weights, and the key of the map that goes through it.
 
     A convolution before the mean is as good as one after it, so that both orders give
     the same map.
     """
-    classifier, pooled, at = None, False, score
+    classifier, pooled, at = None, False, head.key
     while classifier is None or not pooled:
         step = producer(graph, at)
         if step is None:
@@ -112,12 +116,15 @@ def _linear_end(graph, score, bare):
             if classifier is None and not pooled:
                 return operation.classifier, step.sources[0][1]
             break
-        is_last = bare and score in step.results
-        if classifier is None and _is_classifier(operation, is_last):
-            classifier = operation
-        elif isinstance(operation, keras.layers.GlobalAveragePooling2D) and not pooled:
+        does, has_weights = behaviour(graph, step)
+        is_bare = head.bare and head.key in step.results
+        if isinstance(operation, keras.layers.GlobalAveragePooling2D) and not pooled:
             pooled = True
-        elif type(operation).__name__ not in BETWEEN:
+        elif classifier is None and has_weights and _is_linear(operation):
+            if does != "identity" and not is_bare:
+                break
+            classifier = operation
+        elif does != "identity" or has_weights:
             break
         at = step.sources[0][1]
     if classifier is None or not pooled:
@@ -130,15 +137,12 @@ def _linear_end(graph, score, bare):
     return classifier, at
 
 
-def _is_classifier(operation, is_last):
-    activation = getattr(operation, "activation", None)
-    if not is_last and getattr(activation, "__name__", None) != "linear":
-        return False
-    if isinstance(operation, keras.layers.Dense):
-        return True
-    return (
-        isinstance(operation, keras.layers.Conv2D)
-        and tuple(operation.kernel_size) == (1, 1)
-        and tuple(operation.strides) == (1, 1)
-        and operation.groups == 1
+def _is_linear(operation):
+    """`True` for a `Dense` layer or a convolution of single cells, also wrapped."""
+    layer = wrapped(operation)
+    return isinstance(layer, keras.layers.Dense) or (
+        isinstance(layer, keras.layers.Conv2D)
+        and tuple(layer.kernel_size) == (1, 1)
+        and tuple(layer.strides) == (1, 1)
+        and layer.groups == 1
     )

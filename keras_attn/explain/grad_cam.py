@@ -3,11 +3,19 @@
 from typing import Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_attn.explain.gradients import gradient_in_float32, no_gradients
-from keras_attn.explain.maps import checked_format, checked_labels, finished, image_size
-from keras_attn.explain.split import split
+from keras_attn.explain.maps import (
+    checked_format,
+    checked_labels,
+    finished,
+    image_size,
+    of_labels,
+)
+from keras_attn.explain.split import split, splits_of_branches
+from keras_attn.ops.patches import branch_decision
 
 
 def grad_cam(
@@ -41,12 +49,18 @@ def grad_cam(
             model with several inputs, the list or dict of all.
         layer: Name of a layer with the output `(batch, rows, columns, channels)`; of
             a layer of a model inside the model `"backbone/conv5_block3_out"`, of that
-            model's own output `"backbone"`. Of a layer that is called several times
-            the last call counts. `None`: the one that `last_map` names. Maps of
-            features that were moved, such as those behind a spatial transformer, do
-            not lie over the image: take the layer before.
+            model's own output `"backbone"`. The calls of a layer that is called
+            several times are `"conv/0"`, `"conv/1"` and so on in the order in which
+            they run; `"conv"` is the last one that the images reach. `None`: the one
+            that `last_map` names; where branches decide, as in `anchornet`, the last
+            map of each image's deciding branch. Maps of features that were moved, such
+            as those behind a spatial transformer, do not lie over the image: take the
+            layer before.
         labels: Integers `(batch,)`, or `(batch, classes)` for maps of several classes
-            of every image; `None`: the class with the highest logit.
+            of every image, or one-hot rows (of two classes as real numbers or
+            booleans, since two integers are two labels); `None`: the class with the
+            highest logit. A single logit speaks for class 1, and its negative for
+            class 0.
         raw: The maps as in eq. (2), neither interpolated nor scaled.
         output: Name or index of the output with the logits `(batch, classes)`;
             `None`: `logits`, or the only output.
@@ -59,7 +73,7 @@ def grad_cam(
         float32 tensor `(batch, height, width)` in 0..1, or `(batch, classes, height,
         width)`; with `raw`, rows and columns of the layer in place of height and
         width. A constant map, such as that of a class that no feature speaks for, is
-        all zero when scaled.
+        all zero when scaled, and a warning names it.
 
     Raises:
         ValueError: If the model is neither functional nor `Sequential`, has no such
@@ -160,26 +174,64 @@ def _maps(
     data_format,
 ):
     data_format = checked_format(data_format)
+    branches = None
     with no_gradients():
-        parts = split(model, images, layer, output, image_input, data_format)
-    labels = checked_labels(
-        labels, ops.convert_to_numpy(ops.cast(parts.logits, "float32"))
-    )
-    columns = labels if labels.ndim == 2 else labels[:, None]
-    maps = [_class_map(parts, column, weights_of, data_format) for column in columns.T]
-    size = image_size(parts.images, data_format)
-    maps = finished(ops.stack(maps, axis=-1), size, raw)
+        where = output, image_input, data_format
+        if layer is None:
+            branches = splits_of_branches(model, images, *where)
+        if branches is None:
+            parts = split(model, images, layer, *where)
+    if branches is not None:
+        return _deciding(weights_of, branches, labels, raw, data_format)
+    labels = checked_labels(labels, _array(parts.logits))
+    maps = _class_maps(parts, labels, weights_of, data_format)
+    maps = finished(maps, image_size(parts.images, data_format), raw, labels)
     return maps if labels.ndim == 2 else maps[:, 0]
+
+
+def _deciding(weights_of, branches, labels, raw, data_format):
+    """Every image's map of the branch that decides on it."""
+    logits = ops.stack([parts.logits for parts in branches], axis=1)
+    decided, branch = map(ops.convert_to_numpy, branch_decision(logits))
+    if labels is None:
+        labels = decided
+    labels = checked_labels(labels, _array(logits)[:, 0])
+    size = image_size(branches[0].images, data_format)
+    chosen = sorted(set(branch.tolist()))
+    if raw and len(chosen) > 1:
+        raise ValueError(
+            "Expected `layer`, or the `output` of one branch, for raw maps of images "
+            f"that different branches decide on. Received: branches {branch.tolist()}"
+        )
+    result = None
+    for index in chosen:
+        maps = _class_maps(branches[index], labels, weights_of, data_format)
+        if not raw:
+            maps = ops.image.resize(maps, size, "bilinear", data_format="channels_last")
+        mine = ops.convert_to_tensor(branch == index)[:, None, None, None]
+        result = maps if result is None else ops.where(mine, maps, result)
+    maps = finished(result, size, raw, labels)
+    return maps if labels.ndim == 2 else maps[:, 0]
+
+
+def _array(logits):
+    return ops.convert_to_numpy(ops.cast(logits, "float32"))
+
+
+def _class_maps(parts, labels, weights_of, data_format):
+    """`(batch, rows, columns, classes)` in float32."""
+    columns = np.reshape(labels, (len(labels), -1)).T
+    maps = [_class_map(parts, column, weights_of, data_format) for column in columns]
+    return ops.stack(maps, axis=-1)
 
 
 def _class_map(parts, labels, weights_of, data_format):
     """`ReLU(sum over k of w_k A_k)` in float32, for one label per image."""
-    labels = ops.convert_to_tensor(labels)[:, None]
 
     def score(features):
         # Images do not see each other, so that the sum gives each its own gradient.
         logits = ops.cast(parts.logits_of(features), "float32")
-        return ops.sum(ops.take_along_axis(logits, labels, axis=1))
+        return ops.sum(of_labels(logits, labels))
 
     slope = gradient_in_float32(score, parts.features, parts.is_half)
     features = ops.stop_gradient(ops.cast(parts.features, "float32"))

@@ -13,8 +13,12 @@ from keras_attn.explain.maps import (
     checked_format,
     checked_labels,
     image_position,
+    of_labels,
     scaled,
+    warn_of_constant,
 )
+from keras_attn.graph.flat import FlatGraph
+from keras_attn.graph.head import head_of, output_key
 
 
 def occlusion(
@@ -43,7 +47,8 @@ def occlusion(
             or to a dict or list of such outputs.
         images: `(batch, height, width, channels)`, as the model takes them; for a model
             with several inputs, the list or dict of all.
-        labels: See `grad_cam`; `None`: the class with the highest score.
+        labels: See `grad_cam`; `None`: the class with the highest score. A single score
+            is a logit, unless the model's graph ends in a sigmoid.
         window: Side of the window, an integer or `(rows, columns)`; `None`: a quarter
             of the images'.
         stride: Distance from one window to the next, an integer or `(rows, columns)`;
@@ -96,20 +101,31 @@ def occlusion(
     starts = range(0, len(pixels), batch_size)
     parts = [np.arange(len(pixels))[start : start + batch_size] for start in starts]
     clear = np.concatenate([scores_of(part, pixels[part]) for part in parts])
-    labels = checked_labels(labels, clear)
+    labels = checked_labels(labels, clear, _even(model, output))
     columns = labels if labels.ndim == 2 else labels[:, None]
-    clear = np.take_along_axis(clear, columns, axis=1)
+    clear = of_labels(clear, columns)
     colours = _colours(pixels, value)
     maps = np.zeros((*columns.shape, *pixels.shape[1:3]))
     for row, place, found in _covered(scores_of, pixels, windows, colours, batch_size):
         y0, y1, x0, x1 = windows[place]
-        fall = clear[row] - found[columns[row]]
+        fall = clear[row] - of_labels(found[None], columns[row : row + 1])[0]
         maps[row, :, y0:y1, x0:x1] += fall[:, None, None]
     maps = (maps / _times_covered(windows, maps.shape[2:])).astype("float32")
+    warn_of_constant(np.moveaxis(maps if raw else np.maximum(maps, 0), 1, -1), labels)
     if not raw:
         stacked = ops.convert_to_tensor(np.moveaxis(np.maximum(maps, 0), 1, -1))
         maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
     return maps if labels.ndim == 2 else maps[:, 0]
+
+
+def _even(model, output):
+    """The single score between two classes: that of a sigmoid, or of a logit."""
+    try:
+        graph = FlatGraph(model)
+        kind = head_of(graph, output_key(graph, output)).kind
+    except ValueError:
+        kind = None
+    return {"sigmoid": 0.5, "log_sigmoid": np.log(0.5)}.get(kind, 0.0)
 
 
 def _covered(scores_of, pixels, windows, colours, batch_size):

@@ -9,12 +9,12 @@ import keras
 
 from keras_attn.explain.maps import checked_format
 from keras_attn.graph.flat import FlatGraph, run
+from keras_attn.graph.head import head_of, leave_out_activation, output_key, producer
+from keras_attn.layers.branch_decision import BranchDecision
 
 # Output with the displacements by which a model moved its features; maps of features
 # that were moved do not lie over the image.
 FIELDS = "fields"
-# Activations from logits to probabilities; explanations are of the logits.
-TO_PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,13 +55,39 @@ def split(model, inputs, layer, output, image_input, data_format):
         ValueError: If there is no such layer, output or input, or the model has no
             graph.
     """
+    graph, score = _graph_and_score(model, output)
+    return _split(graph, score, inputs, layer, image_input, data_format)
+
+
+def splits_of_branches(model, inputs, output, image_input, data_format):
+    """A `Split` for every branch, of a model whose branches decide on the scores.
+
+    Returns:
+        List of `Split`, or `None` where no `BranchDecision` gives the scores.
+    """
+    graph, score = _graph_and_score(model, output)
+    step = producer(graph, score)
+    if step is None or not isinstance(step.operation, BranchDecision):
+        return None
+    return [
+        _split(graph, key, inputs, None, image_input, data_format)
+        for _, key in step.sources
+    ]
+
+
+def _graph_and_score(model, output):
+    """`FlatGraph` of a model and the key of the logits in it."""
     graph = FlatGraph(model)
-    score, bare = without_probabilities(graph, output_key(graph, output))
-    if bare:
-        leave_out_activation(graph, score)
+    head = head_of(graph, output_key(graph, output))
+    if head.bare:
+        leave_out_activation(graph, head.key)
+    return graph, head.key
+
+
+def _split(graph, score, inputs, layer, image_input, data_format):
     image_key = graph.inputs[image_index(graph, image_input)]
     steps = graph.steps_to([score], graph.inputs)
-    path, features = _layer(graph, layer, steps, data_format)
+    path, features = _layer(graph, layer, steps, image_key, data_format)
     head = _behind(features, steps)
     produced = {key for step in head for key in step.results}
     beside = {key for step in head for _, key in step.sources} | {score}
@@ -86,20 +112,24 @@ def last_map(
     model: keras.Model,
     output: str | int | None = None,
     data_format: Literal["channels_last", "channels_first"] | None = None,
+    image_input: str | int | None = None,
 ):
     """The layer whose features `grad_cam` takes where none is named.
 
     It is the last layer with the output `(batch, rows, columns, channels)` that the
-    scores are computed from, also of a model inside the model. In a model with an
+    scores are computed from, also of a model inside the model, and that is computed
+    from the images. In a model with an
     output `fields`, by which it moved its features, it is the last one that these
     fields are computed from as well: behind the warp, maps do not lie over the image.
 
     Args:
-        model, output, data_format: See `grad_cam`.
+        model, output, data_format, image_input: See `grad_cam`. `None` for the images
+            of a model that takes several: any of them.
 
     Returns:
         The layer's name; of a layer of a model inside the model, its path, such as
-        `"backbone/conv5_block3_out"`.
+        `"backbone/conv5_block3_out"`; of a layer that is called several times, the
+        call, such as `"conv/0"`.
 
     Raises:
         ValueError: If the model is neither functional nor `Sequential`, or has no such
@@ -113,45 +143,14 @@ def last_map(
     >>> last_map(model)
     'out_relu'
     """
-    graph = FlatGraph(model)
-    score, _ = without_probabilities(graph, output_key(graph, output))
+    graph, score = _graph_and_score(model, output)
     steps = graph.steps_to([score], graph.inputs)
+    if image_input is not None:
+        steps = _behind(graph.inputs[image_index(graph, image_input)], steps)
     return _last_map(graph, steps, checked_format(data_format))[0]
 
 
-# ---- outputs and inputs --------------------------------------------------------------
-
-
-def output_key(graph, output):
-    """The key of the scores `(batch, classes)` among the outputs of a model.
-
-    Args:
-        graph: `FlatGraph`.
-        output: Name or index of an output, or `None`: `logits`, or the only one.
-    """
-    struct = graph.function.output
-    if isinstance(struct, dict):
-        names = [str(name) for name in sorted(struct)]
-    else:
-        names = list(graph.function.output_names)
-    if len(names) != len(graph.outputs):
-        names = [str(index) for index in range(len(graph.outputs))]
-    if output is None and (len(names) == 1 or "logits" in names):
-        output = "logits" if "logits" in names else names[0]
-    if isinstance(output, str) and names.count(output) == 1:
-        output = names.index(output)
-    if not isinstance(output, int) or not -len(names) <= output < len(names):
-        raise ValueError(
-            "Expected `output` to be the name or index of an output of "
-            f"{graph.function.name!r}, one of {names}. Received: output={output!r}"
-        )
-    key = graph.outputs[output]
-    if len(graph.tensors[key].shape) != 2:
-        raise ValueError(
-            "Expected an output (batch, classes). Received: "
-            f"{names[output]!r} of shape {graph.tensors[key].shape}"
-        )
-    return key
+# ---- inputs --------------------------------------------------------------------------
 
 
 def image_index(graph, image_input):
@@ -176,65 +175,27 @@ def image_index(graph, image_input):
     return index % len(names)
 
 
-def without_probabilities(graph, key):
-    """The logits, where an output is their softmax or sigmoid.
-
-    Returns:
-        The key of the logits, and whether the layer that computes it has to leave its
-        activation out for that.
-    """
-    at = key
-    while (step := producer(graph, at)) is not None and len(step.results) == 1:
-        kind = type(step.operation).__name__
-        activation = _activation(step)
-        if kind in ("Softmax", "Sigmoid", "LogSoftmax", "LogSigmoid"):
-            return step.sources[0][1], False
-        if activation in TO_PROBABILITIES:
-            is_alone = kind == "Activation"
-            return (step.sources[0][1], False) if is_alone else (at, True)
-        if kind not in ("Identity", "Dropout") and (kind, activation) != (
-            "Activation",
-            "linear",
-        ):
-            break
-        at = step.sources[0][1]
-    return key, False
-
-
-def producer(graph, key):
-    """The step that computes a key; `None` for an input."""
-    return next((step for step in graph.steps if key in step.results), None)
-
-
-def _activation(step):
-    activation = getattr(step.operation, "activation", None)
-    return getattr(activation, "__name__", None)
-
-
-def leave_out_activation(graph, key):
-    """Makes the layer that computes a key do so without its activation."""
-    step = producer(graph, key)
-    layer = step.operation
-
-    def call(*args, **kwargs):
-        activation = layer.activation
-        layer.activation = keras.activations.linear
-        try:
-            return layer(*args, **kwargs)
-        finally:
-            layer.activation = activation
-
-    graph.steps[graph.steps.index(step)] = dataclasses.replace(step, function=call)
-
-
 # ---- layers --------------------------------------------------------------------------
 
 
-def _layer(graph, layer, steps, data_format):
-    """Path and key of a layer's features."""
+def _layer(graph, layer, steps, image_key, data_format):
+    """Path and key of a layer's features, which the images reach."""
     if layer is None:
-        return _last_map(graph, steps, data_format)
+        return _last_map(graph, _behind(image_key, steps), data_format)
     path = _path(graph, str(layer))
+    calls = graph.calls.get(path, [path])[::-1]
+    # On the way to the scores, or beside it, where no feature matters.
+    for way in (steps, graph.steps):
+        reached = {key for step in _behind(image_key, way) for key in step.results}
+        found = [call for call in calls if reached & {*graph.named[call]}]
+        if found:
+            break
+    if not found and image_key not in graph.named[path]:
+        raise ValueError(
+            "Expected a layer that the images reach. Received: "
+            f"layer={layer!r}, which these images do not reach"
+        )
+    path = (found or calls)[0]
     keys = graph.named[path]
     shapes = [graph.tensors[key].shape for key in keys]
     if len(shapes) != 1 or len(shapes[0]) != 4:
@@ -279,11 +240,17 @@ def _last_map(graph, steps, data_format):
         # Of pooled features one cell is left.
         cells = shape[1:3] if data_format == "channels_last" else shape[2:]
         if cells != (1, 1):
-            return step.path, step.results[0]
+            return _call_path(graph, step), step.results[0]
     raise ValueError(
         "Expected a model with feature maps (batch, rows, columns, channels). "
         f"Received: {graph.function.name!r}, without any before its scores"
     )
+
+
+def _call_path(graph, step):
+    """The path of a step; where its layer is called several times, that of the call."""
+    calls = graph.calls[step.path]
+    return next(call for call in calls if graph.named[call] == step.results)
 
 
 def _behind(features, steps):

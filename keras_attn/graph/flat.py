@@ -13,7 +13,12 @@ from typing import Any
 
 import keras
 
-from keras_attn.graph.keras_graph import graph_of, nodes_of, standardized
+from keras_attn.graph.keras_graph import (
+    call_index,
+    graph_of,
+    nodes_of,
+    standardized,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,8 +61,9 @@ class FlatGraph:
         inputs: Keys of the model's inputs, flat.
         outputs: Keys of the model's outputs, flat.
         named: Dict from a path, such as `"backbone/conv5_block3_out"`, to the keys of
-            what that layer returns; of a layer that is called several times, the last
-            call's.
+            what that layer returns. Of a layer that is called several times there is
+            one for each call, such as `"conv/0"`, and the path itself means the last.
+        calls: Dict from such a path to those of its calls, one or more.
         returned: Dict from the name of an output, of the model or of one inside, to
             the keys of its tensors.
 
@@ -77,14 +83,16 @@ class FlatGraph:
         self.steps, self.tensors, self.named, self.returned = [], {}, {}, {}
         self._count = itertools.count()
         self.inputs = self._keys(self.function.inputs)
+        self.calls = {}
         self.outputs = self._inline(self.function, self.inputs, "")
+        self._number_calls()
 
     def _keys(self, tensors):
         keys = tuple(next(self._count) for _ in tensors)
         self.tensors.update(zip(keys, tensors, strict=True))
         return keys
 
-    def _inline(self, function, keys, prefix):
+    def _inline(self, function, keys, prefix, place=()):
         """Adds the calls of a graph whose inputs have these keys; its outputs' keys."""
         known = dict(zip(map(id, function.inputs), keys, strict=True))
         for node in nodes_of(function):
@@ -92,6 +100,7 @@ class FlatGraph:
                 continue
             operation = node.operation
             path = prefix + operation.name
+            at = (*place, call_index(node))
             inner = graph_of(operation)
             if inner is None or not _is_plain(node):
                 results = self._call(path, node, operation, node.outputs, known)
@@ -99,14 +108,24 @@ class FlatGraph:
                 # As the inner model does with what it is given.
                 entry = _entry(inner)
                 entered = self._call(path, node, entry, inner.inputs, known)
-                results = self._inline(inner, entered, f"{path}/")
-            self.named[path] = results
+                results = self._inline(inner, entered, f"{path}/", at)
+            self.calls.setdefault(path, []).append((at, results))
             known.update(zip(map(id, node.outputs), results, strict=True))
         outputs = tuple(known[id(tensor)] for tensor in function.outputs)
         if isinstance(function.output, dict):
             for name, key in zip(sorted(function.output), outputs, strict=True):
                 self.returned.setdefault(name, []).append(key)
         return outputs
+
+    def _number_calls(self):
+        """Names every layer, and every call of one that is called several times."""
+        for path, calls in list(self.calls.items()):
+            results = [each for _, each in sorted(calls)]
+            several = len(results) > 1
+            names = [f"{path}/{i}" if several else path for i in range(len(results))]
+            self.named.update(zip(names, results, strict=True))
+            self.named[path] = results[-1]
+            self.calls[path] = names
 
     def _call(self, path, node, function, outputs, known):
         results = self._keys(outputs)

@@ -23,6 +23,11 @@ def call_count(operation):
     return len(getattr(operation, "_inbound_nodes", ()))
 
 
+def call_index(node):
+    """Position of a call among all calls of its operation, in the order of calling."""
+    return [each is node for each in node.operation._inbound_nodes].index(True)
+
+
 def graph_of(operation):
     """The graph of a functional or built `Sequential` model, or `None`."""
     if isinstance(operation, keras.Sequential):

@@ -34,6 +34,12 @@ def add(command):
         help="layer for grad_cam..., such as backbone/conv5_block3_out (the last map)",
     )
     added.add_argument(
+        "--head",
+        "--select",
+        metavar="NAME",
+        help="output with the scores, of a model with several (logits)",
+    )
+    added.add_argument(
         "--pixels",
         choices=tuple(PIXELS),
         default="0..255",
@@ -85,6 +91,7 @@ def explain(arguments):
         on_corrupt=arguments.on_corrupt,
         method=arguments.method,
         layer=arguments.layer,
+        head=arguments.head,
         pixels=arguments.pixels,
         metrics=arguments.metrics,
         say=lambda text: print(text, file=sys.stderr),

@@ -17,7 +17,8 @@ STAGES = 4
 def measure(explainer, subject, images, seed=0):
     """Deletion, insertion, randomisation, and boxes where the data has them.
 
-    Maps are those of the most probable class; for boxes, of the true one.
+    Maps are those of the most probable class; for boxes, of the true one. Constant maps
+    are left out and counted.
 
     Args:
         explainer: `Explainer` that is measurable.
@@ -37,11 +38,14 @@ def measure(explainer, subject, images, seed=0):
 
     random = np.random.default_rng(seed)
     areas = {}
+    found = maps_of(subject.model)
+    varies = np.ptp(found, axis=(1, 2)) > 0
+    images, labels, constant = images[varies], labels[varies], int((~varies).sum())
     maps = {
-        "maps": maps_of(subject.model),
+        "maps": found[varies],
         "random": random.uniform(size=images.shape[:3]),
     }
-    for name, each in maps.items():
+    for name, each in maps.items() if len(images) else ():
         options = (subject.probabilities, images, each, labels)
         areas[name] = {
             "deletion": float(metrics.deletion_curve(*options)["areas"].mean()),
@@ -53,13 +57,16 @@ def measure(explainer, subject, images, seed=0):
         "method": getattr(explainer, "method", AUTO),
         "layer": getattr(explainer, "layer", None),
         "images": len(images),
+        "constant_maps": constant,
         "areas": areas,
         "randomization": metrics.randomization_check(
             subject.model,
             lambda model: maps_of(model, CHECKED),
             stages=STAGES,
             seed=seed,
-        ),
+        )
+        if len(images)
+        else [],
         "boxes": _boxes(explainer, subject),
     }
 
@@ -77,9 +84,14 @@ def _boxes(explainer, subject):
     seen = boxes[:, 0] >= 0
     images, boxes, labels = images[seen], boxes[seen], source.labels[chosen][seen]
     maps = explainer.maps(subject, images, labels[:, None])[:, 0]
+    varies = np.ptp(maps, axis=(1, 2)) > 0
+    if not varies.any():
+        return None
+    maps, boxes = maps[varies], boxes[varies]
     return {
         "data": f"{run.recipe.dataset}, {split}",
-        "images": len(images),
+        "images": len(maps),
+        "constant_maps": int((~varies).sum()),
         "pointing_game": float(metrics.pointing_game(maps, boxes).mean()),
         "energy_inside_box": float(metrics.energy_inside_box(maps, boxes).mean()),
         "energy_of_a_constant_map": float(
@@ -94,6 +106,12 @@ def format_measures(result):
     lines = [
         f"`{result['method']}` on {result['images']} images, {result['model']}",
         "",
+    ]
+    if result["constant_maps"]:
+        lines += [f"Left out: {result['constant_maps']} images with constant maps.", ""]
+    if not areas:
+        return "\n".join(lines)
+    lines += [
         "| area under the curve | these maps | random maps | better is |",
         "|---|---:|---:|---|",
     ]

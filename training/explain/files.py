@@ -44,6 +44,7 @@ def explain(
     on_corrupt="error",
     method=AUTO,
     layer=None,
+    head=None,
     pixels="0..255",
     metrics=False,
     say=print,
@@ -63,7 +64,7 @@ def explain(
             there are none; or one of `keras_attn.training.explain.names.METHODS`.
         layer: Layer for `grad_cam` and `grad_cam_plus_plus`; `None`: that of
             `keras_attn.explain.last_map`.
-        pixels: For models of others, see `load_trained`.
+        head, pixels: See `load_trained`.
         metrics: Whether to measure the maps, see
             `keras_attn.training.explain.faithfulness`.
         say: Function that is called with notes for the user.
@@ -73,7 +74,7 @@ def explain(
     """
     _check(method, layer, top)
     files = image_files(images)
-    subject = load_trained(path, checkpoint, pixels=pixels)
+    subject = load_trained(path, checkpoint, pixels=pixels, head=head)
     if subject.note:
         say(subject.note)
     labels = None if classes is None else labels_of(classes, subject.class_names)

@@ -1,6 +1,7 @@
 """Grad-CAM and similar methods drawn over images, for models of any kind."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -36,8 +37,13 @@ class MapExplanation(Explanation):
     def panels(self, labels):
         """List of (caption, map)."""
         if None in self.maps:
-            return [(ALL_CLASSES, self.maps[None])]
-        return [(self.caption(label), self.maps[label]) for label in labels]
+            panels = [(ALL_CLASSES, self.maps[None])]
+        else:
+            panels = [(self.caption(label), self.maps[label]) for label in labels]
+        return [
+            (caption if values.any() else f"{caption}, constant map", values)
+            for caption, values in panels
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +96,12 @@ class Saliency:
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
             inputs = subject.inputs(np.asarray(images[part]))
-            found = function(subject.model, inputs, np.asarray(labels[part], "int32"))
+            with warnings.catch_warnings():
+                # Captions and metrics name constant maps.
+                warnings.filterwarnings("ignore", ".* maps are constant")
+                found = function(
+                    subject.model, inputs, np.asarray(labels[part], "int32")
+                )
             parts.append(keras.ops.convert_to_numpy(found))
         return np.concatenate(parts)
 

@@ -99,7 +99,7 @@ def test_finds_the_pixels_that_count():
     model = keras.Model(inputs, layers.Flatten()(layers.AveragePooling2D(2)(x)))
     image = np.zeros((1, 8, 12, 1), "uint8")
     image[0, 2:4, 6:8] = 200
-    found = occlusion(model, image, [0], window=2, stride=2, value=0)
+    found = occlusion(model, image, [1], window=2, stride=2, value=0)
     wanted = np.zeros((8, 12))
     wanted[2:4, 6:8] = 1
     np.testing.assert_array_equal(to_numpy(found)[0], wanted)

@@ -144,7 +144,8 @@ def test_library_command_and_viewer_take_one_layer(
 def test_command_draws_and_measures(others, file, tmp_path, capsys):
     output = tmp_path / "out"
     arguments = ["explain", others, file, "--output", output, "--method", "occlusion"]
-    assert main([str(each) for each in [*arguments, "--top", "1", "--metrics"]]) == 0
+    arguments += ["--pixels", "0..1", "--top", "1", "--metrics"]
+    assert main([str(each) for each in arguments]) == 0
     shown = capsys.readouterr()
     assert "| deletion |" in shown.out and "--pixels" in shown.err
     assert sorted(path.name for path in output.iterdir()) == [
@@ -157,6 +158,57 @@ def test_command_draws_and_measures(others, file, tmp_path, capsys):
     assert result["method"] == "occlusion" and result["boxes"] is None
     assert [stage["layer"] for stage in result["randomization"]] == ["top"]
     assert shown.out.endswith((output / "metrics.md").read_text())
+
+
+def test_constant_maps_are_left_out_and_counted(others, file, tmp_path, monkeypatch):
+    # Of one colour: covered by it, no score falls.
+    even = tiny.save_image(tmp_path / "even.png", tiny.plain_image(green=255))
+    options = {"method": "occlusion", "pixels": "0..1", "top": 1, "metrics": True}
+    said = {"say": lambda text: None}
+    explain(others, [file, even], tmp_path / "both", **options, **said)
+    result = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert (result["images"], result["constant_maps"]) == (1, 1)
+    text = (tmp_path / "both" / "metrics.md").read_text()
+    assert "1 images with constant maps" in text and "| deletion |" in text
+    explain(others, [even], tmp_path / "none", **options, **said)
+    result = json.loads((tmp_path / "none" / "metrics.json").read_text())
+    assert (result["images"], result["constant_maps"]) == (0, 1)
+    found = drawn(monkeypatch)
+    options = {"method": "occlusion", "pixels": "0..1", "metrics": False}
+    explain(others, [even], tmp_path / "out", **options, **said)
+    ((_, each),) = found
+    assert [caption.endswith("constant map") for caption, _ in each.panels([1])] == [1]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Somebody else's file: two heads, and one score of the red in the image."""
+    path = tmp_path_factory.mktemp("several") / "theirs.keras"
+    inputs = keras.Input((*SIZE, 3))
+    x = layers.AveragePooling2D(8, name="cells")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    red = layers.Dense(1, "sigmoid")
+    outputs = {"red": red(x), "colour": layers.Dense(3)(x)}
+    red.set_weights([np.array([[9.0], [0.0], [0.0]]), np.array([-3.0])])
+    keras.Model(inputs, outputs).save(path)
+    return path
+
+
+@pytest.mark.parametrize("option", ["--head", "--select"])
+def test_one_of_several_outputs(several, file, tmp_path, capsys, monkeypatch, option):
+    arguments = ["explain", str(several), str(file), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "--head NAME), one of colour, red" in capsys.readouterr().err
+    assert main([*arguments, option, "blue"]) == 2
+    assert "outputs colour, red" in capsys.readouterr().err
+    found = drawn(monkeypatch)
+    assert main([*arguments, option, "red", "--pixels", "0..1"]) == 0
+    ((_, each),) = found
+    # A single score: of class 1 it is the sigmoid, of class 0 the rest.
+    wanted = 1 / (1 + np.exp(3 - 9 / 6))
+    np.testing.assert_allclose(each.probabilities, [1 - wanted, wanted], rtol=1e-4)
+    assert each.class_names == ("0", "1")
+    assert each.maps[1][:4, :4].min() == pytest.approx(1)
 
 
 def test_measures_boxes_of_the_generated_data(tmp_path):

@@ -64,7 +64,7 @@ def of_labels(scores, labels):
         labels: Integers `(batch,)` or `(batch, classes)`, see `checked_labels`.
 
     Returns:
-        Of the same kind, `(batch, ..., classes)`, one class for labels `(batch,)`.
+        A tensor or array `(batch, ..., classes)`; one class for labels `(batch,)`.
     """
     library = np if isinstance(scores, np.ndarray) else ops
     columns = np.reshape(labels, (len(labels), *[1] * (len(scores.shape) - 2), -1))

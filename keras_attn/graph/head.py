@@ -78,7 +78,7 @@ def head_of_model(model):
 
 
 def behaviour(graph, step):
-    """What the activation of a step does.
+    """The effect of the activation of a step.
 
     Returns:
         `"identity"`, a kind of `Head` or `None`, and whether the step has weights in
@@ -192,7 +192,7 @@ def output_names(graph):
 
 
 def _behaviour(function, tensor):
-    """What a function does to a tensor of this shape, see `behaviour`."""
+    """The effect of a function on a tensor of this shape, see `behaviour`."""
     if not keras.backend.is_float_dtype(tensor.dtype) or len(tensor.shape) < 2:
         return None
     shape = [size or 3 for size in tensor.shape]
@@ -215,7 +215,7 @@ def _behaviour(function, tensor):
 
 
 def _kind(given, found):
-    """What a function does that makes one array `(rows, scores)` of another."""
+    """The kind of a function that makes one array `(rows, scores)` of another."""
     if np.allclose(given, found, atol=0.02):
         return "identity"
     for prefix, share in (("", found.astype("float64")), ("log_", np.exp(found))):

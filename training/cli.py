@@ -3,8 +3,7 @@
 import os
 import sys
 
-from keras_attn.training.commands import add_all
-from keras_attn.training.commands.arguments import Commands, Parser
+from keras_attn.training.commands import process
 
 # Errors of the input or the surroundings; all others are defects, with a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
@@ -34,23 +33,36 @@ def main(argv=None):
     Returns:
         Exit code: 0; 2 for an error; 130 when interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with process.Interrupts() as interrupts:
+        code = _run(sys.argv[1:] if argv is None else list(argv), interrupts)
+        if code == process.INTERRUPTED and argv is None:
+            # Threads of an interrupted computation would keep the process alive.
+            sys.stdout.flush()
+            os._exit(code)
+    return code
+
+
+def _run(argv, interrupts):
+    arguments = None
     try:
+        process.hide_noise()
         arguments = parser().parse_args(argv)
+        return arguments.run(arguments) or 0
     except SystemExit as stop:
         return stop.code
-    try:
-        return arguments.run(arguments) or 0
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        interrupts.report(str(interrupt))
+        return process.INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe left; keep Python from failing on it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if arguments.debug or not _is_expected(error):
+        if interrupts.count:
+            # What an import or a computation made of the interrupt.
+            interrupts.report()
+            return process.INTERRUPTED
+        if getattr(arguments, "debug", True) or not _is_expected(error):
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
         return 2
@@ -58,9 +70,17 @@ def main(argv=None):
 
 def parser():
     """Makes the parser of all commands."""
+    # Ctrl-C during this import is heard, too.
+    from keras_attn.training.commands import add_all
+    from keras_attn.training.commands.arguments import Commands, Parser
+    from keras_attn.version import __version__
+
     root = Parser(
         prog="keras-attn",
         description="Attention and localisation for image classifiers.",
+    )
+    root.add_argument(
+        "--version", action="version", version=f"keras-attn {__version__}"
     )
     add_all(Commands(root))
     return root

@@ -13,6 +13,7 @@ from keras_attn.training.evaluation import evaluate, report
 from keras_attn.training.explain import files
 from keras_attn.training.fit.train import train
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
+from keras_attn.training.runs.environment import next_command
 from keras_attn.training.serving.export import export
 
 IMAGES = 6
@@ -58,15 +59,14 @@ def demo(workdir="runs/demo"):
     page = report.write_report(run.workdir, split="test", mistakes=MISTAKES)
     say(f"    {page}: open it in a browser")
     say("done. Next:")
-    print(
-        f"  keras-attn predict {run.workdir} {folder}\n"
-        f"  keras-attn view {run.workdir}"
-        "      # in the browser; pip install 'keras-attn[view]'\n"
-        "  keras-attn serve saved_models"
-        "           # answers REST and gRPC; pip install 'keras-attn[serving]'\n"
-        f"  tensorboard --logdir {run.workdir}/tensorboard\n"
-        "  keras-attn recipes"
-    )
+    extra = "pip install 'keras-attn[{}]'".format
+    for words, note in (
+        (("predict", run.workdir, folder), "classes of six test images"),
+        (("view", run.workdir), f"in the browser; {extra('view')}"),
+        (("serve", "saved_models"), f"answers REST and gRPC; {extra('serving')}"),
+        (("recipes",), "what else can be trained"),
+    ):
+        print(f"  {next_command(*words)}  # {note}")
     return run
 
 

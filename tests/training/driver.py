@@ -48,7 +48,8 @@ def main(arguments):
         train(tiny_recipe(**options.recipe), options.workdir, verbose=2)
     except callbacks.SaveError as error:
         print(f"SaveError: {error}", flush=True)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        print(interrupt, flush=True)
         return 130
     return 0
 

@@ -1,7 +1,9 @@
 """Parser of the command line, and arguments that several commands share."""
 
 import argparse
+import contextlib
 import difflib
+import io
 import json
 import sys
 
@@ -81,6 +83,9 @@ class Commands:
         added.add_argument(
             "--debug", action="store_true", help="show the traceback of an error"
         )
+        added.add_argument(
+            "--quiet", action="store_true", help="print results and errors only"
+        )
         return added
 
     def group(self, name, text):
@@ -156,6 +161,19 @@ def add_images(added):
     add_on_corrupt(added)
 
 
+def progress_to(arguments):
+    """Context in which lines of progress appear, unless `--quiet` was given."""
+    if arguments.quiet:
+        return contextlib.redirect_stdout(io.StringIO())
+    return contextlib.nullcontext()
+
+
+def note(arguments, text):
+    """Prints a line on stderr that is no result."""
+    if not arguments.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
 def print_result(arguments, result, formatted):
     print(json.dumps(result, indent=2) if arguments.json else formatted(result))
 
@@ -165,7 +183,12 @@ def report_skipped(problems):
         print(f"skipped: {problem}", file=sys.stderr)
 
 
-def show_described(done, total):
-    end = "\r" if sys.stderr.isatty() and done < total else "\n"
-    text = f"Described {done} of {total} images"
-    print(text, end=end, file=sys.stderr, flush=True)
+def described(arguments):
+    """Function of the images done and their number that shows the progress."""
+
+    def show(done, total):
+        end = "\r" if sys.stderr.isatty() and done < total else "\n"
+        text = f"Described {done} of {total} images"
+        print(text, end=end, file=sys.stderr, flush=True)
+
+    return (lambda done, total: None) if arguments.quiet else show

@@ -8,6 +8,7 @@ from keras_attn.training.commands.arguments import (
     add_json,
     add_model,
     add_split,
+    note,
     print_result,
     report_skipped,
 )
@@ -43,9 +44,7 @@ def evaluate(arguments):
         on_corrupt=arguments.on_corrupt,
     )
     if arguments.split is None and result["split"] != "test":
-        print(
-            f"No test images; evaluated on split {result['split']!r}.", file=sys.stderr
-        )
+        note(arguments, f"No test images; evaluated on split {result['split']!r}.")
     if result["same_data"] is False:
         print(OTHER_DATA, file=sys.stderr)
     print_result(arguments, result, format_evaluation)

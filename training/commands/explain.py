@@ -1,13 +1,12 @@
 """Explanations of a model's answers, as pictures."""
 
-import sys
-
 from keras_attn.training.choices import PIXELS
 from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
     add_model,
     add_output,
+    note,
     print_result,
     report_skipped,
 )
@@ -94,7 +93,7 @@ def explain(arguments):
         head=arguments.head,
         pixels=arguments.pixels,
         metrics=arguments.metrics,
-        say=lambda text: print(text, file=sys.stderr),
+        say=lambda text: note(arguments, text),
     )
     report_skipped(problems)
     for path in written:

@@ -1,15 +1,13 @@
 """Attention maps of whole data sets."""
 
-import sys
-
 from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_output,
     add_set,
+    described,
     print_result,
     report_skipped,
-    show_described,
 )
 
 
@@ -66,12 +64,11 @@ def masks(arguments):
             storage=arguments.storage,
             on_corrupt=arguments.on_corrupt,
             assignments=arguments.set,
-            progress=show_described,
+            progress=described(arguments),
         )
     except KeyboardInterrupt:
-        print(
-            "\nThe finished maps are kept; the same command resumes.", file=sys.stderr
-        )
-        raise
+        raise KeyboardInterrupt(
+            "Interrupted. The finished maps are kept; the same command resumes."
+        ) from None
     report_skipped(problems)
     print_result(arguments, summary, format_summary)

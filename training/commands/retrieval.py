@@ -10,9 +10,9 @@ from keras_attn.training.commands.arguments import (
     add_model,
     add_on_corrupt,
     add_output,
+    described,
     print_result,
     report_skipped,
-    show_described,
 )
 
 
@@ -98,13 +98,14 @@ def index(arguments):
             index_type=arguments.index_type,
             checkpoint=arguments.checkpoint,
             on_corrupt=arguments.on_corrupt,
-            progress=show_described,
+            progress=described(arguments),
             method=arguments.method,
             words=arguments.words,
         )
     except KeyboardInterrupt:
-        print("\nWhat was described is kept; repeat to resume.", file=sys.stderr)
-        raise
+        raise KeyboardInterrupt(
+            "Interrupted. What was described is kept; repeat to resume."
+        ) from None
     report_skipped(problems)
     if arguments.json:
         print(json.dumps(summary, indent=2))
@@ -144,6 +145,6 @@ def retrieval(arguments):
         whitening=arguments.whitening,
         dimensions=arguments.dimensions,
         checkpoint=arguments.checkpoint,
-        progress=show_described,
+        progress=described(arguments),
     )
     print_result(arguments, result, format_retrieval)

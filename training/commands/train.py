@@ -1,9 +1,15 @@
 """Training: recipes, one run, and the rows of a table."""
 
+import itertools
 import json
 import pathlib
 
-from keras_attn.training.commands.arguments import add_data, add_json, add_set
+from keras_attn.training.commands.arguments import (
+    add_data,
+    add_json,
+    add_set,
+    progress_to,
+)
 
 
 def add(command):
@@ -83,40 +89,49 @@ def train(arguments):
     from keras_attn.training.fit.train import train as train_recipe
     from keras_attn.training.methods import method_of
     from keras_attn.training.runs.card import accuracies
+    from keras_attn.training.runs.environment import next_command
     from keras_attn.training.runs.state import load_progress
 
-    run = train_recipe(
-        recipe, _workdir(arguments), arguments.data, on_corrupt=arguments.on_corrupt
-    )
+    folder = _workdir(arguments)
+    with progress_to(arguments):
+        run = train_recipe(
+            recipe, folder, arguments.data, on_corrupt=arguments.on_corrupt
+        )
     progress = load_progress(run.checkpoints / "last.npz")
     print(f"\nModel: {run.model_path('best')}")
     for title, which, epoch, percent in accuracies(progress):
         print(f"{title}, {which} epoch ({epoch}): {percent:.2f} %")
-    data = f" --data {arguments.data}" if arguments.data else ""
+    if arguments.quiet:
+        return
     print("Next:")
+    data = ["--data", arguments.data] if arguments.data else []
+    known = {"{run}": [run.workdir], "{data}": data, "{dataset}": [recipe.dataset]}
     for command in method_of(recipe).next_commands:
-        print("  keras-attn " + command.format(run=run.workdir, data=data))
+        words = [known.get(word, [word]) for word in command.split()]
+        print("  " + next_command(*itertools.chain(*words)))
 
 
 def reproduce(arguments):
     from keras_attn.training.experiments.reproduce import reproduce
 
-    reproduce(
-        arguments.name,
-        data=arguments.data,
-        workdir=arguments.workdir,
-        results_folder=arguments.results,
-        seeds=arguments.seeds,
-        rows=arguments.rows,
-        overrides=arguments.set,
-        on_corrupt=arguments.on_corrupt,
-    )
+    with progress_to(arguments):
+        reproduce(
+            arguments.name,
+            data=arguments.data,
+            workdir=arguments.workdir,
+            results_folder=arguments.results,
+            seeds=arguments.seeds,
+            rows=arguments.rows,
+            overrides=arguments.set,
+            on_corrupt=arguments.on_corrupt,
+        )
 
 
 def demo(arguments):
     from keras_attn.training.demo import demo
 
-    demo(arguments.workdir)
+    with progress_to(arguments):
+        demo(arguments.workdir)
 
 
 def _recipe(arguments):

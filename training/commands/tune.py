@@ -1,12 +1,13 @@
 """The search of a recipe's hyperparameters."""
 
 import pathlib
-import sys
+import shlex
 
 from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_set,
+    note,
     print_result,
 )
 
@@ -52,12 +53,12 @@ def tune(arguments):
             space=arguments.search,
             seed=arguments.seed,
             on_corrupt=arguments.on_corrupt,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
+            report=lambda line: note(arguments, line),
         )
     except KeyboardInterrupt:
-        resume = "repeat the command to resume"
-        print(f"\nTrials in {folder} are kept; {resume}.", file=sys.stderr)
-        raise
+        raise KeyboardInterrupt(
+            f"Interrupted. Trials in {folder} are kept; repeat the command to resume."
+        ) from None
     print_result(arguments, summary, format_summary)
     if arguments.set and not arguments.json:
-        print("with --set " + " ".join(arguments.set))
+        print("with --set " + shlex.join(arguments.set))

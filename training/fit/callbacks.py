@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import math
+import sys
 import time
 
 import keras
@@ -12,6 +13,9 @@ import numpy as np
 from keras_attn.pipelines.files import save_then_rename, write_then_rename
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.state import save_state
+
+# Characters of a line of progress.
+LINE = 120
 
 
 class NotFiniteError(ArithmeticError):
@@ -148,3 +152,47 @@ class EventFiles(keras.callbacks.TensorBoard):
 
     def __init__(self, run):
         super().__init__(str(run.workdir / "tensorboard"))
+
+
+class EpochLines(keras.callbacks.Callback):
+    """One line per epoch, and on a terminal the step within it.
+
+    Args:
+        epochs, steps: Their numbers, the steps per epoch.
+        watch: Log that makes the best model, shown first.
+    """
+
+    def __init__(self, epochs, steps, watch=None):
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self.watch = watch or ""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.head = f"Epoch {epoch + 1}/{self.epochs}"
+        self.started = self.shown = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        if sys.stdout.isatty() and now > self.shown + 0.2:
+            self.shown = now
+            text = f"{self.head}: step {batch + 1} of {self.steps}"
+            print(f"{_line(text, logs, ())}\033[K", end="\r", flush=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.started
+        first = (self.watch, "loss", self.watch.removeprefix("val_"), "val_loss")
+        end = "\033[K\n" if sys.stdout.isatty() else "\n"
+        line = _line(f"{self.head}: {seconds:.1f} s", logs, first)
+        print(line, end=end, flush=True)
+
+
+def _line(text, logs, first):
+    """The text and the values that fit after it, those named in `first` before."""
+    logs = logs or {}
+    for name in dict.fromkeys([*(name for name in first if name in logs), *logs]):
+        added = f"{text}, {name} {float(logs[name]):.4g}"
+        if len(added) > LINE:
+            break
+        text = added
+    return text

@@ -1,7 +1,6 @@
 """Recipe and data -> trained model in a run folder."""
 
 import contextlib
-import sys
 
 import keras
 
@@ -32,8 +31,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         recipe: `Recipe`.
         workdir: Folder of the run; made if it does not exist.
         data, source, on_corrupt: See `load_data`.
-        verbose: See `keras.Model.fit`; `None`: a bar on a terminal, else a line per
-            epoch.
+        verbose: See `keras.Model.fit`; `None`: a line per epoch.
 
     Returns:
         The `Run`.
@@ -70,6 +68,8 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         callbacks.Checkpoint(run, progress, watch, saved),
         callbacks.EventFiles(run),
     ]
+    if verbose is None:
+        added.append(callbacks.EpochLines(recipe.epochs, feed.steps, watch))
     batches = feed.training(start), feed.validation()
     batches = [each if each is None else method.label(model, each) for each in batches]
     Run.create(workdir, recipe)
@@ -78,19 +78,16 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         _fit(model, batches, recipe, start, feed.steps, added, verbose)
     except KeyboardInterrupt:
         done = load_progress(state).epochs
-        print(
-            f"\nInterrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
+        raise KeyboardInterrupt(
+            f"Interrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
             "same command resumes from there."
-        )
-        raise
+        ) from None
     write_card(run, spec)
     return run
 
 
 def _fit(model, batches, recipe, start, steps, added, verbose):
     training, validation = batches
-    if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
     with clear_errors():
         model.fit(
             training,
@@ -99,7 +96,7 @@ def _fit(model, batches, recipe, start, steps, added, verbose):
             epochs=recipe.epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            verbose=verbose,
+            verbose=verbose or 0,
             callbacks=added,
         )
 

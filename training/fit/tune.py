@@ -21,6 +21,7 @@ from keras_attn.training.fit.train import train
 from keras_attn.training.methods import method_of
 from keras_attn.training.recipes.assignments import split_assignment
 from keras_attn.training.recipes.schema import apply_overrides
+from keras_attn.training.runs.environment import next_command
 from keras_attn.training.runs.state import load_progress
 
 # Searched by default where a recipe has them: the fields of section 5.1, and the factor
@@ -308,10 +309,10 @@ def accuracy_of(run):
 
 def format_summary(summary):
     """The best of a search, as the command that trains it."""
+    best = next_command("train", summary["recipe"], "--set", *summary["overrides"])
     return (
         f"Best of {summary['trials']} trials: {summary[OBJECTIVE]:.2f} % of the "
-        f"validation images\nkeras-attn train {summary['recipe']} --set "
-        + " ".join(summary["overrides"])
+        f"validation images\n{best}"
     )
 
 

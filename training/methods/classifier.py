@@ -14,7 +14,7 @@ class Classifier(Method):
 
     classifies = True
     next_commands = (
-        "evaluate {run}{data}",
+        "evaluate {run} {data}",
         "predict {run} IMAGE_OR_FOLDER",
         "explain {run} IMAGE_OR_FOLDER --output explained",
         "export {run}",

@@ -21,7 +21,7 @@ class SelfDistillation(Method):
     """
 
     classifies = False
-    next_commands = ("masks {run} IMAGES --output maps",)
+    next_commands = ("masks {run} {dataset} {data} --output maps",)
 
     def make_model(self, recipe, spec):
         """Raw images of `image_size` in, `embedding` and `tokens` out."""

@@ -13,8 +13,8 @@ class Method(Protocol):
 
     Attributes:
         classifies: Whether its models have the output `logits`.
-        next_commands: Commands for a trained run, with `{run}` and `{data}` in place of
-            its folder and of the option that names its data.
+        next_commands: Commands for a trained run, with `{run}`, `{data}` and
+            `{dataset}` in place of its folder, the option and the name of its data.
         explainer: A `keras_attn.training.explain.protocol.Explainer` of its models;
             `None`: they are explained by their outputs.
     """

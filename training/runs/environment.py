@@ -4,7 +4,10 @@ import importlib
 import os
 import pathlib
 import platform
+import shlex
+import shutil
 import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -68,3 +71,20 @@ def _processor():
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def next_command(*words):
+    """A command of `keras-attn` as a shell takes it.
+
+    Where the shell does not find the program, it is named by its path.
+
+    Args:
+        *words: Command and arguments, quoted here.
+    """
+    program = pathlib.Path("keras-attn")
+    beside = pathlib.Path(sys.executable).with_name(program.name)
+    if shutil.which(program) is None and beside.is_file():
+        folder = pathlib.Path.cwd()
+        inside = beside.is_relative_to(folder)
+        program = beside.relative_to(folder) if inside else beside
+    return shlex.join(map(str, (program, *words)))

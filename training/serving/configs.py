@@ -62,7 +62,7 @@ def read_models_config(folder):
     if path.exists():
         try:
             text_format.Parse(path.read_text(), config)
-        except (text_format.ParseError, UnicodeDecodeError) as error:
+        except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
             raise ValueError(f"Cannot read {path}: {error}") from error
     return config
 

@@ -5,6 +5,7 @@ TensorFlow spreads one batch over all cores; two at a time would only share them
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_attn.training.serving.server.errors import ServingError, invalid
-from keras_attn.training.serving.server.images import TOGETHER
 
 if TYPE_CHECKING:
     from keras_attn.training.serving.server.loaded_model import SavedModel, Signature
+
+GIVEN_UP = "DEADLINE_EXCEEDED"
 
 
 @dataclasses.dataclass(eq=False)
@@ -47,15 +49,21 @@ class Batcher:
     Args:
         max_batch: Limit of a batch in examples.
         timeout: Seconds that a request waits for others to join it.
-        max_pixels: Limit of an image in pixels, see `images.check_images`.
+        max_pixels: Limit of a batch in pixels of encoded images.
         observe: Function that is called with the number of examples of each batch.
+        deadline: Seconds after which a batch is given up; by default never.
     """
 
-    def __init__(self, max_batch, timeout, max_pixels, observe=lambda size: None):
+    def __init__(
+        self, max_batch, timeout, max_pixels, observe=lambda size: None, deadline=None
+    ):
         self.max_batch = max_batch
         self._timeout = timeout
-        self._max_pixels = TOGETHER * max_pixels
+        self._max_pixels = max_pixels
         self._observe = observe
+        self._deadline = deadline
+        # The tasks of the batch that runs, and what cancels it.
+        self._running, self._given_up = ((), None), False
         self._loop = asyncio.get_running_loop()
         # From what can be joined to its tasks, the oldest first.
         self._waiting = {}
@@ -96,14 +104,33 @@ class Batcher:
                 raise ServingError("UNAVAILABLE", "The server is stopping")
             self._waiting.setdefault(key, collections.deque()).append(task)
             self._condition.notify()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._give_up(only_left=True)
+            raise
 
-    def close(self):
-        """Finishes the waiting requests and ends the thread."""
+    def close(self, seconds=None):
+        """Finishes the waiting requests and ends the thread.
+
+        Args:
+            seconds: Time after which the batch that runs is given up.
+        """
         with self._condition:
             self._closed = True
             self._condition.notify()
-        self._thread.join()
+        self._thread.join(seconds)
+        self._give_up()
+        self._thread.join(seconds)
+
+    def _give_up(self, only_left=False):
+        """Ends the batch that runs; or only if all of its clients have gone."""
+        with self._condition:
+            tasks, cancellation = self._running
+            left = all(task.future.cancelled() for task in tasks)
+            if cancellation is not None and (left or not only_left):
+                self._given_up = True
+                cancellation.start_cancel()
 
     # ---- in the thread ---------------------------------------------------------------
 
@@ -112,7 +139,9 @@ class Batcher:
             tasks = [task for task in tasks if not task.future.cancelled()]
             if tasks:
                 answers = list(self._answers(tasks))
-                self._loop.call_soon_threadsafe(_give, answers)
+                # Whoever waited has gone if the loop is closed.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_give, answers)
             # Nothing of the last batch is kept while the thread waits for the next.
             tasks = answers = None
 
@@ -161,8 +190,8 @@ class Batcher:
         try:
             yield from self._run(tasks)
         except Exception as error:
-            if len(tasks) == 1:
-                yield tasks[0], error
+            if len(tasks) == 1 or getattr(error, "code", "") == GIVEN_UP:
+                yield from ((task, error) for task in tasks)
                 return
             middle = len(tasks) // 2
             yield from self._answers(tasks[:middle])
@@ -173,13 +202,13 @@ class Batcher:
         sizes = [task.size for task in tasks]
         if len(tasks) == 1:
             self._observe(first.size or 1)
-            return [(first, first.model.run(first.signature, first.inputs))]
+            return [(first, self._outputs(tasks, first.inputs))]
         joined = {
             name: np.concatenate([task.inputs[name] for task in tasks])
             for name in first.inputs
         }
         self._observe(sum(sizes))
-        outputs = first.model.run(first.signature, joined)
+        outputs = self._outputs(tasks, joined)
         if any(value.shape[:1] != (sum(sizes),) for value in outputs.values()):
             raise ValueError("The outputs do not have the batch size of the inputs")
         ends = np.cumsum(sizes)
@@ -187,6 +216,28 @@ class Batcher:
             (task, {name: value[start:end] for name, value in outputs.items()})
             for task, start, end in zip(tasks, ends - sizes, ends, strict=True)
         ]
+
+    def _outputs(self, tasks, inputs):
+        from tensorflow.python.eager.cancellation import CancellationManager
+
+        cancellation = CancellationManager()
+        first = tasks[0]
+        watch = threading.Timer(self._deadline or 0, self._give_up)
+        with self._condition:
+            self._running, self._given_up = (tasks, cancellation), False
+        if self._deadline:
+            watch.start()
+        try:
+            return first.model.run(first.signature, inputs, cancellation)
+        except ServingError as error:
+            if self._given_up:
+                text = "The request was given up: it took too long"
+                raise ServingError(GIVEN_UP, text) from error
+            raise
+        finally:
+            watch.cancel()
+            with self._condition:
+                self._running = ((), None)
 
 
 def _shapes(inputs):

@@ -1,14 +1,11 @@
 """`PredictionService` and `ModelService` of TensorFlow Serving."""
 
-import contextlib
-
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
 
 from keras_attn.training.serving.server.errors import ServingError, invalid
@@ -36,19 +33,15 @@ async def start(service):
             ("grpc.max_receive_message_length", settings.max_body),
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", patience),
-            ("grpc.keepalive_time_ms", 4 * patience),
+            ("grpc.keepalive_time_ms", patience),
             ("grpc.keepalive_timeout_ms", patience),
+            ("grpc.keepalive_permit_without_calls", 1),
             # Two servers at one port would each get some of the requests.
             ("grpc.so_reuseport", 0),
         ],
-        # Bodies are read before a request can be refused.
-        maximum_concurrent_rpcs=2 * settings.queue,
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        Predictions(service), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(service), server)
-    address = f"{settings.host}:{settings.port}"
+    server.add_generic_rpc_handlers([Methods(service)])
+    address = f"{settings.url_host}:{settings.port}"
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -57,62 +50,90 @@ async def start(service):
     return server, port
 
 
-class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the others are answered by UNIMPLEMENTED."""
+class Methods(grpc.GenericRpcHandler):
+    """Predict, GetModelMetadata, GetModelStatus; others are answered by UNIMPLEMENTED.
+
+    Requests are received and parsed here: gRPC's own handlers wait for ever for a
+    request that has begun, and take one that cannot be parsed for the server's error.
+    """
 
     def __init__(self, service):
         self._service = service
+        predictions = "/tensorflow.serving.PredictionService"
+        self._methods = {
+            f"{predictions}/Predict": (predict_pb2.PredictRequest, self._predict),
+            f"{predictions}/GetModelMetadata": (
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                self._metadata,
+            ),
+            "/tensorflow.serving.ModelService/GetModelStatus": (
+                get_model_status_pb2.GetModelStatusRequest,
+                self._status,
+            ),
+        }
 
-    async def Predict(self, request, context):
+    def service(self, details):
+        if details.method not in self._methods:
+            return None
+        kind, answer = self._methods[details.method]
+
+        async def handle(messages, context):
+            try:
+                data = await self._service.receive(_first(messages))
+                request = _parsed(kind, data)
+                # A request may hold tens of MB, which wait in the queue.
+                del data
+                with self._service.admitted("grpc", request.model_spec.name):
+                    return (await answer(request)).SerializeToString()
+            except ServingError as error:
+                self._service.refused("gRPC", details.method, error)
+                await context.abort(grpc.StatusCode[error.code], error.message)
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    async def _predict(self, request):
         spec = request.model_spec
-        async with _answering(self._service, spec, context):
-            with _lease(self._service, spec) as model:
-                signature = model.signature(spec.signature_name)
-                names = _output_names(request.output_filter, signature)
-                max_bytes = self._service.settings.max_body
-                inputs = {
-                    name: array_of(tensor, max_bytes)
-                    for name, tensor in request.inputs.items()
-                }
-                outputs = await self._service.predict(model, signature, inputs)
-                response = predict_pb2.PredictResponse()
-                _fill_spec(response.model_spec, model, signature.name)
-                for name in names:
-                    response.outputs[name].CopyFrom(proto_of(outputs[name]))
-                return response
+        with _lease(self._service, spec) as model:
+            signature = model.signature(spec.signature_name)
+            names = _output_names(request.output_filter, signature)
+            max_bytes = self._service.settings.max_body
+            inputs = {
+                name: array_of(tensor, max_bytes)
+                for name, tensor in request.inputs.items()
+            }
+            outputs = await self._service.predict(model, signature, inputs)
+            response = predict_pb2.PredictResponse()
+            _fill_spec(response.model_spec, model, signature.name)
+            for name in names:
+                response.outputs[name].CopyFrom(proto_of(outputs[name]))
+            return response
 
-    async def GetModelMetadata(self, request, context):
-        async with _answering(self._service, request.model_spec, context):
-            fields = set(request.metadata_field)
-            if fields != {SIGNATURES}:
-                raise invalid(
-                    f"Expected the metadata_field {SIGNATURES!r}. "
-                    f"Received: {', '.join(sorted(fields)) or 'none'}"
-                )
-            with _lease(self._service, request.model_spec) as model:
-                return metadata(model)
+    async def _metadata(self, request):
+        fields = set(request.metadata_field)
+        if fields != {SIGNATURES}:
+            raise invalid(
+                f"Expected the metadata_field {SIGNATURES!r}. "
+                f"Received: {', '.join(sorted(fields)) or 'none'}"
+            )
+        with _lease(self._service, request.model_spec) as model:
+            return metadata(model)
 
-
-class Models(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; the configuration cannot be changed while the server runs."""
-
-    def __init__(self, service):
-        self._service = service
-
-    async def GetModelStatus(self, request, context):
+    async def _status(self, request):
         spec = request.model_spec
-        async with _answering(self._service, spec, context):
-            version = _version(spec)
-            return status(self._service, spec.name, version, spec.version_label)
+        return status(self._service, spec.name, _version(spec), spec.version_label)
 
 
-@contextlib.asynccontextmanager
-async def _answering(service, spec, context):
+async def _first(messages):
+    async for message in messages:
+        return message
+    raise invalid("Expected a request. Received: an empty stream")
+
+
+def _parsed(kind, data):
     try:
-        with service.admitted("grpc", spec.name):
-            yield
-    except ServingError as error:
-        await context.abort(grpc.StatusCode[error.code], error.message)
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise invalid(f"Cannot parse {kind.__name__}") from error
 
 
 def _lease(service, spec):

@@ -23,7 +23,7 @@ def check_images(values, max_pixels):
     total = 0
     for index, data in enumerate(values):
         try:
-            pixels = decoded_pixels(data) or 0
+            pixels = decoded_pixels(data, max_pixels) or 0
         except ValueError as error:
             raise invalid(f"Image {index}: {error}") from error
         if pixels > max_pixels:

@@ -4,6 +4,8 @@ import base64
 import binascii
 import itertools
 import json
+import math
+import re
 
 import numpy as np
 import orjson
@@ -12,6 +14,8 @@ from keras_attn.training.serving.server.errors import ServingError, invalid
 from keras_attn.training.serving.server.tensors import exact_array, string_array
 
 MAX_RANK = 32
+BEYOND = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
+BLANKS = str.maketrans("", "", " \t\n\v\f\r")
 # Types of a tensor's values in JSON.
 JSON_TYPES = {
     "bool": {bool},
@@ -26,8 +30,10 @@ def parse(body):
 
     `NaN`, `Infinity` and `-Infinity` are numbers, as in TensorFlow Serving.
     """
+    # Slower, so only where a number may be beyond the range of a double.
+    strict = {"parse_float": _finite} if BEYOND.search(body) else {}
     try:
-        request = json.loads(body)
+        request = json.loads(body, **strict)
     except RecursionError:
         raise invalid("JSON Parse error: nested too deeply") from None
     except ValueError as error:
@@ -38,6 +44,13 @@ def parse(body):
     if not isinstance(name, str):
         raise invalid("'signature_name' key must be a string value.")
     return request
+
+
+def _finite(text):
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("Number too big to be stored in double.")
+    return number
 
 
 def inputs_of(request, signature):
@@ -154,7 +167,11 @@ def _bytes(value):
         if isinstance(value, str):
             return value.encode()
         if _is_bytes(value):
-            return base64.b64decode(value["b64"], validate=True)
+            # Padding may be left out, but not be wrong.
+            text = value["b64"].translate(BLANKS)
+            if "=" not in text:
+                text += "=" * (-len(text) % 4)
+            return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         text = "base64 decode" if isinstance(value, dict) else "encode as UTF-8"
         raise invalid(f"Unable to {text}") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 DEFAULT_SIGNATURE = "serving_default"
+DECODERS = re.compile("Decode(Image|Jpeg|Png|Gif|Bmp|WebP|AndCropJpeg)")
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 # As TensorFlow Serving.
 MAX_WARMUP_REQUESTS = 1000
@@ -132,6 +134,10 @@ class SavedModel:
             for key in self.signatures
             if key in self._loaded.signatures
         }
+        # Names of the signatures that decode images.
+        self.decoding = {
+            key for key, function in self._functions.items() if _decodes(function)
+        }
         self._warm_up(pathlib.Path(folder) / WARMUP)
 
     def signature(self, name=""):
@@ -145,12 +151,14 @@ class SavedModel:
             )
         return self.signatures[name]
 
-    def run(self, signature, inputs):
+    def run(self, signature, inputs, cancellation=None):
         """Outputs of a signature.
 
         Args:
             signature: `Signature`.
             inputs: Dict of arrays that `signature.check` accepts.
+            cancellation: TensorFlow's `CancellationManager`, which ends it between two
+                operations.
 
         Returns:
             Dict of arrays.
@@ -162,6 +170,8 @@ class SavedModel:
 
         function = self._functions[signature.name]
         specs = signature.inputs
+        if cancellation is not None:
+            function = cancellation.get_cancelable_function(function)
         try:
             tensors = {
                 name: tf.constant(array, specs[name].dtype)
@@ -191,6 +201,12 @@ class SavedModel:
             signature = self.signature(request.model_spec.signature_name)
             signature.check(inputs)
             self.run(signature, inputs)
+
+
+def _decodes(function):
+    graph = function.graph.as_graph_def()
+    bodies = (graph.node, *(inner.node_def for inner in graph.library.function))
+    return any(DECODERS.fullmatch(node.op) for body in bodies for node in body)
 
 
 def _array(tensor):

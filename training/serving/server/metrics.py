@@ -40,7 +40,7 @@ class Metrics:
 
     def text(self, service):
         """The metrics of a `Service` in Prometheus's text format."""
-        self.waiting.set(service.batcher.waiting)
+        self.waiting.set(service.waiting)
         self.versions.clear()
         for name, version in service.repository.available():
             self.versions.labels(name, version).set(1)

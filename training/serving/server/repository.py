@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import re
 import threading
+import time
 
 from keras_attn.training.serving.server.errors import ServingError
 from keras_attn.training.serving.server.loaded_model import SavedModel
@@ -26,6 +27,7 @@ class Version:
         leases: Requests that use the model now.
         seen: State of the files at the last look.
         tried: State of the files when loading them was last tried.
+        gone: Time since when its folder is not there.
     """
 
     state: str = START
@@ -34,6 +36,7 @@ class Version:
     leases: int = 0
     seen: tuple = ()
     tried: tuple | None = None
+    gone: float | None = None
 
 
 class Repository:
@@ -41,7 +44,8 @@ class Repository:
 
     A version is loaded and warmed up beside the served one, which then finishes its
     requests and is unloaded. A version that cannot be loaded is reported and tried
-    again when its files have changed; until then the old one stays.
+    again when its files have changed; until then the old one stays. So does the last
+    one of a model whose folder vanishes, for some time.
 
     Args:
         folder: `pathlib.Path`.
@@ -50,6 +54,7 @@ class Repository:
         load: Function of name, version and folder that returns the model.
         read_labels: Function of the folder that returns a dict from the names of models
             to dicts from labels to versions; a ValueError leaves them as they were.
+        keep_seconds: Seconds that the last version is served without its folder.
     """
 
     def __init__(
@@ -59,16 +64,18 @@ class Repository:
         report=print,
         load=SavedModel,
         read_labels=lambda folder: {},
+        keep_seconds=30.0,
     ):
         self.folder = folder
         self.latest = latest
         self._report = report
         self._load = load
         self._read_labels = read_labels
+        self._keep_seconds = keep_seconds
         self._labels = {}
-        self._problem = None
+        self._problems = {}
         self._models = {}
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
 
     # ---- for requests ----------------------------------------------------------------
 
@@ -92,7 +99,6 @@ class Repository:
         finally:
             with self._lock:
                 entry.leases -= 1
-                self._lock.notify_all()
 
     def version_of(self, name, label):
         """Number of the version with that label."""
@@ -158,7 +164,7 @@ class Repository:
             try:
                 self.poll(stop=stop)
             except OSError as error:
-                self._report_once(f"Cannot look into {self.folder}: {error}")
+                self._once("", f"Cannot look into {self.folder}: {error}")
 
     def poll(self, settled=False, stop=None):
         """Looks at the folder once: loads new versions and unloads old ones.
@@ -167,14 +173,15 @@ class Repository:
             settled: Whether to load new versions at once; by default only those whose
                 files have not changed since the last look, so that one that is being
                 copied waits.
-            stop: `threading.Event` that ends waiting for requests.
+            stop: `threading.Event` that ends it between two loads.
         """
         found = self._found()
+        self._once("", None)
         try:
             self._labels = self._read_labels(self.folder)
-            self._problem = None
-        except ValueError as error:
-            self._report_once(str(error))
+            self._once("/labels", None)
+        except (OSError, ValueError) as error:
+            self._once("/labels", str(error))
         for name, folders in found.items():
             served = 0
             for number in sorted(folders, reverse=True):
@@ -182,12 +189,15 @@ class Repository:
                 if wanted and not (stop and stop.is_set()):
                     served += self._consider(name, number, folders[number], settled)
         for name in list(self._models):
-            self._retire(name, found.get(name, {}), stop)
+            if not self._problems.get(name):
+                self._retire(name, found.get(name, {}))
+        self._let_go()
 
-    def _report_once(self, problem):
-        if problem != self._problem:
-            self._problem = problem
+    def _once(self, what, problem):
+        """Reports a problem unless it is the last one of the same thing."""
+        if problem and problem != self._problems.get(what):
             self._report(problem)
+        self._problems[what] = problem
 
     def _labelled(self, name):
         return self._labels.get(name, {}).values()
@@ -196,44 +206,58 @@ class Repository:
         """Unloads all models."""
         with self._lock:
             self._models.clear()
-        gc.collect()
 
     def _found(self):
         found = {}
         for folder in sorted(self.folder.iterdir()):
-            if NAME.fullmatch(folder.name) and folder.is_dir():
+            if not NAME.fullmatch(folder.name) or not folder.is_dir():
+                continue
+            try:
                 versions = {
                     int(inside.name): inside
                     for inside in folder.iterdir()
                     if re.fullmatch(r"[0-9]{1,18}", inside.name) and inside.is_dir()
                 }
-                if versions:
-                    found[folder.name] = versions
+                self._once(folder.name, None)
+            except OSError as error:
+                self._once(folder.name, f"Cannot look into {folder}: {error}")
+                continue
+            if versions:
+                found[folder.name] = versions
         return found
 
     def _consider(self, name, number, folder, settled):
         """Loads a version if it is time to, and returns whether it is served."""
         with self._lock:
             entry = self._models.setdefault(name, {}).setdefault(number, Version())
-            if entry.state == AVAILABLE:
-                return True
+            if entry.state == UNLOADING:
+                return False
+        available = entry.state == AVAILABLE
+        if available and entry.gone is None:
+            return True
         files = _state_of_files(folder)
+        if available and files == entry.tried:
+            entry.gone = None
+            return True
         changing, entry.seen = entry.seen != files and not settled, files
         if changing or entry.tried == files:
-            return False
+            return available
         entry.tried = files
-        self._set(entry, LOADING)
+        if not available:
+            self._set(entry, LOADING)
         try:
             model = self._load(name, number, folder)
         except Exception as error:  # A broken SavedModel fails in many ways.
             known = isinstance(error, ServingError)
             text = str(error).strip().split("\n")[0][:300] or type(error).__name__
             entry.error = error if known else ServingError("INTERNAL", text)
-            self._set(entry, END)
+            if not available:
+                self._set(entry, END)
             self._report(f"Cannot load {name}, version {number}: {text}")
-            return False
+            return available
         with self._lock:
             entry.model, entry.error, entry.state = model, None, AVAILABLE
+            entry.gone = None
         self._report(f"Serving {name}, version {number}")
         return True
 
@@ -241,42 +265,52 @@ class Repository:
         with self._lock:
             entry.state = state
 
-    def _retire(self, name, folders, stop):
+    def _retire(self, name, folders):
         """Ends versions that are too old, or whose folders are gone."""
+        now = time.monotonic()
         with self._lock:
+            versions = self._models[name]
             numbers = self._numbers(name)
-            old = [
-                number
-                for number in numbers
-                if number not in folders
-                or number in numbers[self.latest :]
-                and number not in self._labelled(name)
-            ]
-            for number in old:
-                self._models[name][number].state = UNLOADING
-            for number, entry in list(self._models[name].items()):
+            here = [number for number in numbers if number in folders]
+            for number in numbers:
+                entry = versions[number]
+                if number in folders:
+                    old = number in here[self.latest :]
+                    old = old and number not in self._labelled(name)
+                else:
+                    entry.gone = now if entry.gone is None else entry.gone
+                    # Another takes its place first, or none comes.
+                    old = here or now - entry.gone >= self._keep_seconds
+                if old:
+                    entry.state = UNLOADING
+            for number, entry in list(versions.items()):
                 if number not in folders and entry.state in (START, END):
-                    del self._models[name][number]
-            if not self._models[name]:
+                    del versions[number]
+            if not versions:
                 del self._models[name]
-        for number in old:
-            self._let_go(name, number, stop)
 
-    def _let_go(self, name, number, stop):
+    def _let_go(self):
+        """Unloads versions that have ended, once their requests are finished."""
         with self._lock:
-            entry = self._models[name][number]
-            while entry.leases and not (stop and stop.is_set()):
-                self._lock.wait(0.1)
-            entry.model, entry.state, entry.tried = None, END, None
-        gc.collect()
-        self._report(f"Stopped serving {name}, version {number}")
+            ended = [
+                (name, number, entry)
+                for name, versions in self._models.items()
+                for number, entry in versions.items()
+                if entry.state == UNLOADING and not entry.leases
+            ]
+            for _, _, entry in ended:
+                entry.model, entry.state, entry.tried = None, END, None
+        if ended:
+            gc.collect()
+        for name, number, _ in ended:
+            self._report(f"Stopped serving {name}, version {number}")
 
 
 def _state_of_files(folder):
     """Names, sizes and times of all files, to see whether they change."""
     files = []
     for path in sorted(folder.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             facts = path.stat()
             files.append((str(path), facts.st_size, facts.st_mtime_ns))
     return tuple(files)

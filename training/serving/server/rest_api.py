@@ -1,17 +1,19 @@
 """The REST paths of TensorFlow Serving, with health and metrics beside them."""
 
 import asyncio
+import functools
 import json
 import re
 
 import prometheus_client
-from aiohttp import web
+from aiohttp import http_exceptions, web
 from google.protobuf import json_format
 
 from keras_attn.training.serving.server import grpc_api, json_tensors
-from keras_attn.training.serving.server.errors import ServingError, invalid
+from keras_attn.training.serving.server.errors import MAX_LENGTH, ServingError, invalid
 
-MODEL = r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?"
+# In any case, as TensorFlow Serving reads them.
+MODEL = r"(?i)/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 PREDICT = re.compile(MODEL + r":(predict|classify|regress)")
 STATUS = re.compile(MODEL)
 METADATA = re.compile(MODEL + "/metadata")
@@ -21,6 +23,13 @@ HEALTH = "/healthz"
 # Bodies above this are parsed in another thread, so that others need not wait.
 LARGE = 2**18
 INT64 = 2**63
+BAD_BODY = (
+    web.HTTPException,
+    web.PayloadAccessError,
+    web.RequestPayloadError,
+    http_exceptions.HttpProcessingError,
+    ValueError,
+)
 
 
 class RestApi:
@@ -32,36 +41,39 @@ class RestApi:
 
     def __init__(self, service):
         self._service = service
-        # Connections with a request in progress.
+        # Connections with a request in progress, and times since when others wait.
         self.busy = set()
+        self.since = {}
 
     async def start(self):
         """Starts to listen.
 
         Returns:
-            `(runner, port)`: `aiohttp.web.AppRunner`, and the port it listens at.
+            `(runner, port)`: `aiohttp.web.ServerRunner`, and the port it listens at.
 
         Raises:
             OSError: If the port is taken.
         """
         settings = self._service.settings
-        app = web.Application(client_max_size=settings.max_body)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(
-            app,
+        server = _Server(
+            self._handle,
+            request_factory=functools.partial(
+                _request, asyncio.get_running_loop(), settings.max_body
+            ),
             access_log=None,
-            handle_signals=False,
             handler_cancellation=True,
             keepalive_timeout=settings.patience_seconds,
-            shutdown_timeout=settings.grace_seconds,
         )
+        server.refused = self._service.refused
+        # It waits once for answers and once more for what is cancelled.
+        runner = web.ServerRunner(server, shutdown_timeout=settings.grace_seconds / 2)
         await runner.setup()
         site = web.TCPSite(runner, settings.host, settings.rest_port)
         try:
             await site.start()
         except OSError as error:
             await runner.cleanup()
-            address = f"{settings.host}:{settings.rest_port}"
+            address = f"{settings.url_host}:{settings.rest_port}"
             raise OSError(f"Cannot listen at {address}: {error}") from error
         return runner, runner.addresses[0][1]
 
@@ -71,17 +83,20 @@ class RestApi:
         try:
             return await self._answer(request)
         except ServingError as error:
+            self._service.refused("REST", request.path, error)
             return _json({"error": error.message}, error.http_status)
         finally:
             self.busy.discard(connection)
+            self.since[connection] = asyncio.get_running_loop().time()
 
     async def _answer(self, request):
         path, method = request.path, request.method
         if method == "POST" and (found := PREDICT.fullmatch(path)):
             name, version, label, verb = found.groups()
+            body = await self._read(request)
             with self._service.admitted("rest", name):
                 number = _number(version)
-                return await self._predict(request, name, number, label, verb)
+                return await self._predict([body], name, number, label, verb.lower())
         if method in ("GET", "HEAD"):
             return self._look_up(path, method)
         raise _malformed(path, method)
@@ -109,13 +124,13 @@ class RestApi:
                 return _json(_message(answer))
         raise _malformed(path, method)
 
-    async def _predict(self, request, name, version, label, verb):
+    async def _predict(self, bodies, name, version, label, verb):
         with self._service.lease(name, version, label) as model:
             if verb != "predict":
                 raise ServingError(
                     "UNIMPLEMENTED", f"Expected :predict. Received: :{verb}"
                 )
-            body = await self._read(request)
+            body = bodies.pop()
             large = len(body) > LARGE
             values = await _call(large, json_tensors.parse, body)
             # A request may hold tens of MB: its text is freed before it waits in the
@@ -133,38 +148,66 @@ class RestApi:
         settings = self._service.settings
         if (request.content_length or 0) > settings.max_body:
             raise _too_large(settings)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         try:
-            async with asyncio.timeout(settings.patience_seconds):
-                return await request.read()
+            return await self._service.receive(request.read())
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(settings) from None
-        except TimeoutError:
-            raise ServingError(
-                "DEADLINE_EXCEEDED",
-                f"The body did not arrive within {settings.patience_seconds:g} s",
-                408,
-            ) from None
-        except (web.HTTPException, web.PayloadAccessError, ValueError) as error:
-            raise invalid(f"Cannot read the body: {error}") from error
+        except BAD_BODY as error:
+            raise invalid(f"Cannot read the body: {_in_one_line(error)}") from error
 
 
-async def watch_connections(runner, busy, patience, interval=0.5):
+class _Server(web.Server):
+    """A server whose errors are JSON, also where a request is no HTTP."""
+
+    def __call__(self):
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    def handle_error(self, request, status=500, exc=None, message=None):
+        if status >= 500:
+            self.log_exception("Error of %s", request.path, exc_info=exc)
+            message = "Internal error"
+        error = ServingError("INVALID_ARGUMENT", _in_one_line(message or exc), status)
+        self._manager.refused("REST", request.remote, error)
+        if request.writer.output_size > 0:
+            raise ConnectionError("A part of the answer was sent already")
+        response = _json({"error": error.message}, status)
+        response.force_close()
+        return response
+
+
+def _request(loop, max_body, message, payload, protocol, writer, task):
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, loop, client_max_size=max_body
+    )
+
+
+def _in_one_line(error):
+    return " ".join(str(error).split())[:MAX_LENGTH] or type(error).__name__
+
+
+async def watch_connections(runner, busy, since, patience, interval=0.5):
     """Closes connections whose client takes too long to send or to receive.
 
     Args:
         runner: `aiohttp.web.AppRunner`.
         busy: Connections with a request in progress.
+        since: Dict of the others with the times of their last answers.
         patience: Limit in seconds.
         interval: Seconds between two checks.
     """
     loop = asyncio.get_running_loop()
-    since = {}
     while True:
         await asyncio.sleep(interval)
-        idle = set(runner.server.connections) - busy
-        since = {one: since.get(one, loop.time()) for one in idle}
-        for connection, start in since.items():
-            if loop.time() - start > patience:
+        connections = set(runner.server.connections)
+        for gone in since.keys() - connections:
+            del since[gone]
+        for connection in connections - busy:
+            if loop.time() - since.setdefault(connection, loop.time()) > patience:
                 connection.force_close()
 
 
@@ -206,7 +249,7 @@ def _json(contents, status=200):
 
 def _malformed(path, method):
     message = f"Malformed request: {method} {path[:200]}"
-    status = None if path.startswith("/v1/") else 404
+    status = None if path.lower().startswith("/v1/") else 404
     return ServingError("INVALID_ARGUMENT", message, status)
 
 

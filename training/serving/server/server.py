@@ -1,13 +1,13 @@
 """Start and end of the server."""
 
 import asyncio
+import os
 import signal
 import sys
 import threading
 
 from keras_attn.training.serving.configs import read_models_config
 from keras_attn.training.serving.server import grpc_api
-from keras_attn.training.serving.server.batching import Batcher
 from keras_attn.training.serving.server.metrics import Metrics
 from keras_attn.training.serving.server.repository import Repository
 from keras_attn.training.serving.server.rest_api import RestApi, watch_connections
@@ -16,6 +16,8 @@ from keras_attn.training.serving.server.service import Service
 # Python's default lets a thread that computes keep one that has just come back from
 # TensorFlow waiting for 5 ms, the time of a small batch.
 SWITCH_INTERVAL = 0.0005
+# Seconds for a thread to end once nobody waits for it.
+ENDING = 1.0
 
 
 class Server:
@@ -47,13 +49,7 @@ class Server:
             settings.folder, settings.versions, self._report, read_labels=read_labels
         )
         await asyncio.to_thread(self.repository.poll, settled=True)
-        batcher = Batcher(
-            settings.max_batch,
-            settings.batch_timeout_ms / 1000,
-            settings.max_pixels,
-            metrics.batches.observe,
-        )
-        self._service = Service(settings, self.repository, batcher, metrics)
+        self._service = Service(settings, self.repository, metrics, self._report)
         rest = RestApi(self._service)
         try:
             self._runner, self.rest_port = await rest.start()
@@ -63,10 +59,12 @@ class Server:
                 await self._runner.cleanup()
                 raise
         except OSError:
-            batcher.close()
+            self._service.close(ENDING)
             raise
         self._connections = asyncio.create_task(
-            watch_connections(self._runner, rest.busy, settings.patience_seconds)
+            watch_connections(
+                self._runner, rest.busy, rest.since, settings.patience_seconds
+            )
         )
         self._stop_watching = threading.Event()
         self._watcher = threading.Thread(
@@ -85,8 +83,8 @@ class Server:
         await asyncio.gather(
             self._grpc.stop(self.settings.grace_seconds), self._runner.cleanup()
         )
-        await asyncio.to_thread(self._service.batcher.close)
-        await asyncio.to_thread(self._watcher.join)
+        await asyncio.to_thread(self._service.close, ENDING)
+        await asyncio.to_thread(self._watcher.join, ENDING)
         self.repository.close()
 
 
@@ -102,8 +100,20 @@ def serve(settings):
     Args:
         settings: `Settings`.
     """
+    import tensorflow as tf
+
     sys.setswitchinterval(SWITCH_INTERVAL)
+    # A request decodes up to ten images at a time, beside which others find a thread.
+    threads = 16 + (os.cpu_count() or 1)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     asyncio.run(_serve(settings))
+
+
+def _exit():
+    """Ends the process at once: threads may still compute or load for minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _serve(settings):
@@ -127,12 +137,19 @@ async def _serve(settings):
         "reads the same folder."
     )
     server = Server(settings, report)
-    await server.start()
+    starting = asyncio.create_task(server.start())
+    waiting = asyncio.create_task(asked.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        _exit()
+    await starting
     if not server.repository.available():
         report(f"No models yet; waiting for NAME/VERSION/ in {settings.folder}")
-    report(f"gRPC at {settings.host}:{server.port}")
-    report(f"REST at http://{settings.host}:{server.rest_port}/v1/models/NAME")
+    host = settings.url_host
+    report(f"gRPC at {host}:{server.port}")
+    report(f"REST at http://{host}:{server.rest_port}/v1/models/NAME")
     report("Ctrl+C stops it.")
-    await asked.wait()
+    await waiting
     report("Stopping: finishing the requests in progress.")
     await server.stop()
+    _exit()

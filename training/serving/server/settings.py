@@ -22,6 +22,7 @@ class Settings:
         poll_seconds: Seconds between two looks for new versions.
         patience_seconds: Limit for a client to send a request, and for an unused
             connection.
+        decoding_seconds: Limit of a batch of large images.
         grace_seconds: Limit for requests in progress when the server stops.
     """
 
@@ -37,7 +38,8 @@ class Settings:
     versions: int = 1
     poll_seconds: float = 1.0
     patience_seconds: float = 15.0
-    grace_seconds: float = 30.0
+    decoding_seconds: float = 30.0
+    grace_seconds: float = 28.0
 
     def __post_init__(self):
         object.__setattr__(self, "folder", pathlib.Path(self.folder))
@@ -59,6 +61,11 @@ class Settings:
     def max_body(self):
         """Limit of a request in bytes."""
         return int(self.max_body_mb * 2**20)
+
+    @property
+    def url_host(self):
+        """The host as it stands in a URL."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     def check_folder(self):
         """Raises unless the folder exists and is no model's own."""

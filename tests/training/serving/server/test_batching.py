@@ -23,7 +23,7 @@ class Doubler:
         self.open = threading.Event()
         self.open.set()
 
-    def run(self, signature, inputs):
+    def run(self, signature, inputs, cancellation=None):
         self.open.wait(20)
         self.batches.append(inputs["x"].shape)
         if (inputs["x"] < 0).any():
@@ -38,7 +38,7 @@ def rows(*values):
 def run(test, **changes):
     async def main():
         batcher = Batcher(
-            **{"max_batch": 8, "timeout": 5, "max_pixels": 100, **changes}
+            **{"max_batch": 8, "timeout": 5, "max_pixels": 100 * TOGETHER, **changes}
         )
         try:
             return await asyncio.wait_for(test(batcher), 20)
@@ -186,7 +186,7 @@ def test_closing_finishes_what_waits():
 
 def test_outputs_that_are_not_a_row_for_each_example_are_asked_for_one_by_one():
     class Summer(Doubler):
-        def run(self, signature, inputs):
+        def run(self, signature, inputs, cancellation=None):
             super().run(signature, inputs)
             return {"y": inputs["x"].sum(axis=0)}
 

@@ -1,4 +1,6 @@
+import pathlib
 import threading
+import time
 
 import pytest
 
@@ -154,15 +156,13 @@ def test_an_old_version_finishes_its_requests_before_it_goes(repository, tmp_pat
     repository.poll(settled=True)
     with repository.lease("flowers") as model:
         write(tmp_path, "flowers", 2)
-        polling = threading.Thread(target=repository.poll, kwargs={"settled": True})
-        polling.start()
-        until(lambda: served(repository) == "flowers 2 fine")
-        polling.join(0.2)
-        assert polling.is_alive()
-        assert model == "flowers 1 fine"
+        write(tmp_path, "birds", 1)
+        for _ in range(3):
+            repository.poll(settled=True)
+        assert model == "flowers 1 fine" and served(repository) == "flowers 2 fine"
+        assert served(repository, "birds") == "birds 1 fine"
         assert repository.statuses("flowers", 1)[0][1] == "UNLOADING"
-    polling.join(10)
-    assert not polling.is_alive()
+    repository.poll()
     assert repository.statuses("flowers", 1)[0][1] == "END"
 
 
@@ -170,16 +170,74 @@ def test_a_folder_that_is_taken_away(repository, tmp_path):
     write(tmp_path, "flowers", 1)
     folder = write(tmp_path, "flowers", 2)
     repository.poll(settled=True)
-    folder.rename(tmp_path / "elsewhere")
-    for _ in range(3):
-        repository.poll()
+    folder.rename(tmp_path / ".2")
+    repository.poll()
+    assert served(repository) == "flowers 2 fine"
+    repository.poll()
     assert served(repository) == "flowers 1 fine"
-    (tmp_path / "flowers" / "1").rename(tmp_path / "elsewhere too")
-    for _ in range(3):
+    assert repository.available() == [("flowers", 1)]
+
+
+def test_the_last_version_stays_for_a_time_without_its_folder(tmp_path, loader):
+    lines = []
+    repository = Repository(tmp_path, 1, lines.append, loader, keep_seconds=0.3)
+    folder = write(tmp_path, "flowers", 1)
+    repository.poll(settled=True)
+    folder.rename(tmp_path / ".1")
+    repository.poll()
+    (tmp_path / ".1").rename(folder)
+    repository.poll()
+    assert served(repository) == "flowers 1 fine"
+    assert loader.loaded == [("flowers", 1)]
+    # What returns with other files is loaded again, beside the one that is served.
+    folder.rename(tmp_path / ".1")
+    repository.poll()
+    write(tmp_path, "flowers", 1, "other")
+    repository.poll()
+    assert served(repository) == "flowers 1 fine"
+    repository.poll()
+    assert served(repository) == "flowers 1 other"
+    # One step: new in, old out.
+    write(tmp_path, "flowers", 2)
+    folder.rename(tmp_path / ".2")
+    repository.poll()
+    assert served(repository) == "flowers 1 other"
+    repository.poll()
+    assert served(repository) == "flowers 2 fine"
+    (tmp_path / "flowers" / "2").rename(tmp_path / ".3")
+    repository.poll()
+    assert served(repository) == "flowers 2 fine"
+    time.sleep(0.3)
+    for _ in range(2):
         repository.poll()
     assert repository.available() == []
     with pytest.raises(ServingError, match="Could not find any versions"):
         repository.statuses("flowers")
+
+
+def test_what_cannot_be_read_stops_no_other_model(tmp_path, loader, monkeypatch):
+    lines = []
+
+    def read_labels(folder):
+        raise PermissionError("models.config")
+
+    repository = Repository(tmp_path, 1, lines.append, loader, read_labels)
+    write(tmp_path, "flowers", 1)
+    write(tmp_path, "birds", 1)
+    iterdir = pathlib.Path.iterdir
+
+    def refused(path):
+        if path.name == "birds":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    for broken in (True, False, True):
+        monkeypatch.setattr(pathlib.Path, "iterdir", refused if broken else iterdir)
+        repository.poll(settled=True)
+        assert served(repository) == "flowers 1 fine"
+    assert served(repository, "birds") == "birds 1 fine"
+    assert len([line for line in lines if "Cannot look into" in line]) == 2
+    assert lines.count("models.config") == 1
 
 
 def test_other_names_are_left_alone(repository, tmp_path, loader):

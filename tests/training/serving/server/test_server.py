@@ -2,6 +2,9 @@
 
 import base64
 import concurrent.futures
+import contextlib
+import http.client
+import io
 import json
 import pathlib
 import socket
@@ -11,8 +14,10 @@ import time
 import grpc
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 from google.protobuf import json_format
+from PIL import Image
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -21,7 +26,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from tests.training.serving.server.test_images import png_header
+from tests.pipelines.images.test_headers import long_png, many_scans, png_header
 from tests.training.serving.server.tiny import encoded, running, save, until
 
 MAX_BATCH = 8
@@ -45,6 +50,14 @@ def server(folder):
         folder, max_batch=MAX_BATCH, max_body_mb=1, max_pixels=10**6, queue=32
     ) as found:
         yield found
+
+
+def palette_bmp():
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 255, 255] + [0] * 762)
+    file = io.BytesIO()
+    image.save(file, "BMP")
+    return file.getvalue()
 
 
 def b64(data):
@@ -175,6 +188,7 @@ def requests_counted(server):
 # ---- bad requests --------------------------------------------------------------------
 
 IMAGE = encoded(99, 61, 67, "JPEG")
+PALETTE = palette_bmp()
 ROW = {"instances": [1.0], "signature_name": "half_plus"}
 BAD_BODIES = {
     "empty": b"",
@@ -185,6 +199,10 @@ BAD_BODIES = {
     "no key": b"{}",
     "unknown signature": b'{"instances": [1], "signature_name": "nothing"}',
     "wrong base64": b'{"instances": [{"b64": "%%%"}]}',
+    "beyond double": b'{"instances": [1e400], "signature_name": "half_plus"}',
+    "many digits": b'{"instances": [1'
+    + b"0" * 400
+    + b'.0], "signature_name": "half_plus"}',
     "wrong type": b'{"instances": [1.5]}',
     "text for a number": b'{"instances": ["1"], "signature_name": "half_plus"}',
     "NaN for an integer": (
@@ -201,6 +219,9 @@ BAD_BODIES = {
     "truncated": json.dumps({"instances": [b64(IMAGE[:-90])]}).encode(),
     "truncated header": json.dumps({"instances": [b64(IMAGE[:30])]}).encode(),
     "bomb": json.dumps({"instances": [b64(png_header(60000, 60000))]}).encode(),
+    "long PNG": json.dumps({"instances": [b64(long_png(2 * 10**8))]}).encode(),
+    "many scans": json.dumps({"instances": [b64(many_scans(500))]}).encode(),
+    "palette": json.dumps({"instances": [b64(PALETTE)]}).encode(),
 }
 
 
@@ -211,6 +232,41 @@ def test_bad_bodies_are_answered_by_400_and_a_reason(server, name):
     assert list(response.json()) == ["error"]
     assert 5 < len(response.json()["error"]) < 600
     assert server.post("tiny:predict", json=ROW).status_code == 200
+
+
+def test_a_refusal_is_one_line_and_no_traceback(server, capsys):
+    del server.lines[:]
+    server.post("tiny:predict", data=BAD_BODIES["truncated"])
+    with pytest.raises(grpc.RpcError):
+        server.predict("tiny", "nothing\n\x1b[2J", x=np.ones(1, "float32"))
+    rest, rpc = server.lines
+    assert rest.startswith("REST /v1/models/tiny:predict: INVALID_ARGUMENT, ")
+    assert rpc.startswith("gRPC /tensorflow.serving.PredictionService/Predict: INV")
+    assert rpc.isprintable() and "Traceback" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_cannot_be_unpacked(server, encoding):
+    headers = {"Content-Encoding": encoding}
+    response = server.post("tiny:predict", data=b"xxxxx", headers=headers)
+    assert response.status_code == 400 and "decode" in response.json()["error"]
+
+
+def test_what_is_no_http_request_is_answered_in_json(server):
+    url = f"{server.url}/v1/models/tiny"
+    response = requests.get(url, headers={"X": "y" * 9000}, timeout=60)
+    assert response.status_code == 400 and list(response.json()) == ["error"]
+
+
+def test_base64_and_paths_as_tensorflow_serving_takes_them(server):
+    for text in ("aGk", "aGk=", "a\nG k=\n"):
+        body = {"signature_name": "echo", "instances": [{"b64": text}]}
+        url = f"{server.url}/V1/MODELS/tiny/Versions/7:PREDICT"
+        answer = requests.post(url, json=body, timeout=60)
+        assert answer.json()["predictions"][0]["text"] == "hi"
+    body = {"signature_name": "echo", "instances": ["GIF89a is a format"]}
+    answer = server.post("tiny:predict", json=body).json()
+    assert answer["predictions"][0]["text"] == "GIF89a is a format"
 
 
 @pytest.mark.parametrize(
@@ -227,6 +283,7 @@ def test_bad_bodies_are_answered_by_400_and_a_reason(server, name):
         ("..%2F..%2Fetc:predict", 400),
         ("%2e%2e:predict", 404),
         ("tiny%00:predict", 404),
+        ("tiny%0a:predict", 404),
         ("x" * 3000 + ":predict", 404),
     ],
 )
@@ -304,6 +361,10 @@ def bad_requests():
             request("", image_bytes=[png_header(60000, 60000)]),
             "INVALID_ARGUMENT",
         ),
+        "empty string tensor": (
+            request("", image_bytes=np.zeros((1, 1))),
+            "INVALID_ARGUMENT",
+        ),
         "huge body": (request("echo", text=["x" * 2**21]), "RESOURCE_EXHAUSTED"),
     }
 
@@ -315,6 +376,14 @@ def test_bad_grpc_requests(server, name):
         server.predictions.Predict(request, timeout=60)
     assert caught.value.code().name == code, caught.value.details()
     assert caught.value.details()
+
+
+def test_bytes_that_are_no_request(server):
+    call = server.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for data in (b"\xff\xff", b"", b"\x0a\xff"):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(data, timeout=60)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_other_methods_are_not_implemented(server):
@@ -438,6 +507,73 @@ def calibrated(server, seconds):
     start = time.monotonic()
     server.predict("tiny", "slow", steps=steps)
     return int(2000 * seconds / (time.monotonic() - start)) + 1
+
+
+def test_requests_that_trickle_take_no_place_in_the_queue(folder):
+    """Over both protocols, and are cut off."""
+    method = "/tensorflow.serving.PredictionService/Predict"
+    head = (
+        b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"
+    )
+    with running(folder, queue=2, patience_seconds=1) as server:
+        release = threading.Event()
+
+        def nothing():
+            release.wait(20)
+            yield b""
+
+        stalled = [
+            server.channel.stream_unary(method).future(nothing()) for _ in range(3)
+        ]
+        address = ("127.0.0.1", server.server.rest_port)
+        with contextlib.ExitStack() as clients:
+            for _ in range(3):
+                client = clients.enter_context(socket.create_connection(address))
+                client.sendall(head)
+            time.sleep(0.2)
+            x = np.ones(1, "float32")
+            assert server.predict("tiny", "half_plus", x=x)["y"] == 3.5
+            assert server.post("tiny:predict", json=ROW).status_code == 200
+            codes = [one.exception(20).code().name for one in stalled]
+        release.set()
+        assert set(codes) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+def test_a_kept_connection_in_use_is_not_cut(folder):
+    with running(folder, patience_seconds=0.8) as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.server.rest_port)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            client.request("POST", "/v1/models/tiny:predict", json.dumps(ROW))
+            answer = client.getresponse()
+            assert answer.read() and answer.status == 200
+            time.sleep(0.1)
+        client.close()
+
+
+def test_large_images_hold_up_nobody_and_end_with_their_client(folder):
+    with running(folder) as server:
+        ask_light(server, 51, rest=True)
+        large = io.BytesIO()
+        Image.new("RGB", (5000, 4000), 9).save(large, "JPEG", progressive=True)
+        body = {"inputs": [b64(large.getvalue())]}
+        gone = threading.Thread(
+            target=lambda: pytest.raises(
+                requests.Timeout,
+                requests.post,
+                f"{server.url}/v1/models/tiny:predict",
+                json=body,
+                timeout=0.5,
+            )
+        )
+        gone.start()
+        time.sleep(0.4)
+        start = time.monotonic()
+        assert ask_light(server, 51, rest=True) == pytest.approx(0.2)
+        assert time.monotonic() - start < 1
+        gone.join()
+        running_batch = server.server._service._large
+        until(lambda: running_batch._running == ((), None), 10)
 
 
 @pytest.mark.parametrize("sent", ["nothing", "headers", "body"])

@@ -160,6 +160,31 @@ def test_a_damaged_export_is_reported(tmp_path, damage):
         assert status["status"]["error_message"]
 
 
+def test_what_takes_long_is_given_up_at_the_end(folder):
+    with running(folder, grace_seconds=1) as server:
+        body = {"signature_name": "slow", "instances": [10**8]}
+        asked = threading.Thread(
+            target=lambda: pytest.raises(
+                requests.ConnectionError, server.post, "tiny:predict", json=body
+            )
+        )
+        asked.start()
+        active = "keras_attn_active_requests 1.0"
+        until(lambda: active in server.get("/metrics").text)
+        start = time.monotonic()
+    assert time.monotonic() - start < 10
+    asked.join(10)
+    assert not asked.is_alive()
+
+
+def test_ipv6(folder):
+    with running(folder, host="::1") as server:
+        url = f"http://[::1]:{server.server.rest_port}/v1/models/tiny"
+        assert requests.get(url, timeout=60).status_code == 200
+        with Client(f"grpc://[::1]:{server.server.port}/tiny", signature="echo") as one:
+            assert len(list(one.classify([folder / "tiny/1/saved_model.pb"]))) == 1
+
+
 def test_ports_that_are_taken_are_an_error(folder):
     with running(folder) as server:
         for name in ("port", "rest_port"):

@@ -14,7 +14,9 @@ from tests.harness import (
     check_round_trip,
     gradients,
     run,
+    slow_on,
     to_numpy,
+    unweighted,
 )
 from tests.reference import volumetric_transformer as reference
 
@@ -60,9 +62,8 @@ def layer_with_random_weights(scale=0.5, shape=SHAPE, **arguments):
 KEEPS_DEFAULT = ("mix_channels", "probabilistic")
 
 
+@slow_on("jax", "takes long; the next test makes do with less")
 def test_keeps_the_promises_of_a_layer():
-    if JAX:
-        pytest.skip("Takes long on JAX, where the next test makes do with less.")
     check_layer(
         VolumetricTransformer,
         ARGUMENTS,
@@ -77,10 +78,9 @@ def test_keeps_the_promises_of_a_layer():
     )
 
 
+@pytest.mark.skipif(not JAX, reason="part of the test before on the other backends")
 def test_keeps_the_promises_that_jax_could_break():
     """Round trip, types, and one compiled function for any batch, without saving."""
-    if not JAX:
-        pytest.skip("Part of the test before on the other backends.")
     import jax
 
     check_configuration(VolumetricTransformer, ARGUMENTS, KEEPS_DEFAULT)
@@ -111,9 +111,8 @@ def test_reads_the_config_of_earlier_versions():
     assert layer.squeezed_channels == ARGUMENTS["squeezed_channels"]
 
 
+@unweighted()
 def test_has_the_parameters_of_its_default_widths():
-    if JAX:
-        pytest.skip("Drawing that many weights takes long on JAX; they are the same.")
     layer = VolumetricTransformer()
     layer.build((None, 14, 14, 2048))
     count = sum(math.prod(weight.shape) for weight in layer.trainable_weights)
@@ -122,9 +121,8 @@ def test_has_the_parameters_of_its_default_widths():
     assert layer.compute_output_shape((None, 14, 14, 2048))["fields"] == shape
 
 
+@pytest.mark.skipif(JAX, reason="counted for two levels")
 def test_counts_its_multiply_adds():
-    if JAX:
-        pytest.skip("Counted for two levels.")
     layer = VolumetricTransformer(**ARGUMENTS)
     layer.build(SHAPE)
     convolutions = 3 * 35 * 9 * 2 * 4 + 2 * 12 * 9 * 4 * 5
@@ -154,10 +152,16 @@ def test_serves_maps_of_any_size():
 # ---- the whole computation ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        "complete",
+        "no mixing",
+        pytest.param("no groups", marks=slow_on("jax", "other shapes take long")),
+        "no probabilities",
+    ],
+)
 def test_equals_the_slow_version(ablation):
-    if JAX and ablation == "no groups":
-        pytest.skip("The same operations for other shapes take long on JAX.")
     layer = layer_with_random_weights(**ABLATIONS[ablation])
     features = features_of()
     found = run(layer, features)
@@ -196,9 +200,8 @@ def trainable_weights_of(layer):
     }
 
 
+@slow_on("jax", "other shapes take long; the slow version normalises too")
 def test_groups_are_normalised_as_by_torch():
-    if JAX:
-        pytest.skip("Other shapes take long on JAX; the slow version normalises too.")
     torch = pytest.importorskip("torch")
     features = features_of((2, 5, 7, 128), seed=1) + 3.0
     _, seen = VolumetricTransformer(groups=32)._group_maps(features)

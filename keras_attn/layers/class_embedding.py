@@ -100,7 +100,7 @@ class ClassEmbedding(keras.layers.Layer):
         )
         self.window = self.patch_logits.window
         self.normalization = keras.layers.BatchNormalization(
-            dtype=self.dtype_policy, name="normalization"
+            momentum=0.9, dtype=self.dtype_policy, name="normalization"
         )
 
     def build(self, input_shape):

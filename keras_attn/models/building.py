@@ -83,7 +83,9 @@ def convolution(inputs, filters, size, name, strides=1, use_bias=False, decay=0.
 
 
 def normalized_relu(inputs, name):
-    outputs = layers.BatchNormalization(name=f"{name}_normalization")(inputs)
+    outputs = layers.BatchNormalization(momentum=0.9, name=f"{name}_normalization")(
+        inputs
+    )
     return layers.ReLU(name=f"{name}_relu")(outputs)
 
 

@@ -4,15 +4,20 @@ import contextlib
 
 import keras
 
+from keras_attn.graph.keras_graph import layers_of
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images.streaming import clear_errors
-from keras_attn.training.data.load import load_data
+from keras_attn.training.data.load import load_source_split
 from keras_attn.training.fit import callbacks
 from keras_attn.training.methods import method_of
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.card import write_card
 from keras_attn.training.runs.run import Run
-from keras_attn.training.runs.state import load_progress, restore_state
+from keras_attn.training.runs.state import (
+    load_progress,
+    restore_state,
+    save_state,
+)
 
 
 def make_model(recipe, spec):
@@ -52,15 +57,22 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     method = method_of(recipe)
     devices.check_recipe(recipe)
     method.check(recipe)
-    spec, splits = load_data(recipe, data, source, on_corrupt)
+    found = load_source_split(recipe, data, source, on_corrupt)
+    spec, splits = found.spec, found.splits
     _check_same_data(run, progress, splits)
     feed = method.make_feed(recipe, splits, spec)
     prepare(recipe)
-    model = trainable_model(recipe, spec, feed.steps, print)
+    model = trainable_model(recipe, spec, feed.steps, _noted(progress))
     saved = _saved_model(recipe, spec, model)
     if start:
         restore_state(state, model)
         print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
+        if Run.open(workdir).recipe.epochs < recipe.epochs:
+            progress.notes["Extended"] = (
+                f"after {start} epochs to {recipe.epochs}, with the learning rates of "
+                f"epochs {start + 1} to {recipe.epochs} of {recipe.epochs}"
+            )
+            save_state(state, model, progress)
     watch = method.watched(model) if len(splits["validation"][1]) else None
     added = [
         callbacks.StopAtNotFinite(run, progress),
@@ -84,6 +96,16 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         ) from None
     write_card(run, spec)
     return run
+
+
+def _noted(progress):
+    """A function that prints the line on the initial weights and notes the first."""
+
+    def report(line):
+        print(line)
+        progress.notes.setdefault(*line.split(": ", 1))
+
+    return report
 
 
 def _fit(model, batches, recipe, start, steps, added, verbose):
@@ -124,11 +146,27 @@ def trainable_model(recipe, spec, steps, report=None):
         model = method.make_trainer(recipe, spec, steps)
         origin = method.start(recipe, model)
         devices.synchronize(model, devices.device_count() > 1)
+        adapt_statistics(model, steps * recipe.epochs)
         method.compile(model, recipe, steps)
         model.optimizer.build(model.trainable_variables)
     if report:
         report(f"Initial weights: {origin}")
     return model
+
+
+def adapt_statistics(model, steps):
+    """Lets batch normalisation learn its statistics in the steps of a short training.
+
+    Its momentum becomes at most `1 - 10 / steps`, at least 0.5: from 1000 steps on,
+    Keras's default of 0.99 stays. The statistics depend on it, the gradients do not.
+
+    Args:
+        model: Model to train.
+        steps: Steps of the whole training.
+    """
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
 
 
 def initial_model(recipe, spec):

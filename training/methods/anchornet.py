@@ -20,6 +20,16 @@ SIZES = tuple(BRANCHES)
 class AnchorNet(Classifier):
     has_published_weights = True
 
+    def check(self, recipe):
+        super().check(recipe)
+        given = recipe.options.published_weights
+        if given and recipe.backbone in ("anchornet", "anchornet95"):
+            raise ValueError(
+                f"Expected initial of a recipe of {recipe.backbone}, which has no "
+                "published weights of Keras, to be the folder of a run or a .keras "
+                f"file. Received: initial={given!r}"
+            )
+
     def make_model(self, recipe, spec):
         options = {
             "num_classes": len(spec.class_names),

@@ -1,8 +1,13 @@
 """Base class of methods that train a classifier with labels."""
 
+import dataclasses
+import pathlib
+
 import keras
 
 from keras_attn.pipelines.batches import build
+from keras_attn.pipelines.files import digest_of
+from keras_attn.preprocessing import spec_of
 from keras_attn.training.methods.feeds.images import ImageFeed
 from keras_attn.training.methods.optimizers import make_optimizer
 from keras_attn.training.methods.protocol import Method
@@ -42,12 +47,35 @@ class Classifier(Method):
 
     def start(self, recipe, model):
         options = recipe.options
-        # Published weights are loaded by `make_model`.
-        if options.initial and not options.published_weights:
-            new = start_from(model, options.initial)
-            count = len(model.weights)
-            return options.initial + (f", {new} of {count} weights are new" * bool(new))
-        return options.initial or "random"
+        initial, names = options.initial, spec_of(model).class_names
+        if options.published_weights:
+            # `make_model` has loaded them.
+            file = pathlib.Path(initial)
+            return f"{initial}, {_digest(file)}" if file.is_file() else initial
+        if not initial:
+            return "random"
+        file = model_file(initial)
+        trained = read_model(file)
+        others = _class_names(trained) not in ((), names)
+        heads = self.class_weights(recipe, model) if others else ()
+        count = len(model.weights)
+        new = start_from(model, trained, file, heads)
+        text = f"{initial}, {_digest(file)}, {count - new} of {count} weights"
+        if heads:
+            text += f", without the head of {len(_class_names(trained))} other classes"
+        return text
+
+    def class_weights(self, recipe, model):
+        """Paths of the weights whose shape depends on the number of classes."""
+        spec = spec_of(model)
+        untrained = dataclasses.replace(recipe, options=recipe.options.untrained())
+        wider = dataclasses.replace(spec, class_names=(*spec.class_names, "one more"))
+        other = self.make_model(untrained, wider)
+        return {
+            weight.path
+            for weight, wide in zip(model.weights, other.weights, strict=True)
+            if weight.shape != wide.shape
+        }
 
     def compile(self, model, recipe, steps):
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -78,7 +106,7 @@ def l2_of(recipe):
     return recipe.weight_decay if recipe.options.weight_decay_mode == "l2" else 0.0
 
 
-def start_from(model, path):
+def start_from(model, trained, name, heads=()):
     """Gives a new model the weights of a trained one.
 
     The trained model has the same architecture, or layers that the new model has too,
@@ -86,7 +114,9 @@ def start_from(model, path):
 
     Args:
         model: The new model.
-        path: Folder of a run, of which the best model is taken, or a `.keras` file.
+        trained: The trained model.
+        name: Its name in errors.
+        heads: Paths of weights of the new model that keep their first values.
 
     Returns:
         Number of weights that keep their first values.
@@ -94,20 +124,37 @@ def start_from(model, path):
     Raises:
         ValueError: If a trained weight has no place in the model, or another shape.
     """
-    trained = read_model(model_file(path))
-    shapes = [[tuple(w.shape) for w in m.weights] for m in (trained, model)]
-    if shapes[0] == shapes[1]:
-        model.set_weights(trained.get_weights())
-        return 0
-    places = {weight.path: weight for weight in model.weights}
-    for weight in trained.weights:
-        place = places.get(weight.path)
+    ours, theirs = model.weights, trained.weights
+    same = len(ours) == len(theirs) and all(
+        weight.path in heads or weight.shape == other.shape
+        for weight, other in zip(ours, theirs, strict=True)
+    )
+    places = {weight.path: weight for weight in ours}
+    pairs = (
+        list(zip(ours, theirs, strict=True))
+        if same
+        else [(places.get(weight.path), weight) for weight in theirs]
+    )
+    pairs = [(o, t) for o, t in pairs if o is None or o.path not in heads]
+    for place, weight in pairs:
         if place is None or place.shape != weight.shape:
             raise ValueError(
                 f"Expected a model of layers that {model.name!r} has too to start "
-                f"from. Received: {path} with {weight.path} of shape "
+                f"from. Received: {name} with {weight.path} of shape "
                 f"{tuple(weight.shape)}"
             )
-    for weight in trained.weights:
-        places[weight.path].assign(weight)
-    return len(places) - len(trained.weights)
+    for place, weight in pairs:
+        place.assign(weight)
+    return len(ours) - len(pairs)
+
+
+def _class_names(model):
+    """Class names that a model of this project carries."""
+    try:
+        return spec_of(model).class_names
+    except ValueError:
+        return ()
+
+
+def _digest(file):
+    return f"SHA-256 {digest_of(pathlib.Path(file))[:16]}"

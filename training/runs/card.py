@@ -59,6 +59,7 @@ def facts_of(run, spec):
         "Classes": len(spec.class_names),
         "Initial weights": recipe.options.initial or "random",
         "Epochs": f"{progress.epochs} of {recipe.epochs}",
+        **progress.notes,
         **{
             f"{title}, {which} epoch": f"{percent:.2f} %"
             for title, which, _, percent in accuracies(progress)

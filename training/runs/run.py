@@ -8,6 +8,7 @@ import keras
 from keras_attn.pipelines.files import DAMAGE, partial_path, write_then_rename
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.schema import Recipe
+from keras_attn.training.runs.state import load_progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,15 @@ class Run:
     def create(cls, workdir, recipe):
         """Makes the folder, or continues in it if it belongs to the same recipe.
 
+        A finished run may get more epochs.
+
         Raises:
             ValueError: If the folder belongs to another recipe, or holds other files.
         """
         run = cls.check(workdir, recipe)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         path = run.workdir / "recipe.json"
-        if not path.exists():
+        if not path.exists() or cls.open(workdir).recipe != recipe:
             with write_then_rename(path) as file:
                 file.write(recipe.to_json().encode())
         return run
@@ -100,6 +103,10 @@ def _is_unused(workdir):
 
 def _check_same(found, wanted, workdir):
     found, wanted = found.to_dict(), wanted.to_dict()
+    done = load_progress(workdir / "checkpoints" / "last.npz").epochs
+    if done >= found["epochs"] < wanted["epochs"]:
+        # A finished run may be extended.
+        found["epochs"] = wanted["epochs"]
     differences = [
         f"{name}={found.get(name)!r} there, {wanted.get(name)!r} now"
         for name in wanted

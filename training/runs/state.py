@@ -20,6 +20,7 @@ class Progress:
         best_epoch: Its epoch, 0-based.
         seconds: Time spent in training, over all starts.
         data: Checksum of the data that it was trained on.
+        notes: Lines of the run's card that only its training can state, by their names.
     """
 
     history: list = dataclasses.field(default_factory=list)
@@ -27,6 +28,7 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     data: str = ""
+    notes: dict = dataclasses.field(default_factory=dict)
 
     @property
     def epochs(self):

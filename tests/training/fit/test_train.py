@@ -1,15 +1,26 @@
 """Recipe -> model, loss, optimizer, data, and what `train` leaves behind."""
 
 import csv
+import dataclasses
+import hashlib
+import re
 
 import keras
 import numpy as np
 import pytest
 
+from keras_attn.graph.keras_graph import layers_of
+from keras_attn.layers import ClassEmbedding
+from keras_attn.models import build_model
 from keras_attn.pipelines.batches import build
-from keras_attn.training.data.load import load_data, load_source_of
+from keras_attn.training.data.load import load_data, load_source_of, load_source_split
 from keras_attn.training.fit import callbacks
-from keras_attn.training.fit.train import prepare, train, trainable_model
+from keras_attn.training.fit.train import (
+    adapt_statistics,
+    prepare,
+    train,
+    trainable_model,
+)
 from keras_attn.training.methods import class_embedding
 from keras_attn.training.methods.feeds.images import ImageFeed
 from keras_attn.training.runs import state
@@ -115,14 +126,14 @@ def test_training_leaves_a_run_and_a_second_call_trains_nothing(
 
 
 def test_a_baseline_in_bfloat16_without_validation_data(tmp_path, source, monkeypatch):
-    original = load_data
-
     def without_validation(*arguments):
-        spec, splits = original(*arguments)
-        splits["validation"] = tuple(part[:0] for part in splits["validation"])
-        return spec, splits
+        found = load_source_split(*arguments)
+        found.indices["validation"] = found.indices["validation"][:0]
+        return found
 
-    monkeypatch.setattr("keras_attn.training.fit.train.load_data", without_validation)
+    monkeypatch.setattr(
+        "keras_attn.training.fit.train.load_source_split", without_validation
+    )
     recipe = tiny_recipe(row="baseline", dtype_policy="mixed_bfloat16", epochs=2)
     run = train(recipe, tmp_path, source=source, verbose=0)
     progress = state.load_progress(run.checkpoints / "last.npz")
@@ -204,3 +215,75 @@ def test_a_run_starts_with_the_weights_that_it_is_given(tmp_path, source):
         trainable_model(
             tiny_recipe(initial=str(first.workdir), row="baseline"), spec, 1
         )
+
+
+def test_a_run_starts_with_all_but_the_head_of_other_classes(tmp_path, source, capsys):
+    first = train(tiny_recipe(epochs=1), tmp_path / "first", source=source)
+    fewer = dataclasses.replace(
+        source,
+        class_names=tuple(f"other {name}" for name in source.class_names),
+        official={},
+    )
+    recipe = tiny_recipe(
+        initial=str(first.workdir), seed=5, epochs=1, split="pooled_65_15_20"
+    )
+    spec, _ = load_data(recipe, source=fewer)
+    found = trainable_model(recipe, spec, 1)
+    wanted = first.load_model("best")
+    kept = {}
+    for ours, theirs in zip(found.weights, wanted.weights, strict=True):
+        kept[ours.path] = np.array_equal(ours.numpy(), theirs.numpy())
+    new = {path for path, same in kept.items() if not same}
+    # Statistics that no training has changed are the same anyway.
+    assert new and all("class_embedding/" in p or "logits" in p for p in new)
+    assert kept["stem/kernel"]
+    run = train(recipe, tmp_path / "second", source=fewer, verbose=0)
+    card = (run.workdir / "card.md").read_text()
+    (line,) = [each for each in card.splitlines() if "Initial weights" in each]
+    assert re.search(r"first, SHA-256 [0-9a-f]{16}, \d+ of \d+ weights, without", line)
+    assert line.removeprefix("- ") in capsys.readouterr().out
+    digest = hashlib.sha256(first.model_path("best").read_bytes()).hexdigest()
+    assert digest[:16] in line
+
+
+def test_a_finished_run_is_extended_and_says_so(tmp_path, source):
+    train(tiny_recipe(epochs=1), tmp_path, source=source, verbose=0)
+    with pytest.raises(ValueError, match="another recipe: epochs=1 there, 0"):
+        Run.check(tmp_path, _with_epochs(0))
+    run = train(tiny_recipe(epochs=3), tmp_path, source=source, verbose=0)
+    assert Run.open(tmp_path).recipe.epochs == 3
+    progress = state.load_progress(run.checkpoints / "last.npz")
+    assert [logs["epoch"] for logs in progress.history] == [1, 2, 3]
+    card = (tmp_path / "card.md").read_text()
+    assert "- Epochs: 3 of 3\n" in card and "- Extended: after 1 epochs to 3" in card
+
+
+def _with_epochs(epochs):
+    recipe = tiny_recipe()
+    object.__setattr__(recipe, "epochs", epochs)
+    return recipe
+
+
+@pytest.mark.parametrize("steps", [5, 12, 60, 300, 5000])
+def test_statistics_are_learned_in_the_steps_that_there_are(steps):
+    inputs = keras.Input((4,))
+    outer = keras.Sequential([inputs, keras.layers.BatchNormalization()])
+    model = keras.Sequential([inputs, outer])
+    adapt_statistics(model, steps)
+    (layer,) = outer.layers
+    # What remains of the first statistics, zero and one.
+    assert layer.momentum ** max(steps, 5) < 0.04
+    assert steps < 1000 or layer.momentum == 0.99
+
+
+def test_own_networks_and_blocks_evaluate_as_they_train_after_few_steps():
+    block = ClassEmbedding(num_classes=3)
+    maps = keras.random.normal((64, 6, 6, 8), seed=0) * 3 + 2
+    for _ in range(50):
+        trained = block(maps, training=True)["features"]
+    evaluated = block(maps, training=False)["features"]
+    np.testing.assert_allclose(trained, evaluated, atol=0.1)
+    for name in ("rn26", "rn38", "wrn16", "resnet20", "dn100"):
+        model = build_model(name, row="class_embedding", num_classes=3)
+        layers = [each for each in layers_of(model) if hasattr(each, "moving_mean")]
+        assert layers and all(layer.momentum <= 0.9 for layer in layers)

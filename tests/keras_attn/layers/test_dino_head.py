@@ -27,6 +27,7 @@ def test_keeps_the_promises_of_a_layer():
         ARGUMENTS,
         (2, 3),
         other_shapes=[(2, 5, 3)],
+        supports_masking=True,
         expected_num_trainable_weights=6,
     )
 

@@ -69,12 +69,12 @@ def head_of(graph, key):
 
 
 def head_of_model(model):
-    """The `Head` of a model's `logits` or only output; `None` if it has no graph."""
+    """The `Head` of a model's `logits` or only output; `None` without any graph."""
     try:
         graph = FlatGraph(model)
+        return head_of(graph, output_key(graph, None))
     except ValueError:
         return None
-    return head_of(graph, output_key(graph, None))
 
 
 def behaviour(graph, step):

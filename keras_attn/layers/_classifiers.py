@@ -2,14 +2,24 @@
 
 from keras import ops
 
+from keras_attn.graph.head import head_of_model
+
 SMALLEST_PROBABILITY = 1e-30
+# Kind of outputs that are probabilities, of classes or of labels.
+PROBABILITIES = "probabilities"
 
 
 def build_classifier(classifier, sizes, channels):
-    """Builds a classifier that is not built; raises where it refuses a size."""
+    """Builds a classifier that is not built; raises where it refuses a size.
+
+    Returns:
+        Whether it was not built before.
+    """
     _check_sizes(classifier, sizes, channels)
-    if not classifier.built:
+    is_new = not classifier.built
+    if is_new:
         classifier.build((None, *sizes[0], channels))
+    return is_new
 
 
 def _check_sizes(classifier, sizes, channels):
@@ -40,11 +50,101 @@ def number_of_classes(classifier, shape):
     return shape[-1]
 
 
-def logits_of(classifier, images, from_logits):
-    """Logits in float32, of a classifier that returns logits or probabilities."""
+def kind_of(classifier, from_logits):
+    """Kind of a classifier's outputs, by its graph or, where unknown, by the caller.
+
+    Args:
+        classifier: Keras model.
+        from_logits: Whether it returns logits; else probabilities. `None`: by its
+            graph, logits if it ends in nothing known.
+
+    Returns:
+        A kind of `Head`, or `"probabilities"`.
+
+    Raises:
+        ValueError: If the graph does otherwise than `from_logits` says.
+    """
+    head = head_of_model(classifier)
+    if head is None or head.kind is None:
+        return PROBABILITIES if from_logits is False else "logits"
+    if from_logits is head.gives_probabilities:
+        raise ValueError(
+            f"Expected `from_logits` to be {not from_logits} or None, since "
+            f"{classifier.name!r} ends in {_END[head.kind]}. "
+            f"Received: from_logits={from_logits}"
+        )
+    if head.scores == 1 and head.kind.endswith("softmax"):
+        raise ValueError(
+            "Expected a sigmoid, or no activation, behind a single score: its softmax "
+            f"is always 1. Received: {classifier.name!r}"
+        )
+    return head.kind
+
+
+_END = {
+    "logits": "a layer without activation",
+    "softmax": "a softmax",
+    "sigmoid": "a sigmoid",
+    "log_softmax": "the logarithm of a softmax",
+    "log_sigmoid": "the logarithm of a sigmoid",
+}
+
+
+def is_sigmoid(kind, classes):
+    """`True` for one score, or for labels that do not exclude each other."""
+    return classes == 1 or kind.endswith("sigmoid")
+
+
+def logits_of(classifier, images, kind):
+    """Logits in float32.
+
+    Args:
+        classifier: Keras model.
+        images: A batch of images.
+        kind: See `kind_of`.
+    """
     outputs = classifier(images, training=False)
     outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
     outputs = ops.cast(outputs, "float32")
-    if from_logits:
+    if kind in ("logits", "log_softmax"):
         return outputs
-    return ops.log(ops.maximum(outputs, SMALLEST_PROBABILITY))
+    if kind == "log_sigmoid":
+        return outputs - _log(-ops.expm1(outputs))
+    if kind == "sigmoid" or outputs.shape[-1] == 1:
+        return _log(outputs) - _log(1.0 - outputs)
+    return _log(outputs)
+
+
+def probabilities_of(logits, kind):
+    """Probabilities of what `logits_of` returns."""
+    if is_sigmoid(kind, logits.shape[-1]):
+        return ops.sigmoid(logits)
+    # Those of an unknown end may be of labels and are not made to add up to one.
+    return ops.exp(logits) if kind == PROBABILITIES else ops.softmax(logits, axis=-1)
+
+
+def logits_of_mean(logits, weights, kind):
+    """Logits of the mean probability.
+
+    Args:
+        logits: `(batch, slots, classes)`.
+        weights: `(batch, slots, 1)`, 0 or 1; without any, all logits are equal.
+        kind: See `kind_of`.
+    """
+    total = ops.sum(probabilities_of(logits, kind) * weights, axis=1)
+    count = ops.maximum(ops.sum(weights, axis=1), 1.0)
+    if not is_sigmoid(kind, logits.shape[-1]):
+        return _log(total / count)
+    # Not one minus the probability, which rounds to nothing.
+    return _log(total) - _log(ops.sum(ops.sigmoid(-logits) * weights, axis=1))
+
+
+def two_sided(logits):
+    """Logits of at least two classes: a single one is that of class 1, against 0."""
+    if logits.shape[-1] > 1:
+        return logits
+    return ops.concatenate([ops.zeros_like(logits), logits], axis=-1)
+
+
+def _log(probabilities):
+    return ops.log(ops.maximum(probabilities, SMALLEST_PROBABILITY))

@@ -4,10 +4,12 @@ from keras import ops
 from keras_attn._checks import check_images, sides
 from keras_attn.graph.costs import multiply_adds
 from keras_attn.layers._classifiers import (
-    SMALLEST_PROBABILITY,
     build_classifier,
+    kind_of,
     logits_of,
+    logits_of_mean,
     number_of_classes,
+    probabilities_of,
 )
 from keras_attn.ops.patches import crop_boxes
 from keras_attn.ops.rows import apply_to_rows, can_gather
@@ -27,7 +29,9 @@ class ClassifyPatches(keras.layers.Layer):
     `max_patches` slots of all images for every branch that some image uses, with the
     same result in more time.
 
-    The classifier runs in inference mode.
+    The classifier runs in inference mode. A single score is that of class 1, by a
+    sigmoid. Behind a sigmoid several scores are labels of their own, whose
+    probabilities are averaged one by one.
 
     Args:
         classifier: Keras model from `(patches, height, width, channels)` to logits or
@@ -36,7 +40,8 @@ class ClassifyPatches(keras.layers.Layer):
         patch_sizes: Size of every branch's patches, `height` or `(height, width)`.
         max_patches: Largest number of valid patches of every branch, which come
             first, or `None`: as many as there are boxes. Saves time on JAX.
-        from_logits: Whether the classifier returns logits; else probabilities.
+        from_logits: Whether the classifier returns logits; else probabilities. `None`:
+            by what its graph ends in; logits where that is unknown.
         gather: Whether to collect valid patches, or `None`: where the backend can.
 
     Call arguments:
@@ -49,7 +54,8 @@ class ClassifyPatches(keras.layers.Layer):
 
     Output shape: a dict of float32 tensors: `"logits"` `(batch, classes)`, the
         logarithm of the mean probability over the valid patches, so that its softmax
-        is that mean; `"patch_probabilities"` `(batch, slots, classes)`, 0 where
+        is that mean, or behind a sigmoid the logit of that mean;
+        `"patch_probabilities"` `(batch, slots, classes)`, 0 where
         nothing is valid.
 
     Convention: a box is `(y0, x0, y1, x1)`, half open, in pixels of the image; its
@@ -58,7 +64,8 @@ class ClassifyPatches(keras.layers.Layer):
 
     Raises:
         ValueError: If `classifier` is not a Keras model, there is no patch size,
-            `max_patches` has another length, or an image is smaller than a patch.
+            `max_patches` has another length, an image is smaller than a patch, or
+            `from_logits` is not what the classifier's graph does.
 
     Example:
 
@@ -83,7 +90,7 @@ class ClassifyPatches(keras.layers.Layer):
         classifier,
         patch_sizes,
         max_patches=None,
-        from_logits=True,
+        from_logits=None,
         gather=None,
         **kwargs,
     ):
@@ -91,11 +98,13 @@ class ClassifyPatches(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         patch_sizes = [sides(size) for size in patch_sizes]
         _check(classifier, patch_sizes, max_patches)
+        kind = kind_of(classifier, from_logits)
         super().__init__(**kwargs)
         self.classifier = classifier
         self.patch_sizes = patch_sizes
         self.max_patches = None if max_patches is None else list(max_patches)
         self.from_logits = from_logits
+        self.kind = kind
         self.gather = gather
         # XLA on TensorFlow would pad what is gathered, and compile it for minutes.
         self.supports_jit = not (can_gather() if gather is None else gather)
@@ -103,7 +112,8 @@ class ClassifyPatches(keras.layers.Layer):
     def build(self, input_shape):
         channels = input_shape[0][-1]
         check_images(input_shape[0], self.patch_sizes)
-        build_classifier(self.classifier, self.patch_sizes, channels)
+        if build_classifier(self.classifier, self.patch_sizes, channels):
+            self.kind = kind_of(self.classifier, self.from_logits)
         self.num_classes = number_of_classes(
             self.classifier, (*self.patch_sizes[0], channels)
         )
@@ -114,12 +124,9 @@ class ClassifyPatches(keras.layers.Layer):
         check_images(images.shape, self.patch_sizes)
         logits = self.patch_logits(images, boxes, valid, branch)
         weights = ops.cast(valid, "float32")[:, :, None]
-        probabilities = ops.softmax(logits, axis=-1) * weights
-        count = ops.maximum(ops.sum(weights, axis=1), 1.0)
-        mean = ops.sum(probabilities, axis=1) / count
         return {
-            "logits": ops.log(ops.maximum(mean, SMALLEST_PROBABILITY)),
-            "patch_probabilities": probabilities,
+            "logits": logits_of_mean(logits, weights, self.kind),
+            "patch_probabilities": probabilities_of(logits, self.kind) * weights,
         }
 
     def patch_logits(self, images, boxes, valid, branch):
@@ -144,7 +151,7 @@ class ClassifyPatches(keras.layers.Layer):
 
         def classify(image, boxes):
             patches = crop_boxes(images, image, boxes, size)
-            return logits_of(self.classifier, patches, self.from_logits)
+            return logits_of(self.classifier, patches, self.kind)
 
         logits = apply_to_rows(
             classify,

@@ -6,8 +6,11 @@ from keras_attn.early_exit.thresholds import policy_of
 from keras_attn.graph.costs import multiply_adds, patch_cost
 from keras_attn.layers._classifiers import (
     build_classifier,
+    is_sigmoid,
+    kind_of,
     logits_of,
     number_of_classes,
+    two_sided,
 )
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
@@ -28,9 +31,10 @@ class EarlyExit(keras.layers.Layer):
     - stage `i`: `patch_classifier` on the `i`-th patch; its logits are added to the sum
       of all before.
 
-    An image exits at the first stage whose confidence, the largest softmax of the
-    sum, exceeds that stage's threshold, at the last stage, or at its last valid
-    patch. What it gets does not depend on the other images of the batch.
+    An image exits at the first stage whose confidence exceeds that stage's threshold,
+    at the last stage, or at its last valid patch. The confidence is the largest softmax
+    of the sum; for a single score, that of class 1, the sigmoid or the rest, whichever
+    is larger. An image's outputs do not depend on the other images of the batch.
 
     Images that have exited cost nothing: the networks run on those that continue, or
     not at all. JAX compiles static shapes only: there a network runs on the whole batch
@@ -54,7 +58,8 @@ class EarlyExit(keras.layers.Layer):
             object whose method `stop(stage, confidences)` takes all confidences so far,
             `(batch, stage + 1)`, and returns which images exit, `(batch,)`. `None`: no
             image exits before the last stage.
-        from_logits: Whether the classifiers return logits; else probabilities.
+        from_logits: Whether the classifiers return logits; else probabilities. `None`:
+            by what the graph of each ends in; logits where that is unknown.
         costs: Dict of the multiply-adds of one use of each network, `"resized"`,
             `"localizer"` and `"patch"`, a list with one number per branch. `None`:
             counted, which needs functional models.
@@ -83,8 +88,8 @@ class EarlyExit(keras.layers.Layer):
 
     Raises:
         ValueError: For a policy of another number of exits, classifiers of different
-            classes, images smaller than a patch, and arguments that `LocalizePatches`
-            or `ClassifyPatches` refuses.
+            classes or of several labels, images smaller than a patch, and arguments
+            that `LocalizePatches` or `ClassifyPatches` refuses.
 
     Example:
 
@@ -122,7 +127,7 @@ class EarlyExit(keras.layers.Layer):
         iou_threshold=0.3,
         coverage=1.0,
         policy=None,
-        from_logits=True,
+        from_logits=None,
         costs=None,
         gather=None,
         **kwargs,
@@ -149,6 +154,7 @@ class EarlyExit(keras.layers.Layer):
                 f"Expected a policy of {stages} exits, one more than the largest of "
                 f"`max_patches`. Received: one of {exits}"
             )
+        kind = kind_of(resized_classifier, from_logits)
         super().__init__(**kwargs)
         self.localizer = localizer
         self.resized_classifier = resized_classifier
@@ -162,6 +168,7 @@ class EarlyExit(keras.layers.Layer):
         self.resized_size = sides(resized_size)
         self.policy = policy
         self.from_logits = from_logits
+        self.resized_kind = kind
         self.costs = costs
         self.gather = gather
         self.supports_jit = patches.supports_jit
@@ -173,7 +180,8 @@ class EarlyExit(keras.layers.Layer):
         slots = self.stages - 1
         boxes = [(None, slots, 4), (None, slots), (None,)]
         self.patches.build([input_shape, *boxes])
-        build_classifier(self.resized_classifier, [self.resized_size], channels)
+        if build_classifier(self.resized_classifier, [self.resized_size], channels):
+            self.resized_kind = kind_of(self.resized_classifier, self.from_logits)
         resized = (*self.resized_size, channels)
         found = number_of_classes(self.resized_classifier, resized)
         if found != self.patches.num_classes:
@@ -181,6 +189,12 @@ class EarlyExit(keras.layers.Layer):
                 "Expected two classifiers of the same classes. Received: "
                 f"resized_classifier with {found} and patch_classifier with "
                 f"{self.patches.num_classes} classes"
+            )
+        kinds = self.resized_kind, self.patches.kind
+        if found > 1 and any(is_sigmoid(kind, found) for kind in kinds):
+            raise ValueError(
+                "Expected classifiers of one class per image: an exit is where one "
+                "class is clear. Received: sigmoids of several labels"
             )
         self.network_costs = self.costs
         if self.costs is None:
@@ -195,7 +209,7 @@ class EarlyExit(keras.layers.Layer):
 
     def call(self, images):
         logits = logits_of(
-            self.resized_classifier, self._resize(images), self.from_logits
+            self.resized_classifier, self._resize(images), self.resized_kind
         )
         confidences, predictions = [], []
         running = ops.ones_like(logits[:, 0], dtype="bool")
@@ -216,9 +230,9 @@ class EarlyExit(keras.layers.Layer):
                 logits = logits + new[:, 0]
                 cost += patch_costs * ops.cast(running, "float32")
                 exits = ops.where(running, stage, exits)
-            probabilities = ops.softmax(logits, axis=-1)
-            confidences.append(ops.max(probabilities, axis=-1))
-            predictions.append(ops.cast(ops.argmax(logits, axis=-1), "int32"))
+            both = two_sided(logits)
+            confidences.append(ops.max(ops.softmax(both, axis=-1), axis=-1))
+            predictions.append(ops.cast(ops.argmax(both, axis=-1), "int32"))
             if stage < self.stages - 1:
                 stops = self._stops(stage, ops.stack(confidences, axis=1))
                 running = ops.logical_and(running, ops.logical_not(stops))

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import pair
+from keras_attn.layers._classifiers import two_sided
 from keras_attn.ops.patches import branch_decision, check_selection, localize_patches
 
 # Section 4.1 of the AnchorNet paper: arguments of `LocalizePatches` for the branches
@@ -38,6 +39,7 @@ class LocalizePatches(keras.layers.Layer):
 
     Input shape: a dict with `logits_NAME` `(batch, classes)` and `evidence_NAME`
         `(batch, height, width, classes)` for every branch. Other entries are ignored.
+        A single class is class 1; the evidence for class 0 is its negative.
 
     Output shape: a dict of
         - `label` `(batch,)`, int32, the class,
@@ -100,7 +102,8 @@ class LocalizePatches(keras.layers.Layer):
     def call(self, inputs):
         self._check_names(inputs)
         names = [branch["name"] for branch in self.branches]
-        logits = ops.stack([inputs[f"logits_{name}"] for name in names], axis=1)
+        logits = [two_sided(inputs[f"logits_{name}"]) for name in names]
+        logits = ops.stack(logits, axis=1)
         label, branch = branch_decision(logits)
         found = {}
         for index, name in enumerate(names):
@@ -124,6 +127,8 @@ class LocalizePatches(keras.layers.Layer):
     def _patches_of(self, index, evidence, label):
         """Patches of one branch, padded to the largest number of all branches."""
         branch = self.branches[index]
+        if evidence.shape[-1] == 1:
+            evidence = ops.concatenate([-evidence, evidence], axis=-1)
         label = ops.reshape(label, (-1, 1, 1, 1))
         evidence = ops.take_along_axis(evidence, label, axis=-1)[..., 0]
         patches = localize_patches(

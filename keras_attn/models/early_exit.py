@@ -22,7 +22,7 @@ def early_exit_classifier(
     policy=None,
     iou_threshold: float | Sequence[float] = 0.3,
     coverage: float | Sequence[float] = 1.0,
-    from_logits: bool = True,
+    from_logits: bool | None = None,
     image_size: tuple[int, int] | None = None,
     gather: bool | None = None,
     name: str = "early_exit_classifier",

@@ -20,7 +20,7 @@ def patch_classifier(
     iou_threshold: float | Sequence[float] = 0.3,
     coverage: float | Sequence[float] = 1.0,
     compat: bool = False,
-    from_logits: bool = True,
+    from_logits: bool | None = None,
     image_size: tuple[int, int] | None = None,
     gather: bool | None = None,
     name: str = "patch_classifier",
@@ -40,10 +40,9 @@ def patch_classifier(
             several patch sizes it must take images of any size.
         max_patches, iou_threshold, coverage, compat: See `LocalizePatches`; the first
             and third may have one value for every branch.
-        from_logits: Whether the classifier returns logits; else probabilities.
+        from_logits, gather: See `ClassifyPatches`.
         image_size: `(height, width)` of the images, for a localiser that leaves it
             open. By default the size that its preprocessing fits images to, if any.
-        gather: See `ClassifyPatches`.
         name: Name of the model.
 
     Localiser and classifier get the same pixels: both are to contain their own

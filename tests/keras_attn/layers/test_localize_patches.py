@@ -141,7 +141,7 @@ def test_settings_of_the_paper():
 
 def test_evidence_is_compared_in_float32_under_any_policy():
     evidence = np.array([1.0, 1.001, 1.002], "float32").reshape((1, 1, 3, 1))
-    inputs = {"logits_a": np.zeros((1, 1), "float32"), "evidence_a": evidence}
+    inputs = {"logits_a": np.ones((1, 1), "float32"), "evidence_a": evidence}
     layer = LocalizePatches([{"name": "a", "patch_size": 2}], 1, dtype="mixed_bfloat16")
     assert run(layer, inputs)["boxes"][0, 0].tolist() == [0, 16, 2, 18]
 

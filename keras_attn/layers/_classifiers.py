@@ -62,7 +62,7 @@ def kind_of(classifier, from_logits):
         A kind of `Head`, or `"probabilities"`.
 
     Raises:
-        ValueError: If the graph does otherwise than `from_logits` says.
+        ValueError: If `from_logits` contradicts the graph.
     """
     head = head_of_model(classifier)
     if head is None or head.kind is None:

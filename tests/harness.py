@@ -87,6 +87,8 @@ def check_layer(
     check_mixed_precision(
         layer_class, init_kwargs, input_shape, float32_outputs, integer_outputs
     )
+    check_data_format(layer, inputs)
+    check_single_dtypes(layer, inputs, float32_outputs, stochastic)
     check_model(layer, input_shape, tolerance)
     if differentiable:
         check_finite_gradients(layer, inputs)
@@ -190,6 +192,64 @@ def check_mixed_precision(
         for weight in layer.weights:
             if keras.backend.is_float_dtype(weight.dtype):
                 assert weight.dtype == "float32", f"{weight.path} under {policy}"
+
+
+def check_data_format(layer, inputs):
+    """A layer of maps, one without `axis`, refuses those whose channels come first."""
+    if hasattr(layer, "axis") or all(len(x.shape) < 4 for x in tree.flatten(inputs)):
+        return
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_first"):
+            type(layer).from_config(layer.get_config())(inputs)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def check_single_dtypes(layer, inputs, float32_outputs=(), stochastic=False):
+    """All in float64, as `set_floatx` gives it, or float16: nearly the same values."""
+    backend = keras.backend.backend()
+    config, weights = layer.get_config(), layer.get_weights()
+    del config["dtype"]
+    wanted = run(layer, inputs)
+    # Eager JAX compiles each operation of each dtype; torch lacks kernels for halves.
+    for dtype in ("float64", "float16") if backend == "tensorflow" else ("float64",):
+        with floatx(dtype):
+            twin = type(layer).from_config(config)
+            run(twin, inputs)
+            twin.set_weights(weights)
+            reseed(twin)
+            casts = functools.partial(ops.cast, dtype=dtype)
+            output = twin(tree.map_structure(casts, inputs))
+            for (path, got), want in zip(
+                tree.flatten_with_path(output), tree.flatten(wanted), strict=True
+            ):
+                if not np.issubdtype(want.dtype, np.floating):
+                    continue
+                got = ops.convert_to_numpy(got)
+                kept = path and path[0] in float32_outputs and got.dtype == "float32"
+                assert kept or got.dtype == dtype, f"{path} under {dtype}: {got.dtype}"
+                if not stochastic:
+                    atol = np.abs(want).max() * (1e-4 if dtype == "float64" else 0.1)
+                    np.testing.assert_allclose(got, want, 0, atol, err_msg=dtype)
+
+
+@contextlib.contextmanager
+def floatx(dtype):
+    """Layers and operations compute in this dtype where none is given."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.enable_x64(True))
+        try:
+            keras.config.set_floatx(dtype)
+            keras.config.set_dtype_policy(dtype)
+            yield
+        finally:
+            keras.config.set_floatx(before[0])
+            keras.config.set_dtype_policy(before[1])
 
 
 def check_model(layer, input_shape, tolerance=1e-5):

@@ -2,14 +2,16 @@ from typing import Literal
 
 import keras
 
+from keras_attn.layers._maps import MapLayer
+from keras_attn.ops.precision import float_dtype
 from keras_attn.ops.sampling import warp
 
 
-class Deformation(keras.layers.Layer):
+class Deformation(MapLayer):
     """Base of layers that read a map along one field for all channels.
 
-    A subclass defines `field(inputs)`, which returns a float32 tensor `(batch, height,
-    width, 1, 2)`, and may change `outside`, the padding of the map.
+    A subclass defines `field(inputs)`, which returns `(batch, height, width, 1, 2)` in
+    float32 at least, and may change `outside`, the padding of the map.
     """
 
     outside: Literal["border", "zeros"] = "border"
@@ -41,5 +43,7 @@ class Deformation(keras.layers.Layer):
         shapes = self.compute_output_shape(inputs.shape)
         return {
             "features": keras.KerasTensor(shapes["features"], self.compute_dtype),
-            "fields": keras.KerasTensor(shapes["fields"], "float32"),
+            "fields": keras.KerasTensor(
+                shapes["fields"], float_dtype(self.compute_dtype)
+            ),
         }

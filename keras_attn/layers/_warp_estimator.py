@@ -7,6 +7,7 @@ map of its own with several features.
 import keras
 from keras import ops
 
+from keras_attn.ops.precision import float_dtype
 from keras_attn.ops.resize import resize_bilinear
 
 
@@ -116,7 +117,7 @@ class WarpEstimator(keras.layers.Layer):
     Input shape: `(batch, channels, height, width, features)`.
 
     Output shape: `(batch * channels, height, width, outputs)`, the channels of an
-        image one after the other; in float32.
+        image one after the other; in float32 at least.
     """
 
     def __init__(self, outputs, filters, channels, kernel_regularizer=None, **kwargs):
@@ -149,7 +150,7 @@ class WarpEstimator(keras.layers.Layer):
                 shape = mixing.compute_output_shape(shape)
                 self.mixings.append(mixing)
         # Half precision would round displacements to parts of a cell.
-        options["dtype"] = "float32"
+        options["dtype"] = float_dtype(self.compute_dtype)
         self.head = keras.layers.Dense(
             self.outputs, kernel_initializer="zeros", name="head", **options
         )

@@ -2,17 +2,19 @@ import keras
 from keras import ops
 
 from keras_attn._checks import one_of, pair
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.attention_maps import (
     AGGREGATES,
     NORMALIZATIONS,
     aggregate_heads,
     normalize_map,
 )
+from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.resize import INTERPOLATIONS, upsample
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class AttentionMap(keras.layers.Layer):
+class AttentionMap(MapLayer):
     """Attention of the class token as a map over the patches.
 
     Wang, "Refining Residual Mappings Using Regions of High Attention", section 3: the
@@ -72,7 +74,7 @@ class AttentionMap(keras.layers.Layer):
     def call(self, inputs):
         attention, patches = inputs
         _, rows, columns, _ = ops.shape(patches)
-        maps = ops.transpose(ops.cast(attention[:, :, 1:], "float32"), (0, 2, 1))
+        maps = ops.transpose(float32_at_least(attention[:, :, 1:]), (0, 2, 1))
         maps = ops.reshape(maps, (-1, rows, columns, attention.shape[1]))
         if self.aggregate is not None:
             maps = aggregate_heads(maps, self.aggregate)

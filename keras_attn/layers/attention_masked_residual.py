@@ -2,12 +2,13 @@ import keras
 from keras import ops
 
 from keras_attn._checks import number_in, one_of
+from keras_attn.layers._maps import MapLayer
 
 TARGETS = ("shortcut", "branch", "literal")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class AttentionMaskedResidual(keras.layers.Layer):
+class AttentionMaskedResidual(MapLayer):
     """Adds a residual branch and its shortcut, one of them masked with attention.
 
     Wang, "Refining Residual Mappings Using Regions of High Attention", equations (3)

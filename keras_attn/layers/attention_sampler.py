@@ -36,7 +36,7 @@ class AttentionSampler(Deformation):
     Output shape: a dict `{"features": (batch, height, width, channels), "fields":
         (batch, height, width, 1, 2)}`, the sampled map in the layer's compute dtype and
         the displacements `(dy, dx)` in cells, which stay on the map. Attention and
-        displacements are float32 under any policy.
+        displacements are float32 at least, under any policy.
 
     Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
         output to the place that it reads.
@@ -66,7 +66,7 @@ class AttentionSampler(Deformation):
         return attention_field(self.attention(inputs))
 
     def attention(self, inputs):
-        """The structure map, float32 `(batch, height, width)`, detached."""
+        """The structure map, `(batch, height, width)`, detached."""
         return structure_map(ops.stop_gradient(inputs), self.scale)
 
     def multiply_adds(self, input_shape):

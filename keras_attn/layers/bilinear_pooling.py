@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops import second_moments
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class BilinearPooling(keras.layers.Layer):
+class BilinearPooling(MapLayer):
     """Mean outer product of the descriptors, normalised.
 
     Lin et al., "Bilinear CNN Models for Fine-grained Visual Recognition": with one

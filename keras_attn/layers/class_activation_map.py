@@ -2,10 +2,11 @@ import keras
 from keras import ops
 
 from keras_attn._checks import pair
+from keras_attn.layers._maps import MapLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ClassActivationMap(keras.layers.Layer):
+class ClassActivationMap(MapLayer):
     """Contribution of every cell to the logits of a pooled linear classifier.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization". A classifier

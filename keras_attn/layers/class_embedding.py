@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import one_of, positive_integer
+from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.patch_logits import PatchLogits
 from keras_attn.ops.pooling import standardize_window
 
@@ -9,7 +10,7 @@ MERGES = ("add", "concatenate")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ClassEmbedding(keras.layers.Layer):
+class ClassEmbedding(MapLayer):
     """Adds to every cell the embedding of the classes that its region matches.
 
     Class embedding paper, section 3.3 and figure 2. With `f` the input:

@@ -2,12 +2,13 @@ import keras
 from keras import ops
 
 from keras_attn._checks import one_of, positive_integer
+from keras_attn.layers._maps import MapLayer
 
 AGGREGATIONS = ("sum", "mean")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ClassEvidence(keras.layers.Layer):
+class ClassEvidence(MapLayer):
     """Class logits as a sum of the contributions of all cells.
 
     AnchorNet paper, section 3.2. With features `X` and spatial attention `S` of a

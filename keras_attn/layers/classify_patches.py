@@ -11,12 +11,13 @@ from keras_attn.layers._classifiers import (
     number_of_classes,
     probabilities_of,
 )
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.patches import crop_boxes
 from keras_attn.ops.rows import apply_to_rows, can_gather
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ClassifyPatches(keras.layers.Layer):
+class ClassifyPatches(MapLayer):
     """Cuts patches out of images, classifies each, and averages the answers.
 
     AnchorNet paper, section 4.4: patches go at native size to a classifier, and the

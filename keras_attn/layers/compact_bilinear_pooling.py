@@ -2,11 +2,12 @@ import keras
 from keras import ops
 
 from keras_attn._checks import integer, positive_integer
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops import second_moments
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class CompactBilinearPooling(keras.layers.Layer):
+class CompactBilinearPooling(MapLayer):
     """Bilinear pooling in fewer dimensions, by random sketches.
 
     Gao et al., "Compact Bilinear Pooling", algorithm 2 (tensor sketch): inner products

@@ -1,9 +1,12 @@
 import keras
 from keras import ops
 
+from keras_attn.layers._maps import MapLayer
+from keras_attn.ops.precision import float32_at_least
+
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ContextPooling(keras.layers.Layer):
+class ContextPooling(MapLayer):
     """Attention pooling: the average of all cells, weighted by a softmax over them.
 
     The pooling before the gates of HCGNet (Yang et al., "Gated Convolutional Networks
@@ -45,11 +48,11 @@ class ContextPooling(keras.layers.Layer):
         self.score.build(input_shape)
 
     def call(self, inputs):
-        scores = ops.cast(self.score(inputs), "float32")
+        scores = float32_at_least(self.score(inputs))
         # By hand, since `ops.softmax` over two axes needs a known batch size.
         weights = ops.exp(scores - ops.max(scores, axis=(1, 2), keepdims=True))
         weights = weights / ops.sum(weights, axis=(1, 2), keepdims=True)
-        features = ops.cast(inputs, "float32")
+        features = float32_at_least(inputs)
         context = ops.sum(features * weights, axis=(1, 2), keepdims=True)
         return ops.cast(context, self.compute_dtype)
 

@@ -1,11 +1,12 @@
 import keras
 
 from keras_attn._checks import pair
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.patches import crop_patches
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class CropPatches(keras.layers.Layer):
+class CropPatches(MapLayer):
     """Crops boxes at native resolution, see `keras_attn.ops.crop_patches`.
 
     Pixels outside the image, and outside a box that is smaller than `size`, are zero;

@@ -1,10 +1,11 @@
 import keras
 
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.global_pooling import cross_dimensional_mean
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class CrossDimensionalPooling(keras.layers.Layer):
+class CrossDimensionalPooling(MapLayer):
     """CroW pooling: cells weighted by their response, channels by their rarity.
 
     Kalantidis et al., "Cross-dimensional Weighting for Aggregated Deep Convolutional

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn.graph.window_steps import WindowStep
+from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.sampling import bilinear_sample
 
 
@@ -34,7 +35,7 @@ class DeformableConv2D(keras.layers.Conv2D):
     Input shape: `(batch, height, width, channels)`, any height and width.
 
     Output shape: that of `keras.layers.Conv2D`, in the layer's compute dtype. Offsets
-        are added to coordinates in float32 under any policy.
+        are added to coordinates in float32 at least, under any policy.
 
     Convention: that of `keras_attn.ops.sampling`; offsets are `(dy, dx)` in cells from
         the place of the tap in the plain convolution, taps in row-major order.
@@ -110,8 +111,10 @@ class DeformableConv2D(keras.layers.Conv2D):
         offsets = self.sampling_offsets(inputs)
         height, width = ops.shape(inputs)[1:3]
         rows, columns, taps = ops.shape(offsets)[1:4]
-        y = ops.repeat(self._places(0, height, rows), self.kernel_size[1], axis=1)
-        x = ops.tile(self._places(1, width, columns), (1, self.kernel_size[0]))
+        y = self._places(0, height, rows, offsets.dtype)
+        y = ops.repeat(y, self.kernel_size[1], axis=1)
+        x = self._places(1, width, columns, offsets.dtype)
+        x = ops.tile(x, (1, self.kernel_size[0]))
         y = ops.expand_dims(y, 1) + offsets[..., 0]
         x = x + offsets[..., 1]
         # All taps at once, as if they were columns of a wider output.
@@ -122,25 +125,25 @@ class DeformableConv2D(keras.layers.Conv2D):
         sampled = ops.reshape(sampled, (-1, rows, columns, taps * channels))
         return ops.matmul(sampled, ops.reshape(kernel, (taps * channels, self.filters)))
 
-    def _places(self, axis, size, outputs):
+    def _places(self, axis, size, outputs, dtype):
         """Rows (or columns) of the plain convolution's taps, `(outputs, kernel)`."""
         kernel, stride = self.kernel_size[axis], self.strides[axis]
         dilation = self.dilation_rate[axis]
         before = 0
         if self.padding == "same":
             reach = (outputs - 1) * stride + (kernel - 1) * dilation + 1
-            before = ops.maximum(reach - size, 0) // 2
+            before = ops.maximum(reach - size, ops.zeros((), "int32")) // 2
         first = ops.arange(outputs, dtype="int32") * stride - before
         taps = ops.arange(kernel, dtype="int32") * dilation
-        return ops.cast(ops.expand_dims(first, 1) + taps, "float32")
+        return ops.cast(ops.expand_dims(first, 1) + taps, dtype)
 
     def sampling_offsets(self, inputs):
         """Displacement of each tap from its place in the plain convolution.
 
         Returns:
-            Float32 tensor `(batch, rows, columns, taps, 2)`, see the class.
+            Tensor `(batch, rows, columns, taps, 2)`, float32 at least, see the class.
         """
-        offsets = ops.cast(self.offsets(inputs), "float32")
+        offsets = float32_at_least(self.offsets(inputs))
         rows, columns = ops.shape(offsets)[1:3]
         taps = self.kernel_size[0] * self.kernel_size[1]
         return ops.reshape(offsets, (-1, rows, columns, taps, 2))

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import integer, positive_integer
+from keras_attn.ops.precision import float32_at_least
 
 # Least length that a vector is divided by.
 SMALLEST_LENGTH = 1e-12
@@ -104,7 +105,8 @@ class DinoHead(keras.layers.Layer):
         for layer in self.perceptron:
             inputs = layer(inputs)
         unit = ops.cast(_normalized(inputs, axis=-1), self.compute_dtype)
-        kernel = _normalized(self.directions, axis=0) * ops.cast(self.gain, "float32")
+        kernel = _normalized(self.directions, axis=0)
+        kernel = kernel * ops.cast(self.gain, kernel.dtype)
         return ops.matmul(unit, ops.cast(kernel, self.compute_dtype))
 
     def multiply_adds(self, input_shape):
@@ -134,7 +136,7 @@ def exact_gelu(inputs):
 
 
 def _normalized(vectors, axis):
-    vectors = ops.cast(vectors, "float32")
+    vectors = float32_at_least(vectors)
     square = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     # The bound is below the root, which has no gradient at zero.
     return vectors * ops.rsqrt(ops.maximum(square, SMALLEST_LENGTH**2))

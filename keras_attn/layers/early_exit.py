@@ -12,6 +12,7 @@ from keras_attn.layers._classifiers import (
     number_of_classes,
     two_sided,
 )
+from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
 from keras_attn.ops.resize import resize_bicubic
@@ -21,7 +22,7 @@ NETWORKS = ("localizer", "resized_classifier", "patch_classifier")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class EarlyExit(keras.layers.Layer):
+class EarlyExit(MapLayer):
     """Classifies the resized image, then patch after patch until the answer is clear.
 
     The early-exit inference of the code that followed the AnchorNet paper:

@@ -1,11 +1,12 @@
 import keras
 
 from keras_attn._checks import positive_number
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.global_pooling import generalized_mean
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class GeneralizedMeanPooling(keras.layers.Layer):
+class GeneralizedMeanPooling(MapLayer):
     """GeM pooling: between the mean and the maximum of the cells, learned.
 
     Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", eq.

@@ -2,11 +2,12 @@ import keras
 from keras import ops
 
 from keras_attn._checks import positive_integer
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops import second_moments
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ISQRTCOVPooling(keras.layers.Layer):
+class ISQRTCOVPooling(MapLayer):
     """Square root of the covariance of the descriptors, by matrix products alone.
 
     Li et al., "Towards Faster Training of Global Covariance Pooling Networks by

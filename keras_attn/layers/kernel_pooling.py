@@ -5,15 +5,17 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import integer, positive_number
+from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.compact_bilinear_pooling import check_sketch
 from keras_attn.ops import second_moments
+from keras_attn.ops.precision import float32_at_least
 
 # Products of bins and frequencies are 32-bit integers.
 LARGEST_DIMENSION = 65_536
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class KernelPooling(keras.layers.Layer):
+class KernelPooling(MapLayer):
     """Pools features whose inner products are a kernel: a learned power series.
 
     Cui et al., "Kernel Pooling for Convolutional Neural Networks", section 3: with
@@ -89,7 +91,7 @@ class KernelPooling(keras.layers.Layer):
         return ops.convert_to_tensor(np.sqrt(squares), dtype=dtype)
 
     def call(self, inputs):
-        features = second_moments.l2_normalize(second_moments.float32_at_least(inputs))
+        features = second_moments.l2_normalize(float32_at_least(inputs))
         first = ops.mean(features, axis=(1, 2))
         bins, signs = self.tables
         means = [
@@ -97,7 +99,8 @@ class KernelPooling(keras.layers.Layer):
             first,
             *second_moments.tensor_sketch_means(features, bins, signs, self.dimension),
         ]
-        weighted = [self.degree_weights[p] * mean for p, mean in enumerate(means)]
+        weights = ops.cast(self.degree_weights, features.dtype)
+        weighted = [weights[p] * mean for p, mean in enumerate(means)]
         series = second_moments.signed_sqrt(ops.concatenate(weighted, axis=-1))
         return ops.cast(second_moments.l2_normalize(series), self.compute_dtype)
 

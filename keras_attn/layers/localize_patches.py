@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn._checks import pair
 from keras_attn.layers._classifiers import two_sided
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.patches import branch_decision, check_selection, localize_patches
 
 # Section 4.1 of the AnchorNet paper: arguments of `LocalizePatches` for the branches
@@ -17,7 +18,7 @@ SLACK = {"max_patches": (24, 10, 8), "iou_threshold": 0.8, "coverage": 0.3}
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class LocalizePatches(keras.layers.Layer):
+class LocalizePatches(MapLayer):
     """Selects the class of an image, its best branch, and the patches of that branch.
 
     AnchorNet paper, section 3.3: equations (6) to (8) decide on a class and a branch

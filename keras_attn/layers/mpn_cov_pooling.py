@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops import second_moments
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class MPNCOVPooling(keras.layers.Layer):
+class MPNCOVPooling(MapLayer):
     """Square root of the covariance of the descriptors, by eigen-decomposition.
 
     Li et al., "Is Second-order Information Helpful for Large-scale Visual

@@ -2,10 +2,11 @@ import keras
 from keras import ops
 
 from keras_attn._checks import pair, positive_integer
+from keras_attn.layers._maps import MapLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(MapLayer):
     """Vectors of the patches that tile an image.
 
     Dosovitskiy et al., "An Image is Worth 16x16 Words", equation (1): `x_p E`, the

@@ -1,11 +1,12 @@
 import keras
 
 from keras_attn._checks import positive_integer
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.pooling import standardize_window, window_average
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class PatchLogits(keras.layers.Layer):
+class PatchLogits(MapLayer):
     """Class scores of the region around every cell of a feature map.
 
     Class embedding paper, section 3.3: `a_k = w_k . x_g + b_k`, where `x_g` is the

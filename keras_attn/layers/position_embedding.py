@@ -2,11 +2,12 @@ import keras
 from keras import ops
 
 from keras_attn._checks import pair
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.resize import resize_positions
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class PositionEmbedding(keras.layers.Layer):
+class PositionEmbedding(MapLayer):
     """A map of patches as a sequence: class token first, learned positions added.
 
     Dosovitskiy et al., "An Image is Worth 16x16 Words", equation (1). On a map of

@@ -1,11 +1,12 @@
 import keras
 
 from keras_attn._checks import positive_integer
+from keras_attn.layers._maps import MapLayer
 from keras_attn.ops.global_pooling import fixed_size, regional_maximum
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class RegionalMaxPooling(keras.layers.Layer):
+class RegionalMaxPooling(MapLayer):
     """R-MAC pooling: the normalised maxima of regions at several scales, added up.
 
     Tolias et al., "Particular object retrieval with integral max-pooling of CNN

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn.layers._deformation import Deformation
+from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.sampling_grids import check_gaussian, saliency_field
 
 
@@ -33,7 +34,7 @@ class SaliencySampler(Deformation):
     Output shape: a dict `{"features": (batch, height, width, channels), "fields":
         (batch, height, width, 1, 2)}`, the sampled map in the layer's compute dtype and
         the displacements `(dy, dx)` in cells, which stay on the map. Saliency and
-        displacements are float32 under any policy.
+        displacements are float32 at least, under any policy.
 
     Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
         output to the place that it reads.
@@ -70,8 +71,8 @@ class SaliencySampler(Deformation):
         return saliency_field(self.saliency(inputs), self.fwhm, self.padding)
 
     def saliency(self, inputs):
-        """Saliency of every cell, float32 `(batch, height, width)`, of sum one."""
-        scores = ops.cast(self.respond(ops.relu(inputs))[..., 0], "float32")
+        """Saliency of every cell, `(batch, height, width)`, of sum one."""
+        scores = float32_at_least(self.respond(ops.relu(inputs))[..., 0])
         # By hand, since `ops.softmax` over two axes needs a known batch size.
         weights = ops.exp(scores - ops.max(scores, axis=(1, 2), keepdims=True))
         return weights / ops.sum(weights, axis=(1, 2), keepdims=True)

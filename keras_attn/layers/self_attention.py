@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn._checks import one_of, positive_integer
 from keras_attn.layers._configs import renamed
+from keras_attn.ops.precision import float32_at_least, float_dtype
 
 # A functional model cannot ask for more outputs of a layer than its first call gave
 # (Keras 3.15), so scores alone are an output of their own.
@@ -33,7 +34,7 @@ class SelfAttention(keras.layers.Layer):
 
     Output shape: as the input, in the layer's compute dtype; the scores `A` are
         `(batch, num_heads, tokens, tokens)`, every row of which sums to 1, the class
-        attention is `(batch, num_heads, tokens)`, always float32.
+        attention is `(batch, num_heads, tokens)`, float32 at least.
 
     Returns:
         Tokens; `(tokens, scores)` with `return_attention_scores`; or the part of the
@@ -119,7 +120,7 @@ class SelfAttention(keras.layers.Layer):
         keys = ops.reshape(kernel[:, width : 2 * width], (width, self.num_heads, depth))
         query = ops.einsum("bhd,whd->bhw", query, keys)
         scores = ops.einsum("bhw,btw->bht", query, inputs)
-        return ops.softmax(ops.cast(scores, "float32"))
+        return ops.softmax(float32_at_least(scores))
 
     def multiply_adds(self, input_shape):
         """Multiply-adds without those of the class attention."""
@@ -143,7 +144,9 @@ class SelfAttention(keras.layers.Layer):
     def compute_output_spec(
         self, inputs, return_attention_scores=False, output="tokens"
     ):
-        dtype = "float32" if output == "class_attention" else self.compute_dtype
+        dtype = self.compute_dtype
+        if output == "class_attention":
+            dtype = float_dtype(dtype)
         shape = self.compute_output_shape(inputs.shape, return_attention_scores, output)
         if return_attention_scores and output == "tokens":
             return tuple(keras.KerasTensor(each, dtype) for each in shape)

@@ -1,9 +1,12 @@
 import keras
 from keras import ops
 
+from keras_attn.layers._maps import MapLayer
+from keras_attn.ops.precision import float32_at_least
+
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class SpatialAttentionBranch(keras.layers.Layer):
+class SpatialAttentionBranch(MapLayer):
     """Attention of a branch of AnchorNet: first over channels, then over cells.
 
     AnchorNet paper, equations (1) to (5), for features `X`:
@@ -48,7 +51,7 @@ class SpatialAttentionBranch(keras.layers.Layer):
 
     def call(self, inputs):
         cell_weights = _softmax_over_cells(self.compact(inputs))
-        features = ops.cast(inputs, "float32")
+        features = float32_at_least(inputs)
         channels = ops.sum(features * cell_weights, axis=(1, 2), keepdims=True)
         channel_attention = ops.softmax(channels, axis=-1)
         scores = ops.sum(features * channel_attention, axis=-1, keepdims=True)
@@ -73,8 +76,8 @@ class SpatialAttentionBranch(keras.layers.Layer):
 
 
 def _softmax_over_cells(scores):
-    """Softmax over rows and columns together, in float32."""
-    scores = ops.cast(scores, "float32")
+    """Softmax over rows and columns together, in float32 at least."""
+    scores = float32_at_least(scores)
     # By hand, since `ops.softmax` over two axes needs a known batch size.
     weights = ops.exp(scores - ops.max(scores, axis=(1, 2), keepdims=True))
     return weights / ops.sum(weights, axis=(1, 2), keepdims=True)

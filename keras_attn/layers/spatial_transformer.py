@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn._checks import positive_integer
 from keras_attn.layers._deformation import Deformation
+from keras_attn.ops.precision import float_dtype
 from keras_attn.ops.sampling_grids import affine_field
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -34,7 +35,7 @@ class SpatialTransformer(Deformation):
     Output shape: a dict `{"features": (batch, height, width, channels), "fields":
         (batch, height, width, 1, 2)}`, the transformed map in the layer's compute dtype
         and the displacements `(dy, dx)` in cells, which may lead out of the map. The
-        six numbers and the displacements are float32 under any policy.
+        six numbers and the displacements are float32 at least, under any policy.
 
     Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
         output to the place that it reads.
@@ -80,7 +81,7 @@ class SpatialTransformer(Deformation):
             kernel_initializer="zeros",
             kernel_regularizer=self.kernel_regularizer,
             # Half precision would round displacements to some tenths of a cell.
-            dtype="float32",
+            dtype=float_dtype(self.compute_dtype),
             name="affine",
         )
         self.affine.build((None, self.units))

@@ -2,10 +2,11 @@ import keras
 from keras import ops
 
 from keras_attn._checks import positive_integer
+from keras_attn.layers._maps import MapLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class SqueezeExcitation(keras.layers.Layer):
+class SqueezeExcitation(MapLayer):
     """Scales every channel by a gate computed from all channels' means.
 
     Hu et al., "Squeeze-and-Excitation Networks", as in the bottlenecks of AnchorNet:

@@ -3,13 +3,14 @@ import keras
 from keras_attn._checks import one_of, positive_integer
 from keras_attn.graph.window_steps import WindowStep
 from keras_attn.layers._folding import normalized
+from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.squeeze_excitation import SqueezeExcitation
 
 SHORTCUTS = ("top_left", "centre")
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class ValidBottleneck(keras.layers.Layer):
+class ValidBottleneck(MapLayer):
     """Inverted bottleneck without padding, the building block of AnchorNet.
 
     AnchorNet paper, tables 1 and 2: 1x1 expansion, BN, activation; k x k depthwise

@@ -3,7 +3,9 @@ from keras import ops
 
 from keras_attn._checks import positive_integer, positive_number
 from keras_attn.layers._configs import renamed
+from keras_attn.layers._maps import MapLayer
 from keras_attn.layers._warp_estimator import WarpEstimator
+from keras_attn.ops.precision import float32_at_least, float_dtype
 from keras_attn.ops.sampling import limit_to_map, warp
 from keras_attn.ops.warp_candidates import expected_displacement
 
@@ -12,7 +14,7 @@ FORMER_NAMES = {"features": "estimator_filters", "channels": "squeezed_channels"
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
-class VolumetricTransformer(keras.layers.Layer):
+class VolumetricTransformer(MapLayer):
     """Warps groups of channels, each to the usual places of the parts that it sees.
 
     Volumetric Transformer Networks, section 3.3, for a map `U` whose channels form `C`
@@ -62,8 +64,8 @@ class VolumetricTransformer(keras.layers.Layer):
 
     Output shape: a dict `{"features": (batch, height, width, channels), "fields":
         (batch, height, width, C, 2)}`: `V` in the layer's compute dtype, and `G`,
-        `(dy, dx)` in cells, always float32. Softmax and coordinates are computed in
-        float32.
+        `(dy, dx)` in cells, float32 at least, in which softmax and coordinates are
+        computed.
 
     Convention: see `keras_attn.ops.warp`; a displacement leads from a cell of the
         output to the place that it reads.
@@ -167,7 +169,7 @@ class VolumetricTransformer(keras.layers.Layer):
                 responses, estimate, self.window, self.temperature
             )
         fields = ops.reshape(estimate, (-1, groups, height, width, 2))
-        fields = ops.cast(ops.transpose(fields, (0, 2, 3, 1, 4)), "float32")
+        fields = float32_at_least(ops.transpose(fields, (0, 2, 3, 1, 4)))
         if not self.probabilistic:
             fields = limit_to_map(fields)
         return {"features": warp(inputs, fields), "fields": fields}
@@ -177,9 +179,9 @@ class VolumetricTransformer(keras.layers.Layer):
 
         Returns:
             `U_max + U_avg`, `(batch, groups, height, width)`, and `X`, `(batch, groups,
-            height, width, features)`, both float32.
+            height, width, features)`, float32 at least.
         """
-        inputs = ops.cast(inputs, "float32")
+        inputs = float32_at_least(inputs)
         if self.groups is None:
             maps = ops.transpose(inputs, (0, 3, 1, 2))
             return 2.0 * maps, ops.expand_dims(maps, -1)
@@ -220,7 +222,9 @@ class VolumetricTransformer(keras.layers.Layer):
         shapes = self.compute_output_shape(inputs.shape)
         return {
             "features": keras.KerasTensor(shapes["features"], self.compute_dtype),
-            "fields": keras.KerasTensor(shapes["fields"], "float32"),
+            "fields": keras.KerasTensor(
+                shapes["fields"], float_dtype(self.compute_dtype)
+            ),
         }
 
     def get_config(self):

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_attn.ops.precision import float32_at_least
+
 
 def dino_loss(
     student,
@@ -32,7 +34,7 @@ def dino_loss(
             tensor.
 
     Returns:
-        float32 scalar.
+        Scalar, float32 at least.
 
     Raises:
         ValueError: If the shapes do not fit, or there is no pair of different views.
@@ -61,7 +63,7 @@ def dino_loss(
             f"{tuple(teacher.shape)}"
         )
     target = teacher_probabilities(teacher, center, teacher_temperature)
-    log_p = ops.log_softmax(ops.cast(student, "float32") / student_temperature, axis=-1)
+    log_p = ops.log_softmax(float32_at_least(student) / student_temperature, axis=-1)
     # Sum over all views but the teacher's own, without a loop over pairs.
     others = ops.sum(log_p, axis=1, keepdims=True) - log_p[:, :shared]
     return -ops.mean(ops.sum(target * others, axis=-1)) / (views - 1)
@@ -83,7 +85,7 @@ def teacher_entropy(teacher, center=0.0, temperature: float = 0.04):
         temperature: Positive number.
 
     Returns:
-        float32 scalar.
+        Scalar, float32 at least.
     """
     log_q = ops.log_softmax(_sharpened(teacher, center, temperature), axis=-1)
     return -ops.mean(ops.sum(ops.exp(log_q) * log_q, axis=-1))
@@ -91,8 +93,8 @@ def teacher_entropy(teacher, center=0.0, temperature: float = 0.04):
 
 def _sharpened(teacher, center, temperature):
     scores = ops.stop_gradient(ops.convert_to_tensor(teacher))
-    centred = ops.cast(scores, "float32") - ops.cast(center, "float32")
-    return centred / temperature
+    scores = float32_at_least(scores)
+    return (scores - ops.cast(center, scores.dtype)) / temperature
 
 
 def next_center(center, teacher, momentum: float = 0.9):

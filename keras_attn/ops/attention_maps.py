@@ -5,6 +5,7 @@ from typing import Literal
 from keras import ops
 
 from keras_attn._checks import one_of
+from keras_attn.ops.precision import float32_at_least
 
 AGGREGATES = ("mean", "sum", "max", "min")
 NORMALIZATIONS = ("minmax", "scale")
@@ -48,7 +49,7 @@ def normalize_map(attention_map, how: Literal["minmax", "scale"] = "minmax"):
             times the number of cells, so that uniform attention is 1.
 
     Returns:
-        Float32 tensor of the same shape.
+        Tensor of the same shape, float32 at least.
 
     Raises:
         ValueError: For an unknown `how`.
@@ -59,10 +60,10 @@ def normalize_map(attention_map, how: Literal["minmax", "scale"] = "minmax"):
     [0., 0.5, 1.]
     """
     one_of("how", how, NORMALIZATIONS)
-    attention_map = ops.cast(attention_map, "float32")
+    attention_map = float32_at_least(attention_map)
     if how == "scale":
         _, rows, columns, _ = ops.shape(attention_map)
-        return attention_map * ops.cast(rows * columns, "float32")
+        return attention_map * ops.cast(rows * columns, attention_map.dtype)
     lowest = ops.min(attention_map, axis=(1, 2), keepdims=True)
     span = ops.max(attention_map, axis=(1, 2), keepdims=True) - lowest
     constant = ops.equal(span, 0.0)

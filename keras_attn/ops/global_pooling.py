@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_attn.ops.precision import float32_at_least
+
 EPSILON = 1e-6
 # Regions along the longer side of a map, over those along the shorter one.
 EXTRA_REGIONS = (1, 2, 3, 4, 5, 6)
@@ -13,14 +15,14 @@ def l2_normalize(vectors, epsilon=EPSILON):
     """`x / (norm of x + epsilon)` over the last axis.
 
     Its gradient is finite at zero, where it returns zero. Lengths are computed in
-    float32, the result has the dtype of `vectors`.
+    float32 at least, the result has the dtype of `vectors`.
 
     Example:
 
     >>> l2_normalize(keras.ops.convert_to_tensor([[3.0, 4.0]]))
     array([[0.5999999, 0.7999999]], dtype=float32)
     """
-    exact = ops.cast(vectors, "float32")
+    exact = float32_at_least(vectors)
     squares = ops.sum(ops.square(exact), axis=-1, keepdims=True)
     # The root of zero has no gradient; 1e-24 is far below the square of `epsilon`.
     norm = ops.sqrt(ops.maximum(squares, 1e-24))
@@ -49,8 +51,8 @@ def generalized_mean(features, exponent, epsilon=EPSILON):
     >>> generalized_mean(x, 1.0), generalized_mean(x, 100.0)
     (array([[2.5]], dtype=float32), array([[3.9449...]], dtype=float32))
     """
-    x = ops.maximum(ops.cast(features, "float32"), epsilon)
-    exponent = ops.cast(exponent, "float32")
+    x = ops.maximum(float32_at_least(features), epsilon)
+    exponent = ops.cast(exponent, x.dtype)
     # The mean is homogeneous: its value and gradients do not depend on the scale.
     scale = ops.stop_gradient(ops.max(x, axis=(1, 2), keepdims=True))
     mean = ops.mean(ops.power(x / scale, exponent), axis=(1, 2))
@@ -77,7 +79,7 @@ def cross_dimensional_mean(features):
     >>> cross_dimensional_mean(keras.random.uniform((2, 9, 7, 16))).shape
     (2, 16)
     """
-    x = ops.cast(features, "float32")
+    x = float32_at_least(features)
     sums = ops.maximum(ops.sum(x, axis=-1, keepdims=True), 0.0)
     squares = ops.sum(ops.square(sums), axis=(1, 2), keepdims=True)
     shares = sums / ops.sqrt(ops.maximum(squares, 1e-24))
@@ -85,7 +87,7 @@ def cross_dimensional_mean(features):
     present = shares > 0
     cell_weights = ops.sqrt(ops.where(present, shares, 1.0))
     cell_weights = ops.where(present, cell_weights, 0.0)
-    used = ops.mean(ops.cast(ops.not_equal(x, 0.0), "float32"), axis=(1, 2))
+    used = ops.mean(ops.cast(ops.not_equal(x, 0.0), x.dtype), axis=(1, 2))
     total = ops.sum(used, axis=-1, keepdims=True)
     known = ops.where(used > 0, used, 1.0)
     channel_weights = ops.log(ops.maximum(total, 1e-24) / known)
@@ -120,7 +122,7 @@ def regional_maximum(features, levels=3, epsilon=EPSILON):
     maxima = [ops.max(features, axis=(1, 2))]
     for y0, x0, y1, x1 in pooling_regions(height, width, levels):
         maxima.append(ops.max(features[:, y0:y1, x0:x1], axis=(1, 2)))
-    normalized = l2_normalize(ops.cast(ops.stack(maxima, axis=1), "float32"), epsilon)
+    normalized = l2_normalize(float32_at_least(ops.stack(maxima, axis=1)), epsilon)
     return ops.cast(ops.sum(normalized, axis=1), features.dtype)
 
 

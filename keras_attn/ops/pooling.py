@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_attn._checks import check_shape, is_integer
+from keras_attn.ops.precision import float_dtype
 
 
 def window_average(inputs, window: int | tuple[int | None, int | None] | None = None):
@@ -37,6 +38,7 @@ def window_average(inputs, window: int | tuple[int | None, int | None] | None = 
     check_shape("inputs", inputs, "(batch, height, width, channels)")
     rows, columns = standardize_window(window)
     height, width = ops.shape(inputs)[1:3]
+    inputs = ops.convert_to_tensor(inputs)
     row_means = _averaging_matrix(height, rows, inputs.dtype)
     column_means = _averaging_matrix(width, columns, inputs.dtype)
     averaged = ops.einsum("ij,bjwc->biwc", row_means, inputs)
@@ -58,9 +60,9 @@ def standardize_window(window):
 def _averaging_matrix(size, window, dtype):
     """`(size, size)` matrix whose row i averages the valid cells around i."""
     if window is None:
-        window = ops.maximum(size // 2, 1)
-    cells = ops.arange(size)
+        window = ops.cast(ops.maximum(size // 2, 1), "int32")
+    cells = ops.arange(size, dtype="int32")
     offset = ops.expand_dims(cells, 0) - ops.expand_dims(cells, 1)
     inside = ops.logical_and(offset >= -((window - 1) // 2), offset <= window // 2)
-    inside = ops.cast(inside, "float32")
+    inside = ops.cast(inside, float_dtype(dtype))
     return ops.cast(inside / ops.sum(inside, axis=1, keepdims=True), dtype)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import one_of, pair
+from keras_attn.ops.precision import float32_at_least, float_dtype
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
@@ -68,10 +69,12 @@ def resize_bilinear(maps, size):
     [0., 1., 3., 4.]
     """
     maps = ops.convert_to_tensor(maps)
-    maps = ops.cast(maps, keras.backend.result_type(maps.dtype, float))
+    if not keras.backend.is_float_dtype(maps.dtype):
+        maps = ops.cast(maps, "float32")
     _, height, width, channels = ops.shape(maps)
-    rows = ops.cast(_linear_weights(height, size[0]), maps.dtype)
-    columns = ops.cast(_linear_weights(width, size[1]), maps.dtype)
+    dtype = float_dtype(maps)
+    rows = ops.cast(_linear_weights(height, size[0], dtype), maps.dtype)
+    columns = ops.cast(_linear_weights(width, size[1], dtype), maps.dtype)
     maps = ops.matmul(rows, ops.reshape(maps, (-1, height, width * channels)))
     return ops.matmul(columns, ops.reshape(maps, (-1, size[0], width, channels)))
 
@@ -91,18 +94,19 @@ def resize_bicubic(images, size):
         size: `(rows, columns)` of the result.
 
     Returns:
-        `(batch, rows, columns, channels)` in float32, not clipped: cubic convolution
-        overshoots at edges.
+        `(batch, rows, columns, channels)` in float32 at least, not clipped: cubic
+        convolution overshoots at edges.
 
     Example:
 
     >>> resize_bicubic(np.arange(4.0).reshape((1, 1, 4, 1)), (1, 7))[0, 0, ::2, 0]
     [0., 1., 2., 3.]
     """
+    images = float32_at_least(images)
     height, width, channels = images.shape[1:]
-    rows = ops.convert_to_tensor(_weights(height, size[0]))
-    columns = ops.convert_to_tensor(_weights(width, size[1]))
-    images = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
+    rows = ops.cast(_weights(height, size[0]), images.dtype)
+    columns = ops.cast(_weights(width, size[1]), images.dtype)
+    images = ops.reshape(images, (-1, height, width * channels))
     images = ops.reshape(ops.matmul(rows, images), (-1, size[0], width, channels))
     return ops.matmul(columns, images)
 
@@ -120,27 +124,30 @@ def resize_positions(grid, size, offset=0.0):
             0.1, which moves all patches but the first a little.
 
     Returns:
-        `(rows, columns, channels)` in float32.
+        `(rows, columns, channels)` in float32 at least.
 
     Example:
 
     >>> resize_positions(np.arange(4.0).reshape((1, 4, 1)), (1, 2))[0, :, 0]
     [0.5, 2.5]
     """
+    grid = float32_at_least(grid)
     height, width, channels = grid.shape
-    rows = ops.convert_to_tensor(_centred_weights(height, size[0], offset))
-    columns = ops.convert_to_tensor(_centred_weights(width, size[1], offset))
-    grid = ops.reshape(ops.cast(grid, "float32"), (height, width * channels))
+    rows = ops.cast(_centred_weights(height, size[0], offset), grid.dtype)
+    columns = ops.cast(_centred_weights(width, size[1], offset), grid.dtype)
+    grid = ops.reshape(grid, (height, width * channels))
     grid = ops.reshape(ops.matmul(rows, grid), (size[0], width, channels))
     return ops.matmul(columns, grid)
 
 
-def _linear_weights(inputs, outputs):
+def _linear_weights(inputs, outputs, dtype):
     """Matrix `(outputs, inputs)` of one axis; every row sums to 1."""
-    scale = ops.cast(inputs, "float32") / ops.cast(outputs, "float32")
-    places = (ops.cast(ops.arange(outputs), "float32") + 0.5) * scale - 0.5
-    places = ops.clip(places, 0.0, ops.cast(inputs - 1, "float32"))
-    distances = ops.expand_dims(places, 1) - ops.cast(ops.arange(inputs), "float32")
+    scale = ops.cast(inputs, dtype) / ops.cast(outputs, dtype)
+    cells, places = (
+        ops.cast(ops.arange(size, dtype="int32"), dtype) for size in (inputs, outputs)
+    )
+    places = ops.clip((places + 0.5) * scale - 0.5, 0.0, ops.cast(inputs - 1, dtype))
+    distances = ops.expand_dims(places, 1) - cells
     return ops.maximum(1.0 - ops.abs(distances), 0.0)
 
 
@@ -165,7 +172,7 @@ def _cubic_weights(positions, inputs):
         neighbours = np.clip(first + shift, 0, inputs - 1)
         weights = _cubic(np.abs(positions - (first + shift)))
         np.add.at(matrix, (np.arange(len(positions)), neighbours), weights)
-    return matrix.astype("float32")
+    return matrix
 
 
 def _cubic(x):

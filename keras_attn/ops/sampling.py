@@ -16,6 +16,7 @@ from typing import Literal
 from keras import ops
 
 from keras_attn._checks import check_shape, one_of
+from keras_attn.ops.precision import float32_at_least, float_dtype
 
 PADDINGS = ("border", "zeros")
 
@@ -68,7 +69,8 @@ def warp(features, fields, padding: Literal["border", "zeros"] = "border"):
     check_shape("fields", fields, "(batch, height, width, groups, 2)")
     _, height, width, _ = ops.shape(features)
     grid = ops.expand_dims(cell_grid(height, width), 2)
-    return bilinear_sample(features, ops.cast(fields, "float32") + grid, padding)
+    fields = float32_at_least(fields)
+    return bilinear_sample(features, fields + ops.cast(grid, fields.dtype), padding)
 
 
 def bilinear_sample(
@@ -85,13 +87,14 @@ def bilinear_sample(
         features: `(batch, height, width, channels)`.
         coordinates: `(batch, rows, columns, groups, 2)`, see the module's convention.
             `rows` and `columns` are those of the result. `groups` divides `channels`;
-            group `g` is the `g`-th block of consecutive channels. Taken as float32.
+            group `g` is the `g`-th block of consecutive channels. Taken as float32
+            at least.
         padding: What lies outside the map: `"border"` (the nearest place on it) or
             `"zeros"` (a map surrounded by cells of zeros).
 
     Returns:
-        `(batch, rows, columns, channels)`, computed in float32, in the dtype of
-        `features`.
+        `(batch, rows, columns, channels)`, computed in float32 at least, in the dtype
+        of `features`.
 
     Raises:
         ValueError: For shapes that do not fit, or an unknown padding.
@@ -105,7 +108,9 @@ def bilinear_sample(
     """
     _check(features, coordinates, padding)
     features = ops.convert_to_tensor(features)
-    coordinates = ops.cast(coordinates, "float32")
+    coordinates = ops.convert_to_tensor(coordinates)
+    dtype = float_dtype(features, coordinates)
+    coordinates = ops.cast(coordinates, dtype)
     batch, height, width, channels = ops.shape(features)
     _, rows, columns, groups, _ = ops.shape(coordinates)
     depth = channels // groups
@@ -119,7 +124,7 @@ def bilinear_sample(
         for column, column_weight in _neighbours(x, width, padding):
             index = ((image * height + row) * width + column) * groups + group
             # In half precision the four weights would not sum to one.
-            corner = ops.cast(ops.take(table, index, axis=0), "float32")
+            corner = ops.cast(ops.take(table, index, axis=0), dtype)
             weight = ops.expand_dims(row_weight * column_weight, -1)
             result = result + corner * weight
     result = ops.cast(result, features.dtype)
@@ -136,17 +141,17 @@ def limit_to_map(fields):
         fields: `(batch, height, width, groups, 2)`, for a map of this height and width.
 
     Returns:
-        Float32 tensor of the same shape.
+        Tensor of the same shape, float32 at least.
 
     Example:
 
     >>> limit_to_map(np.array([[[[[0.5, -1.0]], [[0.0, 0.25]]]]]))[0, 0, :, 0]
     [[0., 0.], [0., 0.]]
     """
-    fields = ops.cast(fields, "float32")
+    fields = float32_at_least(fields)
     _, height, width, _, _ = ops.shape(fields)
-    grid = ops.expand_dims(cell_grid(height, width), 2)
-    last = ops.cast(ops.stack([height - 1, width - 1]), "float32")
+    grid = ops.cast(ops.expand_dims(cell_grid(height, width), 2), fields.dtype)
+    last = ops.cast(ops.stack([height - 1, width - 1]), fields.dtype)
     return _limited(fields, -grid, last - grid)
 
 
@@ -158,14 +163,14 @@ def _limited(values, lowest, highest):
 
 def _neighbours(positions, size, padding):
     """The two cells around positions along one axis: their indices and weights."""
-    last = size - 1
+    last = ops.cast(size - 1, "int32")
     if padding == "border":
-        positions = _limited(positions, 0.0, ops.cast(last, "float32"))
+        positions = _limited(positions, 0.0, ops.cast(last, positions.dtype))
         # In the last cell the interval before it, so that its gradient is known.
-        lower = _within(_floor(positions), ops.maximum(last - 1, 0))
+        lower = _within(_floor(positions), ops.maximum(last - 1, _zero()))
     else:
         lower = _floor(positions)
-    fraction = positions - ops.cast(lower, "float32")
+    fraction = positions - ops.cast(lower, positions.dtype)
     neighbours = []
     for index, weight in ((lower, 1.0 - fraction), (lower + 1, fraction)):
         on_map = _within(index, last)
@@ -181,7 +186,12 @@ def _within(index, last):
     Not `clip`, and the constants first: LiteRT's converter takes an integer clip to
     0..6 for the activation ReLU6, which it has for real numbers only.
     """
-    return ops.maximum(0, ops.minimum(last, index))
+    return ops.maximum(_zero(), ops.minimum(last, index))
+
+
+def _zero():
+    """A plain 0 counts as int64 where Keras computes in float64."""
+    return ops.zeros((), "int32")
 
 
 def _floor(positions):

@@ -6,10 +6,10 @@ The sampling itself is in `keras_attn.ops.sampling`.
 
 Convention: that of `keras_attn.ops.sampling`. Fields are displacements `(dy, dx)` in
     cells from the cell that is filled to the place that is read, of shape
-    `(batch, height, width, 1, 2)` in float32; zero copies the map. Where a paper has
-    coordinates in -1..1 (or 0..1), the ends are the centres of the first and of the
-    last cell, `align_corners=True`: cell `i` of `n` is at `-1 + 2 i / (n - 1)`. Along
-    an axis of a single cell nothing moves.
+    `(batch, height, width, 1, 2)` in float32 at least; zero copies the map. Where a
+    paper has coordinates in -1..1 (or 0..1), the ends are the centres of the first and
+    of the last cell, `align_corners=True`: cell `i` of `n` is at
+    `-1 + 2 i / (n - 1)`. Along an axis of a single cell nothing moves.
 """
 
 import math
@@ -17,6 +17,7 @@ import math
 from keras import ops
 
 from keras_attn._checks import check_shape, is_number, pair
+from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.sampling import limit_to_map
 
 # SSN's published grid of 31 cells has a Gaussian of 13 cells at half maximum.
@@ -41,7 +42,7 @@ def affine_field(parameters, height, width):
         height, width: Integers, or integer scalars: the size of the map.
 
     Returns:
-        Float32 field `(batch, height, width, 1, 2)`, see the module's convention.
+        Field `(batch, height, width, 1, 2)`, see the module's convention.
 
     Raises:
         ValueError: If there are not six parameters.
@@ -52,14 +53,15 @@ def affine_field(parameters, height, width):
     [2., 2., 2., 2., 2.]
     """
     check_shape("parameters", parameters, "(batch, 6)")
-    identity = ops.convert_to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], "float32")
-    change = ops.cast(parameters, "float32") - identity
+    parameters = float32_at_least(parameters)
+    dtype = parameters.dtype
+    change = parameters - ops.cast([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], dtype)
     change = ops.expand_dims(ops.expand_dims(change, 1), 1)
-    y = ops.reshape(_centred(height), (1, -1, 1))
-    x = ops.reshape(_centred(width), (1, 1, -1))
+    y = ops.reshape(_centred(height, dtype), (1, -1, 1))
+    x = ops.reshape(_centred(width, dtype), (1, 1, -1))
     dx = change[..., 0] * x + change[..., 1] * y + change[..., 2]
     dy = change[..., 3] * x + change[..., 4] * y + change[..., 5]
-    return _field(dy * _half(height), dx * _half(width))
+    return _field(dy * _half(height, dtype), dx * _half(width, dtype))
 
 
 def saliency_field(saliency, fwhm=None, padding=None):
@@ -88,7 +90,7 @@ def saliency_field(saliency, fwhm=None, padding=None):
             less than the map's size, 13 of 14 cells, a kernel of 27.
 
     Returns:
-        Float32 field `(batch, height, width, 1, 2)`, see the module's convention.
+        Field `(batch, height, width, 1, 2)`, see the module's convention.
 
     Raises:
         ValueError: For arguments outside these ranges.
@@ -101,10 +103,14 @@ def saliency_field(saliency, fwhm=None, padding=None):
     """
     fwhm, padding = check_gaussian(fwhm, padding)
     check_shape("saliency", saliency, "(batch, height, width)")
-    saliency = ops.cast(saliency, "float32")
+    saliency = float32_at_least(saliency)
     _, height, width = ops.shape(saliency)
-    row_sums, row_moments = _gaussian_matrices(height, fwhm[0], padding[0])
-    column_sums, column_moments = _gaussian_matrices(width, fwhm[1], padding[1])
+    row_sums, row_moments = _gaussian_matrices(
+        height, fwhm[0], padding[0], saliency.dtype
+    )
+    column_sums, column_moments = _gaussian_matrices(
+        width, fwhm[1], padding[1], saliency.dtype
+    )
     along_columns = ops.matmul(saliency, ops.transpose(column_sums))
     moments_along_columns = ops.matmul(saliency, ops.transpose(column_moments))
     weight = ops.matmul(row_sums, along_columns)
@@ -137,7 +143,7 @@ def attention_field(attention):
             does not matter.
 
     Returns:
-        Float32 field `(batch, height, width, 1, 2)`, see the module's convention.
+        Field `(batch, height, width, 1, 2)`, see the module's convention.
 
     Raises:
         ValueError: If `attention` is not 3-dimensional.
@@ -148,15 +154,17 @@ def attention_field(attention):
     [0., -0.25, -0.5, -0.75]
     """
     check_shape("attention", attention, "(batch, height, width)")
-    attention = ops.maximum(ops.cast(attention, "float32"), 0.0)
+    attention = ops.maximum(float32_at_least(attention), 0.0)
     rows = _density(ops.max(attention, axis=2))
     columns = _density(ops.max(attention, axis=1))
     for largest in LARGEST_DENSITIES:
         peaks = [ops.max(axis, axis=1, keepdims=True) for axis in (rows, columns)]
         limit = ops.minimum(ops.minimum(*peaks), largest)
         rows, columns = _spread(rows, limit), _spread(columns, limit)
-    dy = _inverse_of_cumulative(rows) - _positions(ops.shape(rows)[1])
-    dx = _inverse_of_cumulative(columns) - _positions(ops.shape(columns)[1])
+    dy = _inverse_of_cumulative(rows) - _positions(ops.shape(rows)[1], rows.dtype)
+    dx = _inverse_of_cumulative(columns) - _positions(
+        ops.shape(columns)[1], columns.dtype
+    )
     dy, dx = ops.expand_dims(dy, 2), ops.expand_dims(dx, 1)
     return _field(dy + ops.zeros_like(dx), dx + ops.zeros_like(dy))
 
@@ -173,7 +181,7 @@ def trilinear_attention(features, scale=7.0):
         scale: `s`; 7 in the authors' first code, 2 in their later one.
 
     Returns:
-        `M`, float32 `(batch, height, width, channels)`.
+        `M`, `(batch, height, width, channels)`.
 
     Raises:
         ValueError: If `features` is not 4-dimensional.
@@ -196,7 +204,7 @@ def structure_map(features, scale=7.0):
         features, scale: See `trilinear_attention`.
 
     Returns:
-        Float32 `(batch, height, width)`.
+        `(batch, height, width)`, float32 at least.
 
     Raises:
         ValueError: If `features` is not 4-dimensional.
@@ -236,33 +244,33 @@ def _field(dy, dx):
     return ops.expand_dims(ops.stack([dy, dx], axis=-1), 3)
 
 
-def _positions(size):
-    return ops.cast(ops.arange(size, dtype="int32"), "float32")
+def _positions(size, dtype):
+    return ops.cast(ops.arange(size, dtype="int32"), dtype)
 
 
-def _half(size):
+def _half(size, dtype):
     """Cells from the middle of an axis to its ends."""
-    return ops.cast(size - 1, "float32") / 2
+    return ops.cast(size - 1, dtype) / 2
 
 
-def _centred(size):
+def _centred(size, dtype):
     """The cells of an axis in -1..1; a single one is at 0."""
-    half = _half(size)
-    return (_positions(size) - half) / ops.maximum(half, 0.5)
+    half = _half(size, dtype)
+    return (_positions(size, dtype) - half) / ops.maximum(half, 0.5)
 
 
-def _gaussian_matrices(size, fwhm, padding):
+def _gaussian_matrices(size, fwhm, padding, dtype):
     """Weights of a cell's window, and the same times the distance, `(n, n)`."""
     padding = size - 1 if padding is None else padding
-    fwhm = ops.cast(size, "float32") * HALF_MAXIMUM if fwhm is None else fwhm
+    fwhm = ops.cast(size, dtype) * HALF_MAXIMUM if fwhm is None else fwhm
     cells = ops.arange(size, dtype="int32")
     padded = ops.arange(size + 2 * padding, dtype="int32") - padding
-    distance = ops.cast(padded - ops.expand_dims(cells, 1), "float32")
+    distance = ops.cast(padded - ops.expand_dims(cells, 1), dtype)
     gaussian = ops.exp(-4 * math.log(2) * ops.square(distance / fwhm))
-    reached = ops.abs(distance) <= ops.cast(padding, "float32")
+    reached = ops.abs(distance) <= ops.cast(padding, dtype)
     gaussian = ops.where(reached, gaussian, 0.0)
     nearest = ops.expand_dims(ops.clip(padded, 0, size - 1), 1)
-    replicated = ops.cast(ops.equal(nearest, cells), "float32")
+    replicated = ops.cast(ops.equal(nearest, cells), dtype)
     return (
         ops.matmul(gaussian, replicated),
         ops.matmul(gaussian * distance, replicated),
@@ -288,7 +296,8 @@ def _inverse_of_cumulative(density):
     ends = ops.cumsum(density, axis=1)
     starts = ends - density
     size = ops.shape(density)[1] + 1
-    steps = ops.expand_dims(_positions(size) / ops.cast(size, "float32"), 1)
+    dtype = density.dtype
+    steps = ops.expand_dims(_positions(size, dtype) / ops.cast(size, dtype), 1)
     targets = steps * ops.expand_dims(ops.sum(density, axis=1, keepdims=True), 1)
     # Each interval counts with the share of it that lies below the target.
     width = ops.expand_dims(ops.maximum(density, LEAST_WEIGHT), 1)
@@ -299,7 +308,7 @@ def _inverse_of_cumulative(density):
 def _relations(features, scale):
     """Features with flat cells, and how much each channel draws on every other."""
     check_shape("features", features, "(batch, height, width, channels)")
-    features = ops.cast(features, "float32")
+    features = float32_at_least(features)
     _, height, width, channels = ops.shape(features)
     flat = ops.reshape(features, (-1, height * width, channels))
     where = ops.softmax(scale * flat, axis=1)

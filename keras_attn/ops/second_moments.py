@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn.ops.precision import float32_at_least
+
 # Added under the signed square root, whose derivative is infinite at zero.
 ROOT_OFFSET = 1e-8
 # Vectors of a smaller norm count as zero, and smaller traces as this one, so that zero
@@ -270,13 +272,6 @@ def l2_normalize(values):
     positive = squares > SMALLEST_NORM**2
     scale = ops.where(positive, ops.rsqrt(ops.where(positive, squares, 1.0)), 0.0)
     return values * scale
-
-
-def float32_at_least(values):
-    """The tensor in float32, or in float64 if it is that."""
-    values = ops.convert_to_tensor(values)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    return ops.cast(values, keras.backend.result_type(dtype, "float32"))
 
 
 def _descriptors(features):

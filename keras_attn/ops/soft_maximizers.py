@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import one_of, positive_integer
+from keras_attn.ops.precision import float_dtype
 
 # Elements of one chunk of noise. Small enough for a CPU's cache, large enough to
 # keep a GPU busy.
@@ -54,7 +55,7 @@ def margin_softmax(
     >>> margin_softmax(np.array([0.0, np.log(2.0)]), margin=0.0)
     [0.25, 0.5]
     """
-    activations, dtype = _float32_at_least(activations)
+    activations, dtype = _widened(activations)
     logits = activations * inverse_temperature
     threshold = margin * inverse_temperature
     # Without the largest exponent every term is at most 1. It cancels in the
@@ -124,7 +125,7 @@ def perturbed_argmax(
     positive_integer("samples", samples)
     positive_integer("chunk_size", chunk_size, optional=True)
     one_of("noise", noise, sorted(_NOISES))
-    activations, dtype = _float32_at_least(activations)
+    activations, dtype = _widened(activations)
     logits = ops.moveaxis(activations, axis, -1) * inverse_temperature
     threshold = margin * inverse_temperature
     chunk_size = min(chunk_size or _chunk_size(logits.shape), samples)
@@ -225,11 +226,11 @@ def _chunk_size(shape):
     return max(1, CHUNK_ELEMENTS // max(1, int(np.prod(list(known)))))
 
 
-def _float32_at_least(activations):
+def _widened(activations):
     """The tensor in a dtype fit for exponentials, and the dtype to return."""
     activations = ops.convert_to_tensor(activations)
     dtype = keras.backend.standardize_dtype(activations.dtype)
-    wide = keras.backend.result_type(dtype, "float32")
+    wide = float_dtype(activations)
     if not keras.backend.is_float_dtype(dtype):
         dtype = wide
     return ops.cast(activations, wide), dtype

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.sampling import cell_grid
 
 
@@ -27,7 +28,7 @@ def expected_displacement(responses, residuals, window, temperature):
             are weighted.
 
     Returns:
-        `G`, float32 `(maps, height, width, 2)`, `(dy, dx)` in cells as described in
+        `G`, `(maps, height, width, 2)`, `(dy, dx)` in cells as described in
         `keras_attn.ops.sampling`.
 
     Example:
@@ -37,11 +38,13 @@ def expected_displacement(responses, residuals, window, temperature):
     [[0., 0.5], [0., 1.], [0., 0.]]
     """
     radius = window // 2
+    responses = float32_at_least(responses)
+    dtype = responses.dtype
     _, height, width = ops.shape(responses)
     # Maps last, so that one row of the table is what all maps have at a place: a gather
     # of rows is faster than one of numbers, or than as many slices as candidates.
     padded = ops.pad(
-        ops.transpose(ops.cast(responses, "float32"), (1, 2, 0)),
+        ops.transpose(responses, (1, 2, 0)),
         ((radius, radius), (radius, radius), (0, 0)),
         constant_values=-float("inf"),
     )
@@ -52,10 +55,10 @@ def expected_displacement(responses, residuals, window, temperature):
     candidates = ops.take(table, ops.expand_dims(corner, 1) + offset, axis=0)
     candidates = ops.transpose(candidates, (2, 0, 1))
     candidates = ops.reshape(candidates, (-1, height, width, window * window))
-    logits = (candidates + ops.cast(residuals, "float32")) / temperature
+    logits = (candidates + ops.cast(residuals, dtype)) / temperature
     probabilities = ops.softmax(logits, axis=-1)
     displacements = ops.reshape(cell_grid(window, window) - radius, (-1, 2))
-    return ops.matmul(probabilities, displacements)
+    return ops.matmul(probabilities, ops.cast(displacements, dtype))
 
 
 def _flat_index(height, width, columns):

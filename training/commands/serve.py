@@ -69,7 +69,7 @@ def add(command):
     added.add_argument(
         "url",
         metavar="URL",
-        help="http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME",
+        help="http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME; /labels/L",
     )
     added.add_argument("images", metavar="IMAGE", nargs="+", help="images or folders")
     added.add_argument(
@@ -84,7 +84,7 @@ def add(command):
         type=float,
         default=30.0,
         metavar="S",
-        help="limit of a request in seconds (30)",
+        help="limit of a request in seconds, with its retries (30)",
     )
     added.add_argument(
         "--retries",
@@ -117,8 +117,9 @@ def serve(arguments):
 
 
 def request(arguments):
-    from keras_attn.training.serving.client import Client, format_answers
+    from keras_attn.training.serving.client import Client, format_answers, printable
 
+    failed = False
     with Client(
         arguments.url,
         model=arguments.model,
@@ -127,9 +128,18 @@ def request(arguments):
         retries=arguments.retries,
     ) as client:
         for answers in client.classify(arguments.images, arguments.batch):
+            good = []
+            for answer in answers:
+                problem = answer.get("error", answer.get("skipped"))
+                if problem is None:
+                    good.append(answer)
+                else:
+                    failed = failed or "error" in answer
+                    print(f"{printable(answer['image'])}: {problem}", file=sys.stderr)
             if arguments.json:
-                for answer in answers:
+                for answer in good:
                     print(json.dumps(answer))
-            else:
-                print(format_answers(answers))
+            elif good:
+                print(format_answers(good))
             sys.stdout.flush()
+    return 1 if failed else 0

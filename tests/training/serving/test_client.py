@@ -1,8 +1,10 @@
 import concurrent.futures
 import http.server
 import json
+import os
 import socket
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -77,7 +79,6 @@ def test_a_folder_stands_for_its_images(server, images):
     [
         ({"signature": "nothing"}, 1, "nothing"),
         ({"signature": "half_plus"}, 1, "half_plus|float32"),
-        ({}, 9, "at most 8"),
     ],
 )
 def test_what_the_server_refuses_is_one_line(
@@ -89,6 +90,61 @@ def test_what_the_server_refuses_is_one_line(
         with pytest.raises(ValueError, match=message) as caught:
             list(client.classify([images[0].parent], batch))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_what_is_refused_is_named_and_the_others_are_answered(
+    server, images, which, monkeypatch
+):
+    folder = images[0].parent
+    (folder / "100.jpg").write_bytes(encoded(50, kind="JPEG")[:300])
+    (folder / "101.png").symlink_to("nowhere.png")
+    (folder / "102.png").mkdir()
+    os.mkfifo(folder / "103.png")
+    (folder / "104.png").write_bytes(b"")
+    with Client(urls(server)[which]) as client:
+        batches = list(client.classify([folder], 8))
+    assert batches[0] == [
+        {"image": str(folder / f"{name}.png"), "skipped": "not a file"}
+        for name in (101, 102, 103)
+    ]
+    answers = sum(batches[1:], [])
+    refused = {row["image"]: row["error"] for row in answers if "error" in row}
+    assert set(refused) == {str(folder / "100.jpg"), str(folder / "104.png")}
+    assert "JPEG" in refused[str(folder / "100.jpg")]
+    assert [row["image"] for row in answers if "class" in row] == list(map(str, images))
+    # More than the server takes at a time.
+    with Client(urls(server)[which]) as client:
+        assert len(sum(client.classify(images * 3, 15), [])) == 5
+    # Files that no longer fit into one request.
+    monkeypatch.setattr(
+        module, "MAX_IMAGES", 2 * max(image.stat().st_size for image in images)
+    )
+    with Client(urls(server)[which]) as client:
+        assert [len(batch) for batch in client.classify(images)] == [2, 2, 1]
+
+
+def test_labels(images, scripted):
+    scripted.script = [FINE]
+    answers, _ = ask(scripted, images, "any/labels/stable")
+    assert answers[0]["output"] == 0.5
+    assert scripted.paths == ["/v1/models/any/labels/stable:predict"]
+    with Client("grpc://host:1/any/labels/stable") as client:
+        assert client._server._spec["version_label"] == "stable"
+
+
+def test_nothing_of_a_server_controls_the_terminal(images, scripted, capsys):
+    row = {"class": "\x1b]0;title\x07", "probabilities": [1.0], "image": "ELSEWHERE"}
+    scripted.script = [(200, json.dumps({"predictions": [row]}).encode())]
+    (answer,), _ = ask(scripted, images)
+    assert answer["image"] == str(images[0])
+    assert answer["output_image"] == "ELSEWHERE"
+    assert format_answers([answer]).isprintable()
+    assert format_answers([{"image": "a", "probabilities": 3, "class": 1}])
+    scripted.script = [(500, json.dumps({"error": "\x1b[2J"}).encode())]
+    with pytest.raises(OSError) as caught:
+        ask(scripted, images)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
@@ -130,13 +186,17 @@ class Scripted(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         status, body = self.server.script.pop(0)
+        self.server.paths.append(self.path)
         if status is None:  # Says nothing.
             self.server.release.wait(20)
             return
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))  # Of bytes, or of a list.
         self.end_headers()
-        self.wfile.write(body)
+        for part in body if isinstance(body, list) else [body]:
+            self.wfile.write(part)
+            if part is not body:
+                self.server.release.wait(0.1)
 
     def log_message(self, *arguments):
         pass
@@ -146,6 +206,7 @@ class Scripted(http.server.BaseHTTPRequestHandler):
 def scripted():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
     server.release = threading.Event()
+    server.paths = []
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
@@ -159,9 +220,9 @@ FINE = (200, b'{"predictions": [0.5]}')
 BUSY = (503, b'{"error": "The queue is full"}')
 
 
-def ask(server, images, **options):
+def ask(server, images, path="any", **options):
     waits = []
-    url = f"http://127.0.0.1:{server.server_port}/v1/models/any"
+    url = f"http://127.0.0.1:{server.server_port}/v1/models/{path}"
     with Client(url, sleep=waits.append, **options) as client:
         return next(client.classify(images[:1])), waits
 
@@ -205,6 +266,14 @@ def test_no_answer_in_time(scripted, images):
     with pytest.raises(OSError, match="no answer in 0.2 s"):
         ask(scripted, images, timeout=0.2)
     assert scripted.script == [FINE]
+
+
+def test_a_byte_now_and_then_is_no_answer_in_time(scripted, images):
+    scripted.script = [(200, [b" "] * 40)]
+    start = time.monotonic()
+    with pytest.raises(OSError, match="no answer in 0.5 s"):
+        ask(scripted, images, timeout=0.5)
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
@@ -258,6 +327,18 @@ def test_command(server, images, capsys):
     assert cli.main(["request", url, str(images[0]), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["class"] == "dark" and len(answer["probabilities"]) == 2
+
+
+def test_command_names_what_is_refused(server, images, capsys):
+    url = f"{server.url}/v1/models/tiny"
+    images[1].write_bytes(images[1].read_bytes()[:40])
+    assert cli.main(["request", url, *map(str, images), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    assert printed.err.startswith(f"{images[1]}: 400, ")
+    assert cli.main(["request", url, str(images[1])]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: {images[1]}: 400, ") and "\n" not in error
 
 
 def test_command_fails_with_one_line(server, images, capsys):

@@ -167,6 +167,11 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
+    def log_exception(self, *arguments, exc_info=None):
+        # After the answer the rest of the body is read, whether it can be or not.
+        if not isinstance(exc_info, web.RequestPayloadError):
+            super().log_exception(*arguments, exc_info=exc_info)
+
     def handle_error(self, request, status=500, exc=None, message=None):
         if status >= 500:
             self.log_exception("Error of %s", request.path, exc_info=exc)

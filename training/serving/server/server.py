@@ -1,6 +1,7 @@
 """Start and end of the server."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -105,7 +106,8 @@ def serve(settings):
     sys.setswitchinterval(SWITCH_INTERVAL)
     # A request decodes up to ten images at a time, beside which others find a thread.
     threads = 16 + (os.cpu_count() or 1)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started already.
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     asyncio.run(_serve(settings))
 
 

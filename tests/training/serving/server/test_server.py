@@ -27,6 +27,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.pipelines.images.test_headers import long_png, many_scans, png_header
+from tests.training.serving.server import malformed_requests
 from tests.training.serving.server.tiny import encoded, running, save, until
 
 MAX_BATCH = 8
@@ -267,6 +268,15 @@ def test_base64_and_paths_as_tensorflow_serving_takes_them(server):
     body = {"signature_name": "echo", "instances": ["GIF89a is a format"]}
     answer = server.post("tiny:predict", json=body).json()
     assert answer["predictions"][0]["text"] == "GIF89a is a format"
+
+
+def test_malformed_requests_are_refused(folder, capsys):
+    with running(folder, **malformed_requests.LIMITS) as server:
+        counts, wrong = malformed_requests.send(server, 25, seed=1)
+        assert server.post("tiny:predict", json=ROW).status_code == 200
+    assert wrong == [] and counts["REST", "400"] > 5
+    assert counts["gRPC", "INVALID_ARGUMENT"] > 5
+    assert "Traceback" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(

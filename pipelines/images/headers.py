@@ -47,7 +47,7 @@ def open_header(file):
 
 
 class Refused(ValueError):
-    """An image that TensorFlow misreads, or whose work cannot be told."""
+    """An image that TensorFlow misreads, or whose work cannot be counted."""
 
 
 def header_problem(data: bytes) -> str | None:

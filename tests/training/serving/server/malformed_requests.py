@@ -56,7 +56,7 @@ VALUES = (
 
 
 def bad_image(draw):
-    """An encoded image that is damaged, or dear to decode."""
+    """An encoded image that is damaged, or costly to decode."""
     kind = draw.choice(("PNG", "JPEG", "GIF", "BMP", "WEBP", "long", "scans", "huge"))
     if kind == "long":
         return long_png(draw.choice((10**5, 10**8)))

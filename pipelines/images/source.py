@@ -45,7 +45,8 @@ class Source:
             optionally `validation`; empty when it has none.
         mean, std: Channel statistics, in 0..1.
         licence, url: Terms of use and home.
-        skipped: Pairs (file, reason) of the files left out.
+        skipped: Pairs (file, reason) of the images left out.
+        ignored: Names of files beside the images: no images, or in no class.
         on_corrupt: "error" or "skip", for files that cannot be decoded.
         banner: Rows at the bottom of every file that are no part of its image.
     """
@@ -65,11 +66,25 @@ class Source:
     licence: str = "unknown"
     url: str = ""
     skipped: tuple = ()
+    ignored: tuple = ()
     on_corrupt: str = "error"
     banner: int = 0
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def left_out(self):
+        """What was left out, counted, with the first names; empty without any."""
+        skipped = [f"{file}: {reason}" for file, reason in self.skipped]
+        return "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+            for kind, names in (
+                ("images that cannot be read", skipped),
+                ("files that are no images or in no class", list(self.ignored)),
+            )
+            if names
+        )
 
     def where(self, index):
         """The name of an example in messages."""

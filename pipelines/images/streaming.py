@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -47,11 +48,15 @@ def load_images(source, spec, in_memory_gib=IN_MEMORY_GIB):
         file is an error when a batch needs it, see `clear_errors`.
     """
     size = len(source) * spec.height * spec.width * 3
-    if source.images is not None or size <= in_memory_gib * 2**30:
+    in_memory = source.images is not None or size <= in_memory_gib * 2**30
+    if in_memory:
         source = source.decoded(spec)
-        return source, source.images
-    if source.on_corrupt == "skip":
+    elif source.on_corrupt == "skip":
         source = source.readable()
+    if source.left_out:
+        print(f"Left out: {source.left_out}", file=sys.stderr)
+    if in_memory:
+        return source, source.images
     return source.with_boxes_in_frame(spec), StreamedImages(source, spec)
 
 

@@ -1,12 +1,15 @@
-"""Reading of folders, tar archives and the CIFAR binary archives.
+"""Reading of folders, archives and the CIFAR binary archives.
 
-A folder and a tar archive look the same to the rest of the package: a `FileTree`, names
-with a way to read them. Nothing is ever written to disk.
+A folder, a zip and a tar archive look the same to the rest of the package: a
+`FileTree`, names with a way to read them. Nothing is ever written to disk.
 """
 
+import contextlib
+import functools
 import lzma
 import os
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ from keras_attn.pipelines.images.decoding import where_of
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.layouts import consecutive
 
+# What reading a damaged archive raises.
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 MAX_DEPTH = 6
 
@@ -36,7 +41,7 @@ PYTHON_NAMES = {"batches.meta", "meta", "data_batch_1"}
 
 @dataclass(frozen=True, eq=False)
 class FileTree:
-    """The files under a folder or in a tar archive.
+    """The files under a folder or in an archive.
 
     Attributes:
         root: Path of the folder or the archive.
@@ -67,19 +72,19 @@ class FileTree:
 
 
 def open_tree(path) -> FileTree:
-    """List a folder or read a tar archive (plain, gz, bz2 or xz).
+    """List a folder, or read a zip or a tar archive (plain, gz, bz2 or xz).
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: A file that is no tar archive, a damaged one, or one with more
+        ValueError: A file that is no archive, a damaged one, or one with more
             than 2 GB of files, which are held in memory.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         return _folder_tree(path)
     if path.exists():
-        return _tar_tree(path)
-    raise FileNotFoundError(f"Expected a folder or a tar archive. Received: {path}")
+        return _archive_tree(path)
+    raise FileNotFoundError(f"Expected a folder or an archive. Received: {path}")
 
 
 def _folder_tree(root):
@@ -111,32 +116,29 @@ def _folder_tree(root):
     )
 
 
-def _tar_tree(path):
+def _archive_tree(path):
     contents, folders, total = {}, set(), 0
     try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./").rstrip("/")
+        with contextlib.closing(_members(path)) as members:
+            for given, size, is_folder, read in members:
+                name = given.removeprefix("./").rstrip("/")
                 if any(_hidden(part) for part in name.split("/")):
                     continue
-                if member.isdir():
-                    folders.add(name)
-                # Links and devices have no content of their own.
-                if not member.isreg():
+                parts = name.split("/")[: None if is_folder else -1]
+                folders.update("/".join(parts[: i + 1]) for i in range(len(parts)))
+                if is_folder:
                     continue
-                total += member.size
+                total += size
                 if total > MAX_ARCHIVE_BYTES:
                     raise ValueError(
                         f"{path} holds more than {MAX_ARCHIVE_BYTES / 1024**3:g} GB "
                         "of files. Unpack it and pass the folder."
                     )
-                contents[name] = archive.extractfile(member).read()
-                parts = name.split("/")[:-1]
-                folders.update("/".join(parts[: i + 1]) for i in range(len(parts)))
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                contents[name] = read()
+    except (tarfile.TarError, OSError, RuntimeError, *DAMAGED) as error:
         raise ValueError(
-            "Expected a folder or a complete tar archive (.tar, .tar.gz, .tar.bz2, "
-            f".tar.xz). Received: {path} ({error})."
+            "Expected a folder, a zip or a complete tar archive (.tar, .tar.gz, "
+            f".tar.bz2, .tar.xz). Received: {path} ({error})."
         ) from error
     contents = dict(sorted(contents.items()))
     return FileTree(
@@ -150,6 +152,28 @@ def _tar_tree(path):
         ),
         archive=True,
     )
+
+
+def _members(path):
+    """Yield `(name, bytes, is a folder, read)` of a zip or tar archive.
+
+    Links and devices are left out: they have no content of their own.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for each in archive.infolist():
+                read = functools.partial(archive.read, each)
+                yield each.filename, each.file_size, each.is_dir(), read
+        return
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if member.isdir() or member.isreg():
+                yield (
+                    member.name,
+                    member.size,
+                    member.isdir(),
+                    lambda member=member: archive.extractfile(member).read(),
+                )
 
 
 def _stamp_of_file(path):

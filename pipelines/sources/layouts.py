@@ -2,16 +2,18 @@
 
 import csv
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from keras_attn.pipelines.images.headers import SUFFIXES
 
-UNREADABLE_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2")
+# Photographs that nothing here reads.
+UNREADABLE_SUFFIXES = (".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd")
 PARTS = {
     "train": "train",
     "val": "validation",
+    "valid": "validation",
     "validation": "validation",
     "test": "test",
 }
@@ -30,6 +32,7 @@ class Listing:
         official: Index arrays of the parts; empty without such a division.
         problems: Pairs (name, reason) of files that cannot be images.
         annotations: Arrays with one row for each image, as in `Source`.
+        ignored: Names of files that are no images, or in no class.
     """
 
     names: tuple[str, ...]
@@ -38,6 +41,7 @@ class Listing:
     official: dict[str, np.ndarray] = field(default_factory=dict)
     problems: tuple[tuple[str, str], ...] = ()
     annotations: dict[str, np.ndarray] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
 def consecutive(sizes):
@@ -49,14 +53,17 @@ def consecutive(sizes):
     }
 
 
-def list_class_folders(tree) -> Listing:
+def list_class_folders(tree, depth=0) -> Listing:
     """Read the layout CLASS/image, or train/CLASS/image beside val/ and test/.
 
     One folder, or several nested ones, around all of this is looked through. Hidden
-    files, files that are not images, and images beside the class folders are ignored.
+    files are left out; files that are not images, and images beside the class folders,
+    are listed as ignored.
 
     Args:
         tree: A `FileTree`.
+        depth: Number of nested folders that name a class, `animal/cat` with 2; folders
+            below belong to it. 0: one, without folders below.
 
     Raises:
         ValueError: No images, no class folders, a class folder without images, images
@@ -70,38 +77,56 @@ def list_class_folders(tree) -> Listing:
             f"Expected images ({', '.join(SUFFIXES)}) in a folder for each class. "
             f"Received: {tree.root}, which has none."
         )
-    wrapper = _wrapper(images)
+    wrapper = _wrapper(images, depth)
     inside = [name for name in images if name.startswith(wrapper)]
     files = [(name, _parts(name, wrapper)) for name in inside]
     files = [(name, parts) for name, parts in files if len(parts) > 1]
+    if depth:
+        files = [(name, _of_depth(parts, depth)) for name, parts in files]
+        files = [(name, parts) for name, parts in files if parts]
     if not files:
         raise ValueError(
             "Expected a folder for each class (CLASS/image or train/CLASS/image). "
             f"Received: {tree.root}, whose images are in no class folder."
         )
-    depth = 3 if any(_division(parts) for _, parts in files) else 2
+    levels = 3 if any(_division(parts) for _, parts in files) else 2
     for name, parts in files:
-        if len(parts) != depth or (depth == 3 and _division(parts) is None):
-            layout = "CLASS/image" if depth == 2 else "train|val|test/CLASS/image"
+        if len(parts) != levels or (levels == 3 and _division(parts) is None):
+            layout = "CLASS/image" if levels == 2 else "train|val|test/CLASS/image"
             raise ValueError(
-                f"Expected the layout {layout} throughout. "
-                f"Received: {name} in {tree.root}."
+                f"Expected the layout {layout} throughout, or depth (--depth), the "
+                f"number of folders that name a class. Received: {name} in {tree.root}."
             )
-    return _labelled(tree, wrapper, files, depth)
+    chosen = {name for name, _ in files}
+    ignored = tuple(name for name in tree.sizes if name not in chosen)
+    return replace(_labelled(tree, wrapper, files, levels, depth), ignored=ignored)
+
+
+def _of_depth(parts, depth):
+    """`(part, CLASS, image)` or `(CLASS, image)`; `None` for images above the depth."""
+    part = parts[:1] if parts[0] in PARTS else ()
+    folders = parts[len(part) : -1]
+    if len(folders) < depth:
+        return None
+    return (*part, "/".join(folders[:depth]), parts[-1])
 
 
 def _parts(name, wrapper):
     return tuple(name.removeprefix(wrapper).split("/"))
 
 
-def _wrapper(images):
+def _wrapper(images, depth=0):
     """The folders around the layout, as a prefix of names."""
     wrapper = ""
     while True:
         inside = [_parts(name, wrapper) for name in images if name.startswith(wrapper)]
         inside = [parts for parts in inside if len(parts) > 1]
         tops = {parts[0] for parts in inside}
-        if len(tops) != 1 or tops & set(PARTS) or min(map(len, inside)) < 3:
+        if (
+            len(tops) != 1
+            or tops & set(PARTS)
+            or min(map(len, inside)) < 2 + max(depth, 1)
+        ):
             return wrapper
         wrapper += f"{tops.pop()}/"
 
@@ -110,15 +135,16 @@ def _division(parts):
     return PARTS.get(parts[0]) if len(parts) > 2 else None
 
 
-def _labelled(tree, wrapper, files, depth):
+def _labelled(tree, wrapper, files, levels, depth):
     # Training images come first, whatever the folders' names sort like.
     order = list(dict.fromkeys(PARTS.values()))
-    if depth == 3:
+    if levels == 3:
         files.sort(key=lambda item: order.index(_division(item[1])))
     folders = [_parts(n, wrapper) for n in tree.folders if n.startswith(wrapper)]
-    if depth == 3:
+    if levels == 3:
         folders = [parts for parts in folders if parts[0] in PARTS]
-    expected = {parts[-1] for parts in folders if len(parts) == depth - 1}
+    expected = {parts[-1] for parts in folders if len(parts) == levels - 1}
+    expected = set() if depth else expected
     names, labels, problems, divisions = [], [], [], []
     class_names = tuple(sorted({parts[-2] for _, parts in files}))
     for missing in sorted(expected - set(class_names)):
@@ -140,7 +166,7 @@ def _labelled(tree, wrapper, files, depth):
     official = {
         part: np.flatnonzero([division == part for division in divisions])
         for part in order
-        if depth == 3 and part in divisions
+        if levels == 3 and part in divisions
     }
     # A folder `train` alone is no division.
     official = official if len(official) > 1 and "train" in official else {}
@@ -227,4 +253,75 @@ def _image_of_row(tree, folder, filename, csv_name):
     raise ValueError(
         f"Expected the images of {csv_name} in {folder}images/. "
         f"Received: {tree.root}, which lacks {filename}."
+    )
+
+
+FILE_COLUMNS = ("filename", "file", "image", "path", "image_path", "filepath")
+LABEL_COLUMNS = ("label", "class", "category", "target")
+
+
+def labels_file(tree):
+    """The table of labels at the top of a tree: `labels.csv`, or its only CSV file."""
+    tables = [name for name in tree.sizes if name.lower().endswith(".csv")]
+    top = [name for name in tables if "/" not in name]
+    named = [name for name in top if name.lower() == "labels.csv"]
+    return (named or (top if len(tables) == 1 else [None]) or [None])[0]
+
+
+def list_labels(tree, table) -> Listing:
+    """Read a table of labels: a column of files, one of labels, one `split` or none.
+
+    Args:
+        tree: A `FileTree`.
+        table: Name of the CSV file; files are relative to its folder, or to `images/`.
+
+    Raises:
+        ValueError: A column is missing, or an image that is named there.
+    """
+    text = tree.read(table).decode("utf-8-sig")
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    columns = {str(name).strip().lower(): name for name in rows.fieldnames or ()}
+    file = next((columns[name] for name in FILE_COLUMNS if name in columns), None)
+    label = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
+    if file is None or label is None:
+        raise ValueError(
+            f"Expected a column {' or '.join(FILE_COLUMNS)}, and one {LABEL_COLUMNS}. "
+            f"Received: {rows.fieldnames} in {tree.where(table)}."
+        )
+    found = {}
+    for row in rows:
+        given, name = (row[file] or "").strip(), (row[label] or "").strip()
+        if not given or not name:
+            raise ValueError(
+                "Expected a file and a label in every row. Received: line "
+                f"{rows.line_num} of {tree.where(table)}."
+            )
+        part = PARTS.get((row.get(columns.get("split")) or "").strip().lower(), "")
+        image = _image_of_row(tree, table[: table.rfind("/") + 1], given, table)
+        if found.setdefault(image, (part, name)) != (part, name):
+            raise ValueError(
+                f"Expected one label for each image. Received: {given!r} as "
+                f"{found[image][1]!r} and {name!r} in {tree.where(table)}."
+            )
+    order = ["", *dict.fromkeys(PARTS.values())]
+    good = sorted(
+        (order.index(part), name, image)
+        for image, (part, name) in found.items()
+        if tree.sizes[image]
+    )
+    class_names = tuple(sorted({name for _, name in found.values()}))
+    official = {
+        part: np.flatnonzero([number == place for number, _, _ in good])
+        for place, part in enumerate(order)
+        if part and any(number == place for number, _, _ in good)
+    }
+    whole = "train" in official and len(official) > 1
+    whole = whole and sum(map(len, official.values())) == len(good)
+    return Listing(
+        names=tuple(image for *_, image in good),
+        labels=np.array([class_names.index(name) for _, name, _ in good], np.int32),
+        class_names=class_names,
+        official=official if whole else {},
+        problems=tuple((name, EMPTY) for name in found if not tree.sizes[name]),
+        ignored=tuple(n for n in tree.sizes if n not in found and n != table),
     )

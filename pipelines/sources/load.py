@@ -34,16 +34,19 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
 
     Args:
         name: One of `SOURCE_NAMES`.
-        path: A folder or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of images in
-            a folder for each class; for CIFAR also the official binary archive, or the
-            folder of its .bin files; for Mini-ImageNet also a folder with train.csv,
-            val.csv, test.csv and images/. Data sets with boxes are read from the
-            folder, or a tar archive, of their official files. Without a path, all but
-            "miniimagenet", "fgvc_aircraft" and "folder" come from TensorFlow Datasets.
+        path: A folder, a zip or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of
+            images in a folder for each class; for "folder" also with a table of labels,
+            `labels.csv` or its only CSV file; for CIFAR also the official binary
+            archive, or the folder of its .bin files; for Mini-ImageNet also a folder
+            with train.csv, val.csv, test.csv and images/. Data sets with boxes are read
+            from the folder, or an archive, of their official files. Without a path, all
+            but "miniimagenet", "fgvc_aircraft" and "folder" come from TensorFlow
+            Datasets.
         on_corrupt: "error" or "skip". Empty files are found here, and boxes outside
             their images, other damage when the images are decoded (`Source.decoded`).
-        **options: For "generated", the arguments of `generated_source`; without a
-            path, `data_dir` of TensorFlow Datasets.
+        **options: For "generated", the arguments of `generated_source`; for "folder"
+            `depth`, see `keras_attn.pipelines.sources.layouts.list_class_folders`;
+            without a path, `data_dir` of TensorFlow Datasets and `download`.
 
     Returns:
         A `Source`.
@@ -137,6 +140,19 @@ def _read_class_folders(name, tree, on_corrupt):
     return _listed_source(name, tree, on_corrupt, listing)
 
 
+def _load_folder(path, on_corrupt, depth=0):
+    if path is None:
+        return _load_by_name("folder", on_corrupt, {})
+    tree = archives.open_tree(path)
+    table = None if depth else layouts.labels_file(tree)
+    if table:
+        listing = layouts.list_labels(tree, table)
+    else:
+        listing = layouts.list_class_folders(tree, depth)
+    layouts.check_parts_share_classes(listing, tree.root)
+    return _listed_source("folder", tree, on_corrupt, listing)
+
+
 def _read_mini_imagenet(name, tree, on_corrupt):
     has_csv = layouts.has_csv_splits(tree)
     list_files = layouts.list_csv_splits if has_csv else layouts.list_class_folders
@@ -170,6 +186,7 @@ def _listed_source(name, tree, on_corrupt, listing):
         stamp=lambda index: tree.stamp(names[index]),
         official=listing.official,
         skipped=tuple(skipped),
+        ignored=listing.ignored,
         on_corrupt=on_corrupt,
         annotations=listing.annotations,
     )
@@ -218,7 +235,7 @@ LOADERS: dict[str, Loader] = {
             "stanford_cars": _official(fine_grained.list_stanford_cars),
             "fgvc_aircraft": _official(fine_grained.list_fgvc_aircraft),
             "inaturalist2017": _official(inaturalist.list_inaturalist2017),
-            "folder": _read_class_folders,
         }.items()
     },
+    "folder": _load_folder,
 }

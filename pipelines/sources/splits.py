@@ -43,8 +43,8 @@ def split_indices(source, name, seed=0):
         be empty).
 
     Raises:
-        ValueError: Unknown name; fewer than two classes; a class with too few images
-            to be in every part; `official` for a source that has no such split.
+        ValueError: Unknown name; fewer than two classes; `official` for a source that
+            has no such split.
 
     Example:
 
@@ -79,6 +79,24 @@ def split_indices(source, name, seed=0):
     return {"train": train, "validation": validation, "test": test}
 
 
+def missing_classes(source, indices):
+    """Lines on the classes that a part lacks, for people; empty parts are left out.
+
+    Args:
+        source: A `Source`.
+        indices: Result of `split_indices`.
+    """
+    lines = []
+    for part, chosen in indices.items():
+        counts = np.bincount(source.labels[chosen], minlength=len(source.class_names))
+        absent = [source.class_names[label] for label in np.flatnonzero(counts == 0)]
+        if absent and len(chosen):
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            names = ", ".join(absent[:5])
+            lines.append(f"No {part} images of {len(absent)} classes: {names}{more}")
+    return lines
+
+
 def stratified(source, indices, parts, seed=0):
     """Divide some images of a source in the same proportion in every class.
 
@@ -94,14 +112,10 @@ def stratified(source, indices, parts, seed=0):
     labels = np.asarray(source.labels)[indices]
     sizes = np.bincount(labels, minlength=len(source.class_names))
     counts = part_counts(sizes, parts)
-    for label, row in enumerate(counts):
-        if row.min() == 0:
-            enough = -(-sum(parts) // min(parts))
-            raise ValueError(
-                f"Expected at least {enough} images in every class, to divide them "
-                f"{':'.join(map(str, parts))}. Received: {sizes[label]} in class "
-                f"{source.class_names[label]!r} of {source.name}."
-            )
+    # A class with too few images for every part is at least in the first, the training.
+    for row in counts:
+        if row[0] == 0 < row.sum():
+            row[0], row[row.argmax()] = 1, row.max() - 1
     pieces = [[] for _ in parts]
     for label, row in enumerate(counts):
         members = np.sort(np.asarray(indices)[labels == label])

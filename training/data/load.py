@@ -1,5 +1,6 @@
 """A recipe's images and labels."""
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from keras_attn.pipelines.images.source import Source
 from keras_attn.pipelines.images.streaming import StreamedImages, load_images
 from keras_attn.pipelines.sources import load_source
 from keras_attn.pipelines.sources.catalogue import KNOWN
-from keras_attn.pipelines.sources.splits import split_indices
+from keras_attn.pipelines.sources.splits import missing_classes, split_indices
 from keras_attn.preprocessing import ImageSpec
 
 
@@ -101,4 +102,6 @@ def load_source_split(recipe, data=None, source=None, on_corrupt="error"):
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
     build.check_arrays(images, source.labels, len(source.class_names))
+    for line in missing_classes(source, indices):
+        print(line, file=sys.stderr)
     return SplitSource(spec, source, images, indices)

@@ -60,6 +60,8 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     found = load_source_split(recipe, data, source, on_corrupt)
     spec, splits = found.spec, found.splits
     _check_same_data(run, progress, splits)
+    if found.source.left_out:
+        progress.notes["Left out"] = found.source.left_out
     feed = method.make_feed(recipe, splits, spec)
     prepare(recipe)
     model = trainable_model(recipe, spec, feed.steps, _noted(progress))

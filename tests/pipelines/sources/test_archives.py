@@ -98,12 +98,12 @@ def test_truncated_tar(tmp_path, mode, fraction):
 def test_a_file_that_is_no_tar(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("nothing of an archive" * 100)
-    with pytest.raises(ValueError, match="Expected a folder or a complete tar"):
+    with pytest.raises(ValueError, match="Expected a folder, a zip or a complete tar"):
         open_tree(path)
 
 
 def test_missing_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Expected a folder or a tar"):
+    with pytest.raises(FileNotFoundError, match="Expected a folder or an archive"):
         open_tree(tmp_path / "nowhere")
 
 

@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from keras_attn.pipelines.sources.splits import SPLIT_NAMES, part_counts, split_indices
+from keras_attn.pipelines.sources.splits import (
+    SPLIT_NAMES,
+    missing_classes,
+    part_counts,
+    split_indices,
+)
 
 
 def source(counts, official=None, order_seed=0):
@@ -112,10 +117,18 @@ def test_counts_are_within_one_and_totals_exact(parts):
         assert np.abs(counts.sum(axis=0) - sizes.sum() * share).max() < 1
 
 
-def test_too_small_a_class_is_named():
-    with pytest.raises(ValueError, match="at least 7 images.*2 in class 'class1'"):
-        split_indices(source([40, 2, 60]), "pooled_65_15_20")
-    split_indices(source([40, 7, 60]), "pooled_65_15_20")
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_small_classes_are_trained_and_what_lacks_them_is_named(count):
+    data = source([40, count, 60])
+    split = split_indices(data, "pooled_65_15_20")
+    there = np.concatenate(list(split.values()))
+    assert sorted(there) == list(range(100 + count))
+    assert 1 in data.labels[split["train"]]
+    absent = [part for part in split if 1 not in data.labels[split[part]]]
+    lines = missing_classes(data, split)
+    assert [line.split()[1] for line in lines] == absent
+    assert all(line.endswith("images of 1 classes: class1") for line in lines)
+    assert absent or count > 2
 
 
 def test_unknown_name_names_the_nearest():

@@ -90,11 +90,11 @@ def behaviour(graph, step):
         if not callable(function) or len(step.results) != 1:
             return None, True
         tensor = graph.tensors[step.results[0]]
-        return _behaviour(function, tensor), True
+        return effect(function, tensor), True
     if len(step.sources) != 1 or len(step.results) != 1:
         return None, False
     key = step.sources[0][1]
-    return _behaviour(lambda x: step({key: x})[0], graph.tensors[key]), False
+    return effect(lambda x: step({key: x})[0], graph.tensors[key]), False
 
 
 def wrapped(layer):
@@ -191,7 +191,7 @@ def output_names(graph):
 # ---- numbers -------------------------------------------------------------------------
 
 
-def _behaviour(function, tensor):
+def effect(function, tensor):
     """The effect of a function on a tensor of this shape, see `behaviour`."""
     if not keras.backend.is_float_dtype(tensor.dtype) or len(tensor.shape) < 2:
         return None

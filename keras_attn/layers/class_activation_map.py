@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import pair
+from keras_attn.graph.head import without_activation, wrapped
 from keras_attn.layers._maps import MapLayer
 
 
@@ -16,10 +17,12 @@ class ClassActivationMap(MapLayer):
     - `evidence = X W / n`, a 1x1 convolution, for all classes at once,
     - `logits = sum over cells of evidence + b`.
 
-    The weights are those of the `classifier` itself, not a copy.
+    The weights are those of the `classifier` itself, not a copy. It is called as it is,
+    so that it may be quantised, have LoRA weights or normalise its kernel.
 
     Args:
-        classifier: The `Dense` layer. Its activation is left out.
+        classifier: The `Dense` layer, which may be wrapped, such as in
+            `SpectralNormalization`. Its activation is left out.
         patch_size: Side of the patches that the cells stand for, an integer or
             `(rows, columns)`, centred where the cells' receptive fields are; `None`:
             the receptive fields themselves. Kept for
@@ -47,7 +50,7 @@ class ClassActivationMap(MapLayer):
     """
 
     def __init__(self, classifier, patch_size=None, **kwargs):
-        if not isinstance(classifier, keras.layers.Dense):
+        if not isinstance(wrapped(classifier), keras.layers.Dense):
             raise ValueError(
                 f"Expected `classifier` to be a Dense layer. Received: {classifier!r}"
             )
@@ -63,14 +66,17 @@ class ClassActivationMap(MapLayer):
             self.classifier.build((None, input_shape[-1]))
 
     def call(self, inputs):
-        kernel = ops.cast(self.classifier.kernel, inputs.dtype)
+        linear = without_activation(self.classifier)
         rows, columns = ops.shape(inputs)[1:3]
-        evidence = ops.matmul(inputs, kernel) / ops.cast(rows * columns, inputs.dtype)
         # The sum over the cells, where it takes the fewest operations.
-        logits = ops.matmul(ops.mean(inputs, axis=(1, 2)), kernel)
-        if self.classifier.use_bias:
-            logits = logits + ops.cast(self.classifier.bias, inputs.dtype)
-        return {"evidence": evidence, "logits": logits}
+        logits = linear(ops.mean(inputs, axis=(1, 2)))
+        bias = linear(ops.zeros_like(inputs[:1, 0, 0]), training=False)
+        evidence = linear(inputs, training=False) - bias
+        evidence = ops.cast(evidence, inputs.dtype)
+        return {
+            "evidence": evidence / ops.cast(rows * columns, inputs.dtype),
+            "logits": ops.cast(logits, inputs.dtype),
+        }
 
     def window_steps(self):
         return []
@@ -78,10 +84,10 @@ class ClassActivationMap(MapLayer):
     def multiply_adds(self, input_shape):
         _, height, width, channels = input_shape
         # The evidence of every cell, and the logits.
-        return (height * width + 1) * channels * self.classifier.units
+        return (height * width + 1) * channels * wrapped(self.classifier).units
 
     def compute_output_shape(self, input_shape):
-        units = self.classifier.units
+        units = wrapped(self.classifier).units
         return {
             "evidence": (*input_shape[:-1], units),
             "logits": (input_shape[0], units),

@@ -91,16 +91,13 @@ class ClassEvidence(MapLayer):
         if self.aggregation == "mean":
             rows, columns = ops.shape(attention)[1:3]
             weights = attention / ops.cast(rows * columns, attention.dtype)
-        kernel = ops.cast(self.classifier.kernel, features.dtype)
-        bias = ops.cast(self.classifier.bias, features.dtype)
-        # `(X W + b) * S` as one product, since maps of many classes are large.
-        linear = ops.concatenate([kernel, bias[None]], axis=0)
-        weighted = ops.concatenate([features * weights, weights], axis=-1)
-        logits = ops.matmul(ops.sum(weighted, axis=(1, 2)), linear)
+        # Of the mean of the cells by their weights, the classifier is that of the sum.
+        total = ops.sum(weights, axis=(1, 2))
+        pooled = ops.sum(features * weights, axis=(1, 2))
+        logits = self.classifier(pooled / ops.where(total == 0, 1, total)) * total
+        evidence = self.classifier(features)
         if self.weighted:
-            evidence = ops.matmul(weighted, linear)
-        else:
-            evidence = self.classifier(features)
+            evidence = evidence * weights
         return {"evidence": evidence, "logits": logits}
 
     def window_steps(self):

@@ -111,6 +111,10 @@ class SelfAttention(keras.layers.Layer):
 
     def _class_attention(self, inputs):
         """Softmax of `q (W x + b)`; `q b` is the same for all tokens and cancels."""
+        if self.queries_keys_values.quantization_mode:
+            # Its kernel has another scale.
+            attention = self.call(inputs, output="attention")
+            return ops.cast(attention[:, :, 0], "float32")
         width = inputs.shape[-1]
         depth = width // self.num_heads
         kernel = ops.cast(self.queries_keys_values.kernel, self.compute_dtype)

@@ -8,7 +8,8 @@ import keras
 from keras import layers
 
 from keras_attn._checks import pair
-from keras_attn.graph.keras_graph import node_of
+from keras_attn.graph.head import effect, wrapped
+from keras_attn.graph.keras_graph import graph_of, node_of
 from keras_attn.graph.receptive_field import receptive_field
 from keras_attn.layers.class_activation_map import ClassActivationMap
 from keras_attn.layers.localize_patches import LocalizePatches
@@ -90,7 +91,9 @@ def as_localizer(
         classifier: Functional or sequential model that ends in convolutional features,
             `GlobalAveragePooling2D`, optionally `Dropout`, `Dense` and optionally an
             activation, such as ResNet, MobileNetV2, DenseNet and EfficientNet of
-            `keras.applications`. A dict of outputs must have `logits`.
+            `keras.applications`. Any of these may be inside models that it uses as
+            layers, and other inputs may go elsewhere. A dict of outputs must have
+            `logits`.
         layer: Name of the layer that gives the features, or the layer; by default what
             the classifier averages. An earlier layer, with as many channels, sees
             smaller windows; the layers behind it are left out, so that the result is
@@ -108,9 +111,9 @@ def as_localizer(
         evidence gives the logits.
 
     Raises:
-        ValueError: If the classifier does not end as above (VGG flattens its map), the
-            layer does not exist or has other channels, or the patches are larger than
-            the image.
+        ValueError: If the classifier does not end as above (VGG flattens its map) or
+            its map comes from several inputs or is channels-first, the layer does not
+            exist or has other channels, or the patches are larger than the image.
 
     Example:
 
@@ -129,10 +132,11 @@ def as_localizer(
         )
     features, dropouts, dense = _head(classifier)
     if layer is not None:
-        features = _features(classifier, layer, channels=dense.kernel.shape[0])
-    field = receptive_field(classifier, features)
+        features = _features(classifier, layer, channels=features.shape[-1])
+    source = _image(classifier, features)
+    field = receptive_field(keras.Model(source, features), features)
     size = field.size if patch_size is None else pair("patch_size", patch_size, 1)
-    _check_size(classifier, size, chosen=patch_size is not None)
+    _check_size(source, size, chosen=patch_size is not None)
     for dropout in dropouts:
         features = layers.SpatialDropout2D(dropout.rate, name=dropout.name)(features)
     name = "x".join(map(str, dict.fromkeys(size)))
@@ -140,7 +144,7 @@ def as_localizer(
         dense, patch_size=patch_size, dtype="float32", name=f"{EVIDENCE}{name}"
     )(features)
     return keras.Model(
-        classifier.inputs[0],
+        source,
         {
             "logits": outputs["logits"],
             f"logits_{name}": outputs["logits"],
@@ -151,7 +155,11 @@ def as_localizer(
 
 
 def _head(classifier):
-    """The map that is averaged, the dropout layers, and the last dense layer."""
+    """The map that is averaged, the dropout layers, and the last dense layer.
+
+    Models inside the classifier are entered; the map is then that of a model up to it,
+    with the same layers.
+    """
     sequential = isinstance(classifier, keras.Sequential)
     output = classifier.outputs[0] if sequential else classifier.output
     tensor = output.get("logits") if isinstance(output, dict) else output
@@ -160,33 +168,82 @@ def _head(classifier):
             "Expected a classifier with one output, or one named 'logits'. "
             f"Received: {classifier.name!r} with outputs {output}"
         )
-    dense, dropouts = None, []
-    after = (layers.Activation, layers.Softmax, layers.Identity)
+    dense, dropouts, around = None, [], []
     while True:
+        tensor = _left(tensor, around)
         node = node_of(tensor)
-        operation = node.operation
-        if dense is None and isinstance(operation, layers.Dense):
+        operation, inner = node.operation, graph_of(node.operation)
+        if inner is not None:
+            around.append((inner, node))
+            tensor = inner.outputs[_position(tensor, node.output_tensors)]
+            continue
+        if dense is not None and _averages(operation):
+            return _outside(node.input_tensors[0], around), dropouts, dense
+        if dense is None and isinstance(wrapped(operation), layers.Dense):
             dense = operation
         elif dense is not None and isinstance(operation, layers.Dropout):
             dropouts.insert(0, operation)
-        elif dense is not None and _averages(operation):
-            return node.input_tensors[0], dropouts, dense
-        elif dense is not None or not isinstance(operation, after):
+        elif not _may_stand(node, dense is None):
             raise ValueError(
-                "Expected a classifier that ends in GlobalAveragePooling2D, optionally "
-                "Dropout, and one Dense layer, so that its logits are a sum over "
-                f"cells. Received: {classifier.name!r}, with layer "
-                f"{operation.name!r} ({type(operation).__name__}) in that place"
+                "Expected a classifier that ends in GlobalAveragePooling2D "
+                "(channels_last), optionally Dropout, and one Dense layer, so that its "
+                f"logits are a sum over cells. Received: {classifier.name!r}, with "
+                f"layer {operation.name!r} ({type(operation).__name__}) in that place"
             )
         (tensor,) = node.input_tensors
+
+
+def _position(tensor, tensors):
+    return [each is tensor for each in tensors].index(True)
+
+
+def _left(tensor, around):
+    """A tensor, or where it is the input of the models around it, what they got."""
+    while around and any(tensor is each for each in around[-1][0].inputs):
+        inner, node = around.pop()
+        tensor = node.input_tensors[_position(tensor, inner.inputs)]
+    return tensor
+
+
+def _outside(tensor, around):
+    """A tensor of a model inside the classifier as one of the classifier's own."""
+    tensor = _left(tensor, around)
+    for inner, node in reversed(around):
+        name = node.operation.name
+        part = keras.Model(inner.input, tensor, name=name)
+        tensor = part(*node.arguments.args, **node.arguments.kwargs)
+    return tensor
+
+
+def _may_stand(node, is_end):
+    """`True` for an activation at the end, and for layers that change no number."""
+    operation = node.operation
+    if len(node.input_tensors) != 1 or getattr(operation, "weights", ()):
+        return False
+    (tensor,) = node.input_tensors
+    if sum(size != 1 for size in tensor.shape[1:]) > 1:
+        return False  # several cells
+    does = effect(operation, tensor)
+    return does is not None if is_end else does == "identity"
 
 
 def _averages(operation):
     return (
         isinstance(operation, layers.GlobalAveragePooling2D)
         and operation.data_format == "channels_last"
-        and not operation.keepdims
     )
+
+
+def _image(classifier, features):
+    """The one input that some features come from."""
+    sources = keras.utils.get_source_inputs(features)
+    if len(sources) != 1:
+        names = [each.name for each in sources]
+        raise ValueError(
+            "Expected a classifier whose map is of one image. "
+            f"Received: {classifier.name!r}, whose map is of the inputs {names}"
+        )
+    return sources[0]
 
 
 def _features(classifier, layer, channels):
@@ -209,8 +266,8 @@ def _features(classifier, layer, channels):
     return features
 
 
-def _check_size(classifier, size, chosen):
-    image = tuple(classifier.inputs[0].shape[1:3])
+def _check_size(source, size, chosen):
+    image = tuple(source.shape[1:3])
     if any(
         known is not None and known < side
         for known, side in zip(image, size, strict=True)

@@ -82,3 +82,21 @@ def test_raw_evidence_is_the_classifier_alone_and_the_logits_stay():
 def test_refuses_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=f"Expected `{message}`"):
         ClassEvidence(**{"num_classes": 3, **options})
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "lora"])
+def test_a_changed_classifier_is_called_as_it_is(kind):
+    layer = ClassEvidence(3)
+    features = np.random.default_rng(0).standard_normal((2, 4, 5, 8)).astype("float32")
+    before = to_numpy(layer(features)["logits"])
+    if kind == "lora":
+        layer.classifier.enable_lora(2)
+        layer.classifier.lora_kernel_b.assign(np.ones((2, 3)))
+    else:
+        layer.classifier.quantize(kind)
+    outputs = {name: to_numpy(each) for name, each in layer(features).items()}
+    cells = to_numpy(layer.classifier(features)) / 20
+    np.testing.assert_allclose(outputs["evidence"], cells, atol=1e-6)
+    np.testing.assert_allclose(outputs["logits"], cells.sum(axis=(1, 2)), atol=0.02)
+    if kind != "lora":
+        np.testing.assert_allclose(outputs["logits"], before, atol=0.1)

@@ -107,3 +107,19 @@ def test_refuses_bad_arguments(layer, tokens):
         SelfAttention(5)(tokens)
     with pytest.raises(ValueError, match="Expected `output`.*'values'"):
         layer(tokens, output="values")
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "lora"])
+def test_class_attention_is_that_of_a_changed_layer(kind):
+    layer = SelfAttention(2)
+    tokens = np.random.default_rng(0).standard_normal((2, 5, 8)).astype("float32")
+    layer(tokens)
+    dense = layer.queries_keys_values
+    if kind == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones((2, 24)))
+    else:
+        dense.quantize(kind)
+    found = to_numpy(layer(tokens, output="class_attention"))
+    wanted = to_numpy(layer(tokens, output="attention"))[:, :, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -300,3 +300,118 @@ def test_refuses_wrong_arguments():
         as_localizer(two)
     named = keras.Model(model.input, {"logits": model.output, "x": model.output})
     assert "evidence_15" in as_localizer(named).output
+
+
+# ---- wrapped and changed classifiers ---------------------------------------------
+
+
+def pooled_inside(top):
+    """A backbone that pools, and a classifier on top."""
+    inside = keras.Input((37, 29, 3))
+    x = layers.Conv2D(6, 5, activation="relu", name="features")(inside)
+    pooled = layers.GlobalAveragePooling2D()(x)
+    backbone = keras.Model(inside, pooled, name="backbone")
+    inputs = keras.Input((37, 29, 3))
+    model = keras.Model(inputs, top(backbone(inputs)))
+    randomize(model)
+    return model
+
+
+def top_inside(activation):
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dropout(0.5), layers.Dense(5, activation)]
+    )
+
+
+def behind(first, whole):
+    inputs = keras.Input(whole.input.shape[1:])
+    return keras.Model(inputs, whole(first(inputs)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pooled_inside(layers.Dense(5)),
+        lambda: pooled_inside(top_inside(None)),
+        lambda: behind(layers.Rescaling(0.5), classifier(None)),
+        lambda: behind(
+            layers.Rescaling(2.0), behind(layers.Identity(), classifier(None))
+        ),
+    ],
+    ids=["pooling inside", "both inside", "rescaled", "twice"],
+)
+def test_enters_models_inside_the_classifier(make, tmp_path):
+    model = make()
+    wanted = to_numpy(model(pictures()))
+    localizer = as_localizer(model, patch_size=8)
+    outputs = outputs_of(localizer, pictures())
+    np.testing.assert_allclose(outputs["logits"], wanted, rtol=1e-4, atol=1e-5)
+    kept = {id(each) for each in model.trainable_variables}
+    assert {id(each) for each in localizer.trainable_variables} == kept
+    assert branches_of(localizer)[0]["patch_size"] == 8
+    localizer.save(tmp_path / "localizer.keras")
+    again = keras.saving.load_model(tmp_path / "localizer.keras")
+    for name, value in outputs_of(again, pictures()).items():
+        np.testing.assert_allclose(value, outputs[name], atol=1e-5)
+
+
+def changed(kind):
+    if kind == "spectral":
+        images = keras.Input((37, 29, 3))
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 5)(images))
+        dense = layers.SpectralNormalization(layers.Dense(5, "softmax"))
+        model = keras.Model(images, dense(x))
+        randomize(model)
+        return model
+    model = classifier("softmax")
+    dense = model.get_layer("dense")
+    if kind == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    else:
+        dense.quantize(kind)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "lora", "spectral"])
+def test_the_dense_layer_is_called_as_it_is(kind, tmp_path):
+    model = changed(kind)
+    wanted = to_numpy(model(pictures()))
+    localizer = as_localizer(model, patch_size=8)
+    outputs = outputs_of(localizer, pictures())
+    np.testing.assert_allclose(softmax(outputs["logits"]), wanted, atol=1e-5)
+    # Of int8, cells are rounded one by one.
+    total = outputs["evidence_8"].sum((1, 2))
+    difference = total - total.mean(1, keepdims=True)
+    logits = outputs["logits"] - outputs["logits"].mean(1, keepdims=True)
+    bias = getattr(model.layers[-1], "layer", model.layers[-1]).bias
+    bias = to_numpy(bias) - to_numpy(bias).mean()
+    np.testing.assert_allclose(difference + bias, logits, atol=0.02 * np.ptp(logits))
+    localizer.save(tmp_path / "localizer.keras")
+    again = keras.saving.load_model(tmp_path / "localizer.keras")
+    found = outputs_of(again, pictures())["logits"]
+    np.testing.assert_allclose(found, outputs["logits"], atol=1e-4)
+
+
+def test_of_several_inputs_one_is_the_image():
+    model = classifier(None)
+    site = keras.Input((4,))
+    other = {"logits": model.output, "site": layers.Dense(2)(site)}
+    localizer = as_localizer(keras.Model([site, model.input], other), patch_size=8)
+    wanted = to_numpy(model(pictures()))
+    outputs = outputs_of(localizer, pictures())
+    np.testing.assert_allclose(outputs["logits"], wanted, atol=1e-5)
+
+    image = keras.Input((12, 14, 3), name="image")
+    x = layers.Conv2D(4, 3)(image)
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 4))(site)])
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(ValueError, match="map is of the inputs"):
+        as_localizer(keras.Model([image, site], x))
+
+
+def test_channels_first_is_refused_with_the_reason():
+    image = keras.Input((3, 12, 14))
+    pool = layers.GlobalAveragePooling2D(data_format="channels_first")
+    with pytest.raises(ValueError, match="channels_last.*GlobalAveragePooling2D"):
+        as_localizer(keras.Model(image, layers.Dense(3)(pool(image))))

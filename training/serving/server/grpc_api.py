@@ -36,6 +36,8 @@ async def start(service):
             ("grpc.keepalive_time_ms", patience),
             ("grpc.keepalive_timeout_ms", patience),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.settings_timeout", patience),
+            ("grpc.http2.ping_timeout_ms", patience),
             # Two servers at one port would each get some of the requests.
             ("grpc.so_reuseport", 0),
         ],

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -197,3 +198,45 @@ def test_outputs_that_are_not_a_row_for_each_example_are_asked_for_one_by_one():
         )
 
     assert [answer["y"].item() for answer in run(test)] == [0, 2, 4, 6]
+
+
+class Endless:
+    """Computes until it is cancelled."""
+
+    def __init__(self):
+        self.started, self.ended = threading.Event(), threading.Event()
+
+    def run(self, signature, inputs, cancellation):
+        self.started.set()
+        while not cancellation.is_cancelled:
+            time.sleep(0.001)
+        self.ended.set()
+        raise ServingError("CANCELLED", "cancelled")
+
+
+def test_a_batch_is_given_up_after_its_time():
+    async def test(batcher):
+        asked = [batcher.run(Endless(), BATCHED, rows(1)) for _ in range(2)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [answer.code for answer in answers] == ["DEADLINE_EXCEEDED"] * 2
+        return await batcher.run(Doubler(), BATCHED, rows(1))
+
+    assert run(test, timeout=0.01, deadline=0.05)["y"] == 2
+
+
+def test_a_batch_is_given_up_when_all_of_its_clients_have_gone():
+    model = Endless()
+
+    async def test(batcher):
+        asked = [
+            asyncio.create_task(batcher.run(model, BATCHED, rows(*range(4))))
+            for _ in range(2)
+        ]
+        await asyncio.to_thread(model.started.wait, 20)
+        asked[0].cancel()
+        await asyncio.sleep(0.05)
+        assert not model.ended.is_set()
+        asked[1].cancel()
+        assert await asyncio.to_thread(model.ended.wait, 20)
+
+    run(test)

@@ -2,6 +2,7 @@
 
 import collections
 import difflib
+import tempfile
 from collections.abc import Callable, Sequence
 
 import keras
@@ -211,11 +212,29 @@ class _Copier:
                 its.trainable = mine.trainable and not frozen
                 if isinstance(mine, keras.Model):
                     continue
-                # Not set_weights, behind which Normalization keeps its old averages.
-                state = {}
-                mine.save_own_variables(state)
-                if state:
-                    its.load_own_variables(state)
+                _copy_state_of(mine, its)
+
+
+def _copy_state_of(mine, its):
+    """Gives a layer the variables, seeds and vocabularies of another."""
+    # Not set_weights, behind which Normalization keeps its old averages.
+    state = {}
+    mine.save_own_variables(state)
+    if state:
+        its.load_own_variables(state)
+    if hasattr(mine, "save_assets"):
+        # A vocabulary is no variable: Keras stores it in a file of its own.
+        with tempfile.TemporaryDirectory() as folder:
+            mine.save_assets(folder)
+            its.load_assets(folder)
+    for old, new in zip(_beside_weights(mine), _beside_weights(its), strict=True):
+        new.assign(old)
+
+
+def _beside_weights(layer):
+    """Variables that are no weights, such as the states of random generators."""
+    weights = {id(weight) for weight in layer.weights}
+    return [each for each in layer.variables if id(each) not in weights]
 
 
 # ---- what is asked for -----------------------------------------------------------

@@ -328,3 +328,84 @@ def test_refuses_unknown_layers_and_names_the_nearest():
         insert(nested_model(), "features", ClassEmbedding(4))
     with pytest.raises(ValueError, match="at='outer/stem/x'"):
         insert(nested_model(), "outer/stem/x", ClassEmbedding(4))
+
+
+# ---- state that is no weight -----------------------------------------------------
+
+
+def adapted(kind):
+    """A layer that has learned from data, and inputs for it."""
+    if kind == "integers":
+        layer = layers.IntegerLookup(output_mode="one_hot")
+        given = np.array([[10], [20], [30]])
+    elif kind in ("strings", "tf_idf", "text"):
+        given = np.array([["big cat"], ["dog"], ["cat"]])
+        if kind == "strings":
+            layer = layers.StringLookup(output_mode="multi_hot")
+        else:
+            mode = "tf_idf" if kind == "tf_idf" else "multi_hot"
+            layer = layers.TextVectorization(output_mode=mode)
+    elif kind == "bins":
+        layer = layers.Discretization(num_bins=3, output_mode="one_hot")
+        given = np.array([[1.0], [4.0], [9.0]], "float32")
+    else:
+        layer = layers.Normalization()
+        given = np.array([[1.0], [4.0], [9.0]], "float32")
+    layer.adapt(given)
+    return layer, given
+
+
+KINDS = ("integers", "strings", "tf_idf", "text", "bins", "averages")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tables of words")
+@pytest.mark.parametrize("is_inside", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_layers_have_learned_travels(kind, is_inside):
+    layer, given = adapted(kind)
+    image = keras.Input((4, 6, 3), name="image")
+    other = keras.Input(
+        (1,), dtype=given.dtype if given.dtype.kind != "U" else "string"
+    )
+    if is_inside:
+        inner = keras.Input((1,), dtype=other.dtype)
+        layer = keras.Model(inner, layer(inner))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="conv")(image))
+    x = layers.Concatenate()([x, layers.Flatten()(layer(other))])
+    model = keras.Model([image, other], layers.Dense(3)(x))
+    images = np.random.default_rng(0).random((3, 4, 6, 3), "float32")
+    inputs = [keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(given)]
+    copy = insert(model, "conv", layers.Identity())
+    wanted = keras.ops.convert_to_numpy(model(inputs))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(copy(inputs)), wanted)
+
+
+def test_states_of_random_generators_travel():
+    image = keras.Input((4, 6, 3))
+    x = layers.Conv2D(2, 3, name="conv")(image)
+    model = keras.Model(image, layers.Dropout(0.5)(layers.GaussianNoise(1.0)(x)))
+    images = np.ones((2, 4, 6, 3), "float32")
+    model(images, training=True)
+    copy = insert(model, "conv", layers.Identity())
+    wanted, found = model(images, training=True), copy(images, training=True)
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (found, wanted)))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "lora", "spectral"])
+def test_changed_layers_compute_as_before(kind):
+    image = keras.Input((4, 6, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, name="conv")(image))
+    dense = layers.Dense(3)
+    if kind == "spectral":
+        dense = layers.SpectralNormalization(dense)
+    model = keras.Model(image, dense(x))
+    if kind == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones((2, 3)))
+    elif kind != "spectral":
+        dense.quantize(kind)
+    images = np.random.default_rng(0).random((2, 4, 6, 3), "float32")
+    copy = insert(model, "conv", layers.Identity())
+    wanted = keras.ops.convert_to_numpy(model(images))
+    found = keras.ops.convert_to_numpy(copy(images))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -253,16 +253,17 @@ def floatx(dtype):
 
 
 def check_model(layer, input_shape, tolerance=1e-5):
-    """In a functional model: any batch size, and the same after `.keras`."""
+    """In a functional model: any batch size, and the same after `.keras` and `.h5`."""
     model = functional(layer, input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        loaded = keras.saving.load_model(path)
+        files = [Path(folder) / f"model.{suffix}" for suffix in ("keras", "h5")]
+        for file in files:
+            model.save(file)
+        loaded, from_h5 = map(keras.saving.load_model, files)
     inputs = example(input_shape)
     wanted = run(layer, inputs)
-    assert_same_output(run(model, inputs), wanted, tolerance)
-    assert_same_output(run(loaded, inputs), wanted, tolerance)
+    for each in (model, loaded, from_h5):
+        assert_same_output(run(each, inputs), wanted, tolerance)
     inputs = example(with_batch(input_shape, OTHER_BATCH))
     wanted = run(layer, inputs, compiled_layer(layer))
     assert_same_output(run(loaded, inputs, compiled_layer(loaded)), wanted, tolerance)

@@ -159,3 +159,9 @@ class ClassEmbedding(MapLayer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+    @classmethod
+    def from_config(cls, config):
+        # Keras's reader of `.h5` files takes "add" for its function of that name.
+        merge = config.get("merge", "add")
+        return cls(**{**config, "merge": getattr(merge, "__name__", merge)})

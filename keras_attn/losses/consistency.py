@@ -5,7 +5,10 @@ from keras import ops
 
 from keras_attn._checks import one_of, positive_number
 from keras_attn.ops.image_triplets import triplets
+from keras_attn.ops.labels import image_labels
 
+# Whole numbers of float32, the dtype of the computation.
+LARGEST_LABEL = 2**24 - 1
 REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
 
 
@@ -40,13 +43,15 @@ class ConsistencyLoss(keras.losses.Loss):
             precision.
 
     Call arguments:
-        y_true: Labels of shape `(batch,)` or `(batch, 1)`, integers below 2**24.
+        y_true: Labels of shape `(batch,)` or `(batch, 1)`, integers below 2**24, not
+            one-hot. They are compared only, so that -1 is a class as any other.
         y_pred: Warped maps of shape `(batch, height, width, channels)`, or any number
             of axes between the first and the last.
 
     Raises:
         ValueError: If `margin` is not positive, `locations` unknown, or the maps have
-            fewer than two axes.
+            fewer than two axes; for labels of another shape, an empty batch and, where
+            values are known, other numbers.
 
     Example:
 
@@ -77,7 +82,10 @@ class ConsistencyLoss(keras.losses.Loss):
                 "Expected warped maps of shape (batch, height, width, channels). "
                 f"Received: shape {tuple(y_pred.shape)}"
             )
-        positive, negative, valid = triplets(ops.reshape(y_true, (-1,)))
+        labels = image_labels(
+            "y_true", y_true, y_pred.shape[0], -LARGEST_LABEL, LARGEST_LABEL
+        )
+        positive, negative, valid = triplets(labels)
 
         def distances(others):
             difference = y_pred - ops.take(y_pred, others, axis=0)

@@ -50,15 +50,19 @@ def dino_loss(
     student = ops.convert_to_tensor(student)
     teacher = ops.convert_to_tensor(teacher)
     views, shared = ([*x.shape, 0, 0][1] for x in (student, teacher))
+    images = {tuple(x.shape[:1]) for x in (student, teacher)} - {(None,)}
     if (
         len(student.shape) != 3
+        or len(teacher.shape) != 3
+        or len(images) > 1
+        or (0,) in images
         or student.shape[-1] != teacher.shape[-1]
         or not 1 <= shared <= views
         or views < 2
     ):
         raise ValueError(
             "Expected scores of at least 2 views, (batch, views, units), and of the "
-            "teacher for the first of them. "
+            "teacher for the first of them, of the same images, at least one. "
             f"Received: student of shape {tuple(student.shape)}, teacher of shape "
             f"{tuple(teacher.shape)}"
         )
@@ -93,6 +97,12 @@ def teacher_entropy(teacher, center=0.0, temperature: float = 0.04):
 
 def _sharpened(teacher, center, temperature):
     scores = ops.stop_gradient(ops.convert_to_tensor(teacher))
+    center = ops.convert_to_tensor(center)
+    if tuple(center.shape) not in ((), (scores.shape[-1],)):
+        raise ValueError(
+            f"Expected `center` of shape ({scores.shape[-1]},), the teacher's units. "
+            f"Received: center.shape={tuple(center.shape)}"
+        )
     scores = float32_at_least(scores)
     return (scores - ops.cast(center, scores.dtype)) / temperature
 

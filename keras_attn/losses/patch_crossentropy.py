@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import number_in
+from keras_attn.ops.labels import image_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -25,11 +26,13 @@ class PatchCrossentropy(keras.losses.Loss):
             precision.
 
     Call arguments:
-        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
+        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`, not one-hot.
         y_pred: Scores (not probabilities) of shape `(batch, ..., num_classes)`.
 
     Raises:
-        ValueError: If `label_smoothing` is not in [0, 1).
+        ValueError: If `label_smoothing` is not in [0, 1); for labels of another shape,
+            an empty batch, and labels that are no class. Inside a compiled function
+            values are unknown: there such a label costs NaN.
 
     Example:
 
@@ -52,15 +55,24 @@ class PatchCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
+        if len(y_pred.shape) < 2:
+            raise ValueError(
+                "Expected scores of shape (batch, ..., num_classes). "
+                f"Received: y_pred.shape={tuple(y_pred.shape)}"
+            )
         log_probabilities = ops.log_softmax(y_pred, axis=-1)
         cells = tuple(range(1, len(y_pred.shape) - 1))
         if cells:
             # The label is the image's, so averaging before the lookup is the same.
             log_probabilities = ops.mean(log_probabilities, axis=cells)
-        labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
+        images, classes = log_probabilities.shape
+        labels = image_labels("y_true", y_true, images, 0, classes - 1)
+        indices = ops.clip(ops.cast(labels, "int32"), 0, classes - 1)
         true_class = ops.squeeze(
-            ops.take_along_axis(log_probabilities, labels, axis=-1), axis=-1
+            ops.take_along_axis(log_probabilities, indices[:, None], axis=-1), axis=-1
         )
+        known = ops.equal(ops.cast(indices, labels.dtype), labels)
+        true_class = ops.where(known, true_class, float("nan"))
         smooth = ops.mean(log_probabilities, axis=-1)
         return -(
             (1.0 - self.label_smoothing) * true_class + self.label_smoothing * smooth
@@ -96,9 +108,8 @@ def mixed_patch_loss(patch_loss_weight: float = 0.5) -> dict[str, Any]:
     number_in("patch_loss_weight", patch_loss_weight, "[0, 1]")
     return {
         "loss": {
-            "logits": keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True, name="crossentropy"
-            ),
+            # Keras's own takes some labels that are no class, and costs nothing then.
+            "logits": PatchCrossentropy(name="crossentropy"),
             "patch_logits": PatchCrossentropy(),
         },
         "loss_weights": {

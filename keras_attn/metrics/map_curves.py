@@ -125,6 +125,11 @@ def _curve(predict, images, maps, labels, steps, baseline, batch_size, is_deleti
         changed = ranks[rows] < limits[step, None, None]
         batch = np.where(changed[..., None], after[rows], before[rows])
         found = _scores(predict, batch, batch_size)
+        if not 0 <= labels.min() <= labels.max() < found.shape[1]:
+            raise ValueError(
+                f"Expected `labels` in 0..{found.shape[1] - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
         scores[places] = found[np.arange(len(rows)), labels[rows]]
     scores = scores.reshape(count, steps + 1)
     areas = (scores[:, 1:] + scores[:, :-1]).mean(axis=1) / 2

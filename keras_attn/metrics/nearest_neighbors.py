@@ -50,6 +50,12 @@ def knn_votes(
             "Expected a label for each of some training features. Received: labels of "
             f"shape {train_labels.shape} for features of shape {train.shape}"
         )
+    whole = train_labels.dtype.kind in "iu"
+    if not whole or train_labels.min() < 0 or train_labels.max() >= num_classes:
+        raise ValueError(
+            f"Expected integer labels in 0..{num_classes - 1}. Received: "
+            f"{train_labels.dtype} from {train_labels.min()} to {train_labels.max()}"
+        )
     if features.shape[1] != train.shape[1]:
         raise ValueError(
             "Expected features of the same width. "
@@ -105,6 +111,11 @@ def knn_accuracy(
     0.5
     """
     labels = np.asarray(labels)
+    if not len(features) or labels.shape != (len(features),):
+        raise ValueError(
+            "Expected a label for each of some features. Received: labels of shape "
+            f"{labels.shape} for {len(features)} features"
+        )
     num_classes = 1 + max(labels.max(), np.max(train_labels))
     votes = knn_votes(
         features, train_features, train_labels, num_classes, k, temperature

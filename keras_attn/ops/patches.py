@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import check_shape, is_number, number_in, pair, positive_integer
+from keras_attn.ops.labels import known_values
 
 # Coverages are taken as the nearest fraction with at most this denominator: 0.05 is
 # one twentieth, and 0.29 of 100 cells are 29 although 0.29 * 100 < 29 in floats.
@@ -291,10 +292,9 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
 
 def _refuse_nan(evidence):
     """Raises ValueError if values are known here and one of them is NaN."""
-    try:
-        known = ops.convert_to_numpy(evidence)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):
-        return  # each backend's way of saying that it is tracing
+    known = known_values(evidence)
+    if known is None:
+        return
     bad = np.isnan(known).any(axis=(1, 2))
     if bad.any():
         raise ValueError(

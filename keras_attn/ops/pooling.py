@@ -41,8 +41,12 @@ def window_average(inputs, window: int | tuple[int | None, int | None] | None = 
     inputs = ops.convert_to_tensor(inputs)
     row_means = _averaging_matrix(height, rows, inputs.dtype)
     column_means = _averaging_matrix(width, columns, inputs.dtype)
-    averaged = ops.einsum("ij,bjwc->biwc", row_means, inputs)
-    return ops.einsum("ij,bhjc->bhic", column_means, averaged)
+    # Not `einsum`, which LiteRT cannot run for a batch of unknown size.
+    channels = inputs.shape[-1]
+    rows_of_cells = ops.reshape(inputs, (-1, height, width * channels))
+    averaged = ops.matmul(row_means, rows_of_cells)
+    averaged = ops.reshape(averaged, (-1, height, width, channels))
+    return ops.matmul(column_means, averaged)
 
 
 def standardize_window(window):

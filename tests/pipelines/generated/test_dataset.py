@@ -41,7 +41,7 @@ def loop_box(mask):
 
 def ridge_accuracy(difficulty):
     """Best held-out accuracy of linear classifiers over a range of penalties."""
-    train, test = 1000, 400
+    train, test = 400, 200
     data = generate(train + test, difficulty=difficulty, seed=2)
     pixels = data.images.reshape(train + test, -1).astype("float32") / 255
     pixels -= pixels[:train].mean(axis=0)

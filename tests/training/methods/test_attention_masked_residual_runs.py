@@ -30,7 +30,7 @@ def transformer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dino") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VIT_SIZES, "tiny", (12, 2, 3))
-        train(tiny_dino.tiny_recipe(epochs=2), folder, verbose=0)
+        train(tiny_dino.tiny_recipe(epochs=1, warmup_epochs=0.5), folder, verbose=0)
     return folder
 
 

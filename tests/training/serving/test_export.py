@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 # Runs with TensorFlow alone: no import of this project, and none of Keras beyond what
 # TensorFlow itself imports.
 CLIENT = """
+import json
 import sys
 
 class Refuse:
@@ -37,23 +38,26 @@ import tensorflow as tf
 
 sys.meta_path.insert(0, Refuse())
 
-folder, files, answers = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
-model = tf.saved_model.load(folder)
-data = tf.constant([open(file, "rb").read() for file in files])
-results = {}
-for size in (1, 7):
-    answer = model.signatures["serving_default"](image_bytes=data[:size])
-    results |= {f"bytes_{size}_{key}": value for key, value in answer.items()}
-    pixels = tf.stack([tf.io.decode_png(each) for each in data[:size]])
-    answer = model.signatures["image"](images=tf.cast(pixels, tf.float32))
-    results |= {f"images_{size}_{key}": value for key, value in answer.items()}
+for folder, files, answers in json.loads(sys.argv[1]):
+    model = tf.saved_model.load(folder)
+    data = tf.constant([open(file, "rb").read() for file in files])
+    results = {}
+    for size in (1, 7):
+        answer = model.signatures["serving_default"](image_bytes=data[:size])
+        results |= {f"bytes_{size}_{key}": value for key, value in answer.items()}
+        pixels = tf.stack([tf.io.decode_png(each) for each in data[:size]])
+        answer = model.signatures["image"](images=tf.cast(pixels, tf.float32))
+        results |= {f"images_{size}_{key}": value for key, value in answer.items()}
+    arrays = {key: value.numpy() for key, value in results.items()}
+    texts = {key: value for key, value in arrays.items() if value.dtype == object}
+    # Texts as such: object arrays would need pickle.
+    texts = {key: value.astype(str) for key, value in texts.items()}
+    np.savez(answers, **{**arrays, **texts})
 assert "keras_attn" not in sys.modules
-arrays = {key: value.numpy() for key, value in results.items()}
-texts = {key: value for key, value in arrays.items() if value.dtype == object}
-# Texts as such: object arrays would need pickle.
-texts = {key: value.astype(str) for key, value in texts.items()}
-np.savez(answers, **{**arrays, **texts})
 """
+
+
+SIZE = (tiny.HEIGHT, tiny.WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +80,37 @@ def check_same(received, expected, what=""):
         np.testing.assert_array_equal(received, expected, err_msg=what)
 
 
-def client(folder, files, answers):
-    """Output of `CLIENT` in a process of its own."""
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Settings, the run of a localiser, and its export."""
+    folder = tmp_path_factory.mktemp("patches")
+    settings = {
+        "max_patches": (4, 3),
+        "iou_threshold": 0.5,
+        "coverage": (0.5, 0.75),
+    }
+    run = tiny.localizer_run(folder / "run", **settings)
+    return settings, run, export(run.workdir, output=folder / "saved")
+
+
+@pytest.fixture(scope="module")
+def alone(colours, patches, tmp_path_factory):
+    """What TensorFlow alone answers for seven images, by export."""
+    folder = tmp_path_factory.mktemp("client")
+    jobs = []
+    for exported, size in ((colours[-1], SIZE), (patches[-1], tiny.LOCALIZER_SIZE)):
+        files = [
+            str(tiny.save_image(folder / f"{size}" / f"{i}.png", noise(i, *size)))
+            for i in range(7)
+        ]
+        jobs.append((str(exported), files, str(folder / f"{size}.npz")))
     subprocess.run(
-        [sys.executable, "-I", "-c", CLIENT, folder, *files, answers],
-        cwd=answers.parent,
-        check=True,
+        [sys.executable, "-I", "-c", CLIENT, json.dumps(jobs)], cwd=folder, check=True
     )
-    return np.load(answers, allow_pickle=False)
+    return {
+        exported: dict(np.load(answers, allow_pickle=False))
+        for exported, _, answers in jobs
+    }
 
 
 def served(folder, files, signature="serving_default"):
@@ -93,10 +120,9 @@ def served(folder, files, signature="serving_default"):
     return loaded.signatures[signature](image_bytes=data)
 
 
-def test_tensorflow_alone_gives_the_numbers_of_keras(colours, tmp_path):
+def test_tensorflow_alone_gives_the_numbers_of_keras(colours, alone):
     path, folder = colours
     assert folder == path.parent / "saved" / "colours" / "1"
-    files = [tiny.save_image(tmp_path / f"{i}.png", noise(i)) for i in range(7)]
     images = np.stack([noise(i) for i in range(7)])
     expected = outputs_of(load_trained(path).model, images)
     exponents = np.exp(expected["logits"])
@@ -104,18 +130,18 @@ def test_tensorflow_alone_gives_the_numbers_of_keras(colours, tmp_path):
     expected["class"] = np.array(tiny.COLOURS)[expected["logits"].argmax(-1)]
     # A map, which `explain` gives.
     del expected["patch_logits"]
-    with client(folder, files, tmp_path / "answers.npz") as received:
-        keys = {
-            f"{kind}_{size}_{name}"
-            for kind in ("bytes", "images")
-            for size in (1, 7)
-            for name in expected
-        }
-        assert set(expected) == {"logits", "probabilities", "class"}
-        assert set(received.files) == keys
-        for key in keys:
-            _, size, name = key.split("_", 2)
-            check_same(received[key], expected[name][: int(size)], key)
+    received = alone[str(folder)]
+    keys = {
+        f"{kind}_{size}_{name}"
+        for kind in ("bytes", "images")
+        for size in (1, 7)
+        for name in expected
+    }
+    assert set(expected) == {"logits", "probabilities", "class"}
+    assert set(received) == keys
+    for key in keys:
+        _, size, name = key.split("_", 2)
+        check_same(received[key], expected[name][: int(size)], key)
 
 
 def test_bytes_of_any_size_and_format_are_fitted_as_in_training(colours, tmp_path):
@@ -286,30 +312,23 @@ def patches_of(model, settings, images):
     return outputs
 
 
-def test_tensorflow_alone_localises_as_loops_do(tmp_path):
-    settings = {
-        "max_patches": (4, 3),
-        "iou_threshold": 0.5,
-        "coverage": (0.5, 0.75),
-    }
-    run = tiny.localizer_run(tmp_path / "run", **settings)
-    folder = export(run.workdir, output=tmp_path / "saved")
+def test_tensorflow_alone_localises_as_loops_do(patches, alone):
+    settings, run, folder = patches
     assert folder.parent.name == "flowers"
     size = tiny.LOCALIZER_SIZE
-    files = [tiny.save_image(tmp_path / f"{i}.png", noise(i, *size)) for i in range(7)]
     images = np.stack([noise(i, *size) for i in range(7)])
     expected = patches_of(load_trained(run.workdir).model, settings, images)
-    with client(folder, files, tmp_path / "answers.npz") as received:
-        # Those of the branches are among what `explain` shows.
-        expected = {
-            name: value
-            for name, value in expected.items()
-            if not name.startswith(("logits_", "evidence_", "attention_"))
-        }
-        assert {key.split("_", 2)[2] for key in received.files} == set(expected)
-        for key in received.files:
-            _, count, name = key.split("_", 2)
-            check_same(received[key], expected[name][: int(count)], key)
+    received = alone[str(folder)]
+    # Those of the branches are among what `explain` shows.
+    expected = {
+        name: value
+        for name, value in expected.items()
+        if not name.startswith(("logits_", "evidence_", "attention_"))
+    }
+    assert {key.split("_", 2)[2] for key in received} == set(expected)
+    for key in received:
+        _, count, name = key.split("_", 2)
+        check_same(received[key], expected[name][: int(count)], key)
     facts = json.loads((folder / "assets.extra" / "image_spec.json").read_text())
     assert [branch["patch_size"] for branch in facts["branches"]] == [16, 24]
     assert facts["patch_settings"]["max_patches"] == [4, 3]

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn._checks import positive_integer
 from keras_attn.layers._deformation import Deformation
+from keras_attn.layers._sublayers import regularized_dense
 from keras_attn.ops.precision import float_dtype
 from keras_attn.ops.sampling_grids import affine_field
 
@@ -72,9 +73,9 @@ class SpatialTransformer(Deformation):
                 f"for every cell. Received: input_shape={tuple(input_shape)}"
             )
         cells = height * width
-        self.reduce = self._dense(self.channels, "relu", "reduce")
+        self.reduce = regularized_dense(self, self.channels, "relu", "reduce")
         self.reduce.build((None, channels))
-        self.hidden = self._dense(self.units, "relu", "hidden")
+        self.hidden = regularized_dense(self, self.units, "relu", "hidden")
         self.hidden.build((None, cells * self.channels))
         self.affine = keras.layers.Dense(
             len(IDENTITY),
@@ -87,15 +88,6 @@ class SpatialTransformer(Deformation):
         self.affine.build((None, self.units))
         self.affine.bias.assign(IDENTITY)
         self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
-
-    def _dense(self, units, activation, name):
-        return keras.layers.Dense(
-            units,
-            activation=activation,
-            kernel_regularizer=self.kernel_regularizer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
 
     def field(self, inputs):
         _, height, width, _ = inputs.shape

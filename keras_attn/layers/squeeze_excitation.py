@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn._checks import positive_integer
 from keras_attn.layers._maps import MapLayer
+from keras_attn.layers._sublayers import regularized_dense
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -57,19 +58,10 @@ class SqueezeExcitation(MapLayer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        self.squeeze = self._dense(self.units, self.activation, "squeeze")
+        self.squeeze = regularized_dense(self, self.units, self.activation, "squeeze")
         self.squeeze.build((None, channels))
-        self.excite = self._dense(channels, self.gate_activation, "excite")
+        self.excite = regularized_dense(self, channels, self.gate_activation, "excite")
         self.excite.build((None, self.units))
-
-    def _dense(self, units, activation, name):
-        return keras.layers.Dense(
-            units,
-            activation=activation,
-            kernel_regularizer=self.kernel_regularizer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
 
     def call(self, inputs):
         mean = ops.mean(inputs, axis=(1, 2))

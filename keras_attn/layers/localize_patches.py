@@ -4,7 +4,12 @@ from keras import ops
 from keras_attn._checks import pair
 from keras_attn.layers._classifiers import two_sided
 from keras_attn.layers._maps import MapLayer
-from keras_attn.ops.patches import branch_decision, check_selection, localize_patches
+from keras_attn.ops.patches import (
+    branch_decision,
+    check_selection,
+    listed,
+    localize_patches,
+)
 
 # Section 4.1 of the AnchorNet paper: arguments of `LocalizePatches` for the branches
 # 63, 95 and 111. The tight ones show patches, the slack ones give many overlapping
@@ -30,7 +35,8 @@ class LocalizePatches(MapLayer):
         branches: List of dicts with `name`, `patch_size` and, where they are not 8 and
             0, `stride` and `offset` of a branch, in increasing order of the patches.
         max_patches: Largest number of patches, `K`; an integer or one for each branch.
-        iou_threshold: Patches overlap less than this, `T` in 0..1.
+        iou_threshold: Patches overlap less than this, `T` in 0..1; a number or one for
+            each branch, with `compat` one for each patch.
         coverage: Share of the cells that are visited, `P` in (0, 1]; a number or one
             for each branch.
         compat: Whether to select as the authors' released code does.
@@ -90,13 +96,19 @@ class LocalizePatches(MapLayer):
             )
         max_patches = _one_each("max_patches", max_patches, len(sizes))
         coverage = _one_each("coverage", coverage, len(sizes))
-        for most, share in zip(max_patches, coverage, strict=True):
-            check_selection(most, iou_threshold, share, compat)
+        iou_threshold = listed(iou_threshold)
+        several = isinstance(iou_threshold, (tuple, list))
+        if several and not compat:
+            iou_threshold = _one_each("iou_threshold", iou_threshold, len(sizes))
+        for index, most in enumerate(max_patches):
+            threshold = (
+                iou_threshold[index] if several and not compat else iou_threshold
+            )
+            check_selection(most, threshold, coverage[index], compat)
         super().__init__(**kwargs)
         self.branches = branches
         self.max_patches = max_patches
         self.coverage = coverage
-        several = isinstance(iou_threshold, (tuple, list))
         self.iou_threshold = tuple(iou_threshold) if several else iou_threshold
         self.compat = compat
 
@@ -127,7 +139,9 @@ class LocalizePatches(MapLayer):
 
     def _patches_of(self, index, evidence, label):
         """Patches of one branch, padded to the largest number of all branches."""
-        branch = self.branches[index]
+        branch, threshold = self.branches[index], self.iou_threshold
+        if isinstance(threshold, tuple) and not self.compat:
+            threshold = threshold[index]
         if evidence.shape[-1] == 1:
             evidence = ops.concatenate([-evidence, evidence], axis=-1)
         label = ops.reshape(label, (-1, 1, 1, 1))
@@ -136,7 +150,7 @@ class LocalizePatches(MapLayer):
             evidence,
             branch["patch_size"],
             self.max_patches[index],
-            self.iou_threshold,
+            threshold,
             self.coverage[index],
             branch["stride"],
             branch["offset"],
@@ -199,6 +213,7 @@ def _checked_branch(branch):
 
 def _one_each(name, value, branches):
     """`value` for every branch, as a tuple."""
+    value = listed(value)
     if not isinstance(value, (tuple, list)):
         return (value,) * branches
     if len(value) != branches:

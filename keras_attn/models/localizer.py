@@ -291,6 +291,7 @@ def with_patches(
     iou_threshold: float | Sequence[float] = 0.3,
     coverage: float | Sequence[float] = 1.0,
     name: str | None = None,
+    compat: bool = False,
 ) -> keras.Model:
     """A localiser with the patches that hold the most evidence for its class.
 
@@ -303,10 +304,12 @@ def with_patches(
             such as `anchornet` and what `as_localizer` returns. Its layers and weights
             are shared.
         max_patches: Most patches of an image, one integer or one for each branch.
-        iou_threshold: Patches overlap by less than this.
+        iou_threshold: Patches overlap by less than this, one number or one for each
+            branch.
         coverage: Share of the cells that patches are chosen among, one or one for each
             branch.
         name: Name of the model; by default the localiser's.
+        compat: See `LocalizePatches`.
 
     Returns:
         Functional model with the localiser's outputs and
@@ -333,7 +336,7 @@ def with_patches(
         for kind in ("logits", "evidence")
     ]
     layer = LocalizePatches(
-        branches, max_patches, iou_threshold, coverage, name="patches"
+        branches, max_patches, iou_threshold, coverage, compat, name="patches"
     )
     chosen = layer({name: localizer.output[name] for name in names})
     kept = {key: chosen[key] for key in ("boxes", "scores", "valid", "branch")}

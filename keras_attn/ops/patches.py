@@ -116,8 +116,8 @@ def localize_patches(
             in question. Any range. Compared in float32.
         patch_size: Integer `theta`, or `(height, width)`.
         max_patches: Positive integer `K`.
-        iou_threshold: Number `T` in 0..1. With `compat` it may be a sequence of `K`
-            numbers, the first of which holds once one patch is accepted.
+        iou_threshold: Number `T` in 0..1. With `compat` it may be a sequence or array
+            of `K` numbers, the first of which holds once one patch is accepted.
         coverage: Number `P` in (0, 1].
         stride: Pixels from one cell to the next, an integer or `(rows, columns)`.
         offset: First row and column of the patch of cell `(0, 0)`, an integer or a
@@ -273,7 +273,7 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
     """
     positive_integer("max_patches", max_patches)
     number_in("coverage", coverage, "(0, 1]")
-    thresholds = iou_threshold
+    thresholds = listed(iou_threshold)
     if not isinstance(thresholds, (tuple, list)):
         thresholds = [thresholds] * max_patches
     elif not compat or len(thresholds) != max_patches:
@@ -288,6 +288,12 @@ def check_selection(max_patches, iou_threshold, coverage, compat=False):
             f"Received: iou_threshold={iou_threshold!r}"
         )
     return thresholds[: max_patches - 1]
+
+
+def listed(value):
+    """Plain numbers and lists in place of an array's."""
+    is_array = hasattr(value, "shape") and hasattr(value, "dtype")
+    return ops.convert_to_numpy(value).tolist() if is_array else value
 
 
 def _refuse_nan(evidence):

@@ -195,3 +195,26 @@ def test_known_nan_is_an_error():
 def test_refuses_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         LocalizePatches(**{"branches": BRANCHES, "max_patches": 3, **options})
+
+
+def test_arrays_and_numbers_for_each_branch():
+    names = {"63": (9, 8), "95": (8, 7)}
+    branches = [{"name": name, "patch_size": int(name)} for name in names]
+    inputs = maps_of(2, 3, names)
+    given = {"max_patches": (4, 3), "iou_threshold": (0.2, 0.6), "coverage": (0.5, 1.0)}
+    found = found_by(LocalizePatches(branches, **given), inputs)
+    arrays = {name: np.array(value) for name, value in given.items()}
+    layer = LocalizePatches(branches, **arrays)
+    again = LocalizePatches.from_config(layer.get_config())
+    for each in (found_by(layer, inputs), found_by(again, inputs)):
+        for name, value in found.items():
+            np.testing.assert_array_equal(each[name], value)
+    for index, name in enumerate(names):
+        alone = {key: value[index] for key, value in given.items()}
+        single = found_by(LocalizePatches(branches[index : index + 1], **alone), inputs)
+        mine = found["branch"] == index
+        most = given["max_patches"][index]
+        same = (single["label"] == found["label"]) & mine
+        np.testing.assert_array_equal(
+            found["boxes"][same, :most], single["boxes"][same], err_msg=name
+        )

@@ -117,7 +117,8 @@ def serve(arguments):
 
 
 def request(arguments):
-    from keras_attn.training.serving.client import Client, format_answers, printable
+    from keras_attn.training.serving.client import Client, format_answers
+    from keras_attn.training.serving.protocols import printable
 
     failed = False
     with Client(

@@ -66,7 +66,7 @@ def turned_box(box, size, orientation):
 
 
 def _flips(orientation):
-    """Whether rows and columns are reversed, after rows and columns are exchanged."""
+    """True for rows and for columns that are reversed, after both are exchanged."""
     return (orientation + 1) % 4 < 2, orientation % 4 > 1
 
 

@@ -75,7 +75,7 @@ class Source:
 
     @property
     def left_out(self):
-        """What was left out, counted, with the first names; empty without any."""
+        """Files left out, counted, with the first names; empty without any."""
         skipped = [f"{file}: {reason}" for file, reason in self.skipped]
         return "; ".join(
             f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"

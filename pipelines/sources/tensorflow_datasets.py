@@ -20,7 +20,7 @@ KEPT = {"label": LABELS_FILE, "supercategory": "keras_attn_supercategories.npy"}
 MANY = 100_000
 
 
-def read_arrays(name, data_dir=None):
+def read_arrays(name, data_dir=None, download=True):
     """Read a data set with its train and test images from TensorFlow Datasets.
 
     It is downloaded and prepared at the first use, by TensorFlow Datasets itself.
@@ -28,6 +28,7 @@ def read_arrays(name, data_dir=None):
     Args:
         name: The name of the builder, "cifar10" or "cifar100".
         data_dir: Folder of TensorFlow Datasets; its own default when None.
+        download: Whether to get a data set that is not there.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `images`, `labels`, `official`. The
@@ -40,7 +41,7 @@ def read_arrays(name, data_dir=None):
     tfds = _import(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare()
+        _prepare(builder, download)
         parts = {part: _read_part(tfds, builder, part) for part in ("train", "test")}
     # No network, a full disk, a changed file: each its own type, one way out.
     except Exception as error:
@@ -64,7 +65,15 @@ def _read_part(tfds, builder, part):
     return images.astype(np.uint8), labels.astype(np.int32)
 
 
-def open_files(name, data_dir=None):
+def _prepare(builder, download):
+    if not download and not pathlib.Path(builder.data_dir).is_dir():
+        raise FileNotFoundError(
+            "it is not prepared on this machine, and nothing is downloaded here"
+        )
+    builder.download_and_prepare()
+
+
+def open_files(name, data_dir=None, download=True):
     """Open a data set whose images stay encoded in the files of TensorFlow Datasets.
 
     It is prepared at the first use, in a format that is read at any place (ArrayRecord)
@@ -74,7 +83,7 @@ def open_files(name, data_dir=None):
 
     Args:
         name: Name in the catalogue of a data set with `parts`.
-        data_dir: See `read_arrays`.
+        data_dir, download: See `read_arrays`.
 
     Returns:
         A dict of fields of `Source`: `class_names`, `labels`, `official`, `read`,
@@ -96,7 +105,7 @@ def open_files(name, data_dir=None):
             builder = tfds.builder(
                 known_as, data_dir=data_dir, file_format="array_record"
             )
-        builder.download_and_prepare()
+        _prepare(builder, download)
         encoded = {"image": tfds.decode.SkipDecoding()}
         readers = [builder.as_data_source(part, decoders=encoded) for part in parts]
         features = builder.info.features

@@ -106,6 +106,15 @@ def add_data(added, on_corrupt=False):
         add_on_corrupt(added)
 
 
+def add_depth(added):
+    added.add_argument(
+        "--depth",
+        type=int,
+        metavar="N",
+        help="nested folders that name a class; folders below belong to it",
+    )
+
+
 def add_on_corrupt(added):
     added.add_argument(
         "--on-corrupt",

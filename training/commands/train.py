@@ -1,15 +1,20 @@
 """Training: recipes, one run, and the rows of a table."""
 
+import dataclasses
 import itertools
 import json
 import pathlib
 
 from keras_attn.training.commands.arguments import (
     add_data,
+    add_depth,
     add_json,
     add_set,
     progress_to,
 )
+
+# Options of `train` and the fields of a recipe that they set.
+PLAIN = {"epochs": "epochs", "batch_size": "batch_size", "depth": "depth"}
 
 
 def add(command):
@@ -26,10 +31,17 @@ def add(command):
 
     added = command(train, "train a recipe, or resume where its training stopped")
     added.add_argument(
-        "recipe", metavar="RECIPE", nargs="?", default=DEFAULT, help=f"{DEFAULT}"
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help=f"({DEFAULT}; with --data one that fits the images)",
     )
-    added.add_argument("--workdir", help="folder of the run (runs/RECIPE)")
+    added.add_argument("--workdir", help="folder of the run (runs/NAME)")
+    added.add_argument("--name", help="name of the run (that of the recipe)")
+    added.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    added.add_argument("--batch-size", metavar="N", help="as --set batch_size=N")
     add_data(added, on_corrupt=True)
+    add_depth(added)
     add_set(added)
     added.add_argument(
         "--mixed-precision",
@@ -92,7 +104,7 @@ def train(arguments):
     from keras_attn.training.runs.environment import next_command
     from keras_attn.training.runs.state import load_progress
 
-    folder = _workdir(arguments)
+    folder = pathlib.Path(arguments.workdir or pathlib.Path("runs", recipe.name))
     with progress_to(arguments):
         run = train_recipe(
             recipe, folder, arguments.data, on_corrupt=arguments.on_corrupt
@@ -135,14 +147,24 @@ def demo(arguments):
 
 
 def _recipe(arguments):
-    from keras_attn.training.recipes.registry import get_recipe
+    from keras_attn.training.recipes.registry import DEFAULT, get_recipe
     from keras_attn.training.recipes.schema import apply_overrides
 
-    assignments = list(arguments.set)
-    if getattr(arguments, "mixed_precision", False):
+    given, assignments = vars(arguments), list(arguments.set)
+    for option, key in PLAIN.items():
+        if given.get(option) is not None:
+            assignments.append(f"{key}={given[option]}")
+    if given.get("mixed_precision"):
         assignments.append("dtype_policy=mixed_bfloat16")
-    return apply_overrides(get_recipe(arguments.recipe), assignments)
+    named = any(each.startswith("dataset=") for each in assignments)
+    if arguments.recipe or not arguments.data or named:
+        recipe = get_recipe(arguments.recipe or DEFAULT)
+    else:
+        from keras_attn.training.data.own import own_data_recipe
 
-
-def _workdir(arguments):
-    return pathlib.Path(arguments.workdir or pathlib.Path("runs", arguments.recipe))
+        recipe = own_data_recipe(
+            arguments.data, arguments.on_corrupt, int(arguments.depth or 0)
+        )
+    recipe = apply_overrides(recipe, assignments)
+    name = given.get("name")
+    return dataclasses.replace(recipe, name=name) if name else recipe

@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from keras_attn.pipelines.images.contact_sheet import (
 from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.load import load_source
-from keras_attn.pipelines.sources.splits import split_indices
+from keras_attn.pipelines.sources.splits import missing_classes, split_indices
 from keras_attn.training.recipes.assignments import split_assignment
 
 
@@ -45,6 +46,7 @@ def describe(
     split=None,
     on_corrupt="error",
     assignments=(),
+    depth=0,
 ):
     """Counts a data set's classes and draws the first images of each.
 
@@ -56,6 +58,7 @@ def describe(
         split: Name of a split, to count each of its parts.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
         assignments: `key=value` options of the generated data set.
+        depth: Nested folders that name a class of the data set `folder`.
 
     Returns:
         The counts and what was written, as text.
@@ -69,17 +72,23 @@ def describe(
             f"Received: examples_per_class={examples_per_class}"
         )
     options = generated_options(name, assignments)
+    if depth:
+        options["depth"] = depth
     source = load_source(name, path=data, on_corrupt=on_corrupt, **options)
     lines = [f"{name}: {len(source)} images, {len(source.class_names)} classes", ""]
     if split is None:
         lines.append(counts_table(source.labels, source.class_names))
     else:
-        for part, indices in split_indices(source, split).items():
+        parts = split_indices(source, split)
+        lines += missing_classes(source, parts)
+        for part, indices in parts.items():
             counts = counts_table(source.labels[indices], source.class_names)
             lines += [f"{split}, {part}", counts, ""]
     problems = write_sheet(source, output, examples_per_class)
     skipped = [f"{file}: {reason}" for file, reason in source.skipped]
     lines += [f"skipped: {problem}" for problem in (*skipped, *map(str, problems))]
+    if source.ignored:
+        lines.append(f"left out: {replace(source, skipped=()).left_out}")
     return "\n".join([*lines, "", f"Contact sheet: {output}"])
 
 

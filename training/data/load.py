@@ -65,15 +65,22 @@ def image_spec(recipe, source):
     )
 
 
-def load_source_of(recipe, data=None, on_corrupt="error"):
-    """The `Source` of a recipe's data set; arguments as in `load_data`."""
-    options = {}
+def load_source_of(recipe, data=None, on_corrupt="error", download=True):
+    """The `Source` of a recipe's data set.
+
+    Args:
+        recipe, data, on_corrupt: See `load_data`.
+        download: Whether TensorFlow Datasets may get a data set that is not there.
+    """
+    options = {"depth": recipe.depth} if recipe.dataset == "folder" and data else {}
     if recipe.dataset in KNOWN and KNOWN[recipe.dataset].synthetic:
         options = {
             "examples": recipe.examples,
             "image_size": recipe.image_size,
             "difficulty": recipe.difficulty,
         }
+    elif data is None and recipe.dataset != "folder" and not download:
+        options["download"] = False
     return load_source(recipe.dataset, path=data, on_corrupt=on_corrupt, **options)
 
 
@@ -94,10 +101,17 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
     return found.spec, found.splits
 
 
-def load_source_split(recipe, data=None, source=None, on_corrupt="error"):
-    """The `SplitSource` of a recipe's data; arguments as in `load_data`."""
+def load_source_split(
+    recipe, data=None, source=None, on_corrupt="error", download=True
+):
+    """The `SplitSource` of a recipe's data.
+
+    Args:
+        recipe, data, source, on_corrupt: See `load_data`.
+        download: See `load_source_of`.
+    """
     if source is None:
-        source = load_source_of(recipe, data, on_corrupt)
+        source = load_source_of(recipe, data, on_corrupt, download)
     spec = image_spec(recipe, source)
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)

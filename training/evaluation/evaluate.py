@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -176,7 +177,7 @@ def evaluate(
         split: `test`, `validation` or `train`; for data that is not the run's own
             also `all`. By default the test images, or where there are none the
             validation images (a run's own data) or all images (other data).
-        data: Path of the data.
+        data: Path of the data; by default that of the run's training.
         dataset: Name of the data set: by default the run's own, or `folder`.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"` or `"skip"`.
@@ -241,7 +242,10 @@ def evaluation_data(
     same_data = None
     if own:
         dataset = trained.run.recipe.dataset
-        found = load_source_split(trained.run.recipe, data, on_corrupt=on_corrupt)
+        data = data or trained.run.data()
+        found = load_source_split(
+            trained.run.recipe, data, on_corrupt=on_corrupt, download=False
+        )
         spec, source, images, parts = found
         _check_own_classes(trained, spec.class_names)
         labels = source.labels
@@ -286,8 +290,11 @@ def record(run, result):
         raise ValueError(
             f"Cannot read {path}: {error}. Delete it and evaluate again."
         ) from error
-    with write_then_rename(path) as file:
-        file.write((json.dumps(evaluations, indent=2) + "\n").encode())
+    try:
+        with write_then_rename(path) as file:
+            file.write((json.dumps(evaluations, indent=2) + "\n").encode())
+    except OSError as error:
+        print(f"Not recorded in {path}: {error.strerror or error}", file=sys.stderr)
 
 
 def format_evaluation(result):

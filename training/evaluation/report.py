@@ -105,8 +105,17 @@ def write_report(
         "other_data": OTHER_DATA,
         "has_own_maps": explainer_of(found.trained) is not None,
     }
-    output = output or default_path(found.trained)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return _written(output, content)
+    try:
+        return _written(default_path(found.trained), content)
+    except OSError:
+        # A run that is read only.
+        return _written(pathlib.Path(f"{found.trained.name}_{NAME}"), content)
+
+
+def _written(output, content):
     with write_then_rename(output) as file:
         file.write(page(content).encode())
     return output

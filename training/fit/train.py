@@ -87,6 +87,8 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     batches = feed.training(start), feed.validation()
     batches = [each if each is None else method.label(model, each) for each in batches]
     Run.create(workdir, recipe)
+    if data is not None:
+        run.remember_data(data)
     feed.save(run)
     try:
         _fit(model, batches, recipe, start, feed.steps, added, verbose)

@@ -44,6 +44,12 @@ class Recipe:
         at_least=0,
         below=2**31,
     )
+    depth: int = number(
+        0,
+        "Number of nested folders that name a class of the data set `folder`; 0: one, "
+        "without folders below.",
+        at_least=0,
+    )
     image_size: int = number(32, "Height and width in pixels.", above=0)
     crop_fraction: float = number(
         1.0,

@@ -1,6 +1,8 @@
 """The folder of a training run: create, check, open."""
 
 import dataclasses
+import json
+import os
 import pathlib
 
 import keras
@@ -9,6 +11,9 @@ from keras_attn.pipelines.files import DAMAGE, partial_path, write_then_rename
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.state import load_progress
+
+# File with the path of the data.
+DATA = "data.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +72,38 @@ class Run:
             return cls(workdir, Recipe.from_json(path.read_text()))
         except DAMAGE as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
+
+    def remember_data(self, data):
+        """Keeps the path of the run's data, absolute and relative to its folder."""
+        path = pathlib.Path(data).expanduser().resolve()
+        kept = {
+            "path": str(path),
+            "relative": os.path.relpath(path, self.workdir.resolve()),
+        }
+        with write_then_rename(self.workdir / DATA) as file:
+            file.write((json.dumps(kept, indent=2) + "\n").encode())
+
+    def data(self):
+        """The path of the data that the run was trained on, or `None`.
+
+        Raises:
+            FileNotFoundError: If nothing is there any more.
+        """
+        file = self.workdir / DATA
+        if not file.is_file():
+            return None
+        try:
+            kept = json.loads(file.read_text())
+            places = [pathlib.Path(kept["path"]), self.workdir / kept["relative"]]
+        except (TypeError, *DAMAGE) as error:
+            raise ValueError(f"Cannot read {file}: {error}") from error
+        for place in places:
+            if place.exists():
+                return str(place)
+        raise FileNotFoundError(
+            f"Expected the data of {self.workdir} where they were. Received: "
+            f"{places[0]}, which does not exist. Pass their path: --data PATH."
+        )
 
     @property
     def checkpoints(self):

@@ -209,12 +209,13 @@ def check_data_format(layer, inputs):
 def check_single_dtypes(layer, inputs, float32_outputs=(), stochastic=False):
     """All in float64, as `set_floatx` gives it, or float16: nearly the same values."""
     backend = keras.backend.backend()
-    config, weights = layer.get_config(), layer.get_weights()
-    del config["dtype"]
-    wanted = run(layer, inputs)
+    weights, wanted = layer.get_weights(), run(layer, inputs)
     # Eager JAX compiles each operation of each dtype; torch lacks kernels for halves.
     for dtype in ("float64", "float16") if backend == "tensorflow" else ("float64",):
         with floatx(dtype):
+            # Taken anew, since reading a network empties its config.
+            config = layer.get_config()
+            del config["dtype"]
             twin = type(layer).from_config(config)
             run(twin, inputs)
             twin.set_weights(weights)

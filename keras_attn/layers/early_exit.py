@@ -15,6 +15,7 @@ from keras_attn.layers._classifiers import (
 from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.localize_patches import LocalizePatches
+from keras_attn.ops.patches import first_true
 from keras_attn.ops.resize import resize_bicubic
 from keras_attn.ops.rows import apply_to_rows
 
@@ -233,7 +234,9 @@ class EarlyExit(MapLayer):
                 exits = ops.where(running, stage, exits)
             both = two_sided(logits)
             confidences.append(ops.max(ops.softmax(both, axis=-1), axis=-1))
-            predictions.append(ops.cast(ops.argmax(both, axis=-1), "int32"))
+            predictions.append(
+                first_true(ops.equal(both, ops.max(both, axis=-1, keepdims=True)))
+            )
             if stage < self.stages - 1:
                 stops = self._stops(stage, ops.stack(confidences, axis=1))
                 running = ops.logical_and(running, ops.logical_not(stops))

@@ -54,7 +54,7 @@ def branch_decision(logits):
     check_shape("logits", logits, "(batch, branches, classes)")
     logits = ops.cast(logits, "float32")
     highest = ops.max(logits, axis=-1, keepdims=True)
-    labels = _first(ops.equal(logits, highest))
+    labels = first_true(ops.equal(logits, highest))
     classes = ops.arange(logits.shape[-1], dtype="int32")
     weights = ops.exp(logits - highest)
     predicted = ops.equal(ops.expand_dims(labels, -1), classes)
@@ -63,14 +63,14 @@ def branch_decision(logits):
     votes = ops.sum(ops.cast(agree, "int32"), axis=-1)
     most = ops.equal(votes, ops.max(votes, axis=-1, keepdims=True))
     doubt = ops.where(most, doubt, np.inf)
-    branch = _first(ops.equal(doubt, ops.min(doubt, axis=-1, keepdims=True)))
+    branch = first_true(ops.equal(doubt, ops.min(doubt, axis=-1, keepdims=True)))
     branches = ops.arange(logits.shape[1], dtype="int32")
     chosen = ops.equal(ops.expand_dims(branch, -1), branches)
     label = ops.sum(ops.where(chosen, labels, 0), axis=-1)
     return ops.cast(label, "int32"), branch
 
 
-def _first(found):
+def first_true(found):
     """Index of the first true value along the last axis, 0 where there is none.
 
     `argmax` of integers: of real numbers Keras takes their bits apart on TensorFlow,

@@ -241,9 +241,7 @@ def floatx(dtype):
     before = keras.config.floatx(), keras.config.dtype_policy()
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "jax":
-            import jax
-
-            stack.enter_context(jax.enable_x64(True))
+            stack.enter_context(jax_in_float64())
         try:
             keras.config.set_floatx(dtype)
             keras.config.set_dtype_policy(dtype)
@@ -317,6 +315,15 @@ def check_exported(layer, input_shape, tolerance=1e-5, stochastic=False):
 # ---- tools, also for tests of single operations --------------------------------
 
 
+def jax_in_float64():
+    """Context in which JAX has float64; the switch was experimental before."""
+    try:
+        from jax import enable_x64
+    except ImportError:
+        from jax.experimental import enable_x64
+    return enable_x64(True)
+
+
 def slow_on(backend, reason="whole networks compile for minutes, each operation"):
     """Mark of tests that are left out on a backend where they take too long."""
     return pytest.mark.skipif(keras.backend.backend() == backend, reason=reason)
@@ -385,9 +392,7 @@ def float64():
             wide = widened(getattr(ops, name))
             stack.enter_context(mock.patch.object(ops, name, wide))
         if keras.backend.backend() == "jax":
-            import jax
-
-            stack.enter_context(jax.enable_x64(True))
+            stack.enter_context(jax_in_float64())
             kept = {"float64": "float64"}
             stack.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, kept))
         yield

@@ -2,21 +2,78 @@
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import pathlib
 import shutil
+import struct
 import zipfile
 import zlib
 
 import numpy as np
 
-# Errors of reading damaged archives, arrays and JSON; JSON of other content than
-# expected adds the wrong types.
+# Errors of reading damaged archives, arrays and JSON, and of content that is not the
+# expected one.
 DAMAGE = (
-    *(OSError, EOFError, MemoryError, NotImplementedError, RecursionError),
-    *(ValueError, TypeError, KeyError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(OSError, EOFError, MemoryError, RuntimeError, ValueError, TypeError),
+    *(AttributeError, LookupError, ArithmeticError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
+# What reading a file may take: bytes of JSON, bytes that every archive may unpack to,
+# and further ones per byte of the archive.
+JSON_BYTES = 2**26
+UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 32
+
+
+def read_json(path):
+    """The content of a JSON file of limited size; for errors see `DAMAGE`."""
+    size = path.stat().st_size
+    if size > JSON_BYTES:
+        raise ValueError(f"{size:,} bytes, which is more than {JSON_BYTES:,}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def check_archive(path):
+    """Raises one of `DAMAGE` if a zip archive is none, or unpacks beyond a limit."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    limit = UNPACKED_BYTES + UNPACKED_RATIO * os.path.getsize(path)
+    if size > limit:
+        raise ValueError(f"it unpacks to {size:,} bytes, more than {limit:,}")
+
+
+def read_arrays(path, chosen=lambda name: True):
+    """Dict of arrays of a `.npz` file; for errors see `DAMAGE`.
+
+    Args:
+        path: The file, which holds no more bytes per array than its header promises.
+        chosen: Function from the name of an array to `True` if it is read.
+    """
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                _check_array_header(file, member)
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files if chosen(name)}
+
+
+def _check_array_header(file, member):
+    """Raises for a header whose shape takes more bytes than follow it."""
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        reader = np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(file)
+    if (
+        math.prod(shape) * dtype.itemsize > member.file_size
+        or min(shape, default=0) < 0
+    ):
+        raise ValueError(f"{member.filename} claims to hold an array of shape {shape}")
 
 
 def partial_path(path, writer=""):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_attn._checks import positive_integer
-from keras_attn.pipelines.files import DAMAGE, write_then_rename
+from keras_attn.pipelines.files import DAMAGE, read_arrays, read_json, write_then_rename
 
 
 class Shard(NamedTuple):
@@ -155,8 +155,7 @@ class Store:
         """
         layout = self.layout(shard.stop - shard.start)
         try:
-            with np.load(shard.path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in layout}
+            arrays = read_arrays(shard.path, layout.__contains__)
             for name, (dtype, shape) in layout.items():
                 check_array(name, arrays[name], dtype, shape)
             self.check(arrays, shard)
@@ -230,7 +229,7 @@ def read_description(path, kind, read):
         )
     remedy = f"Delete the folder, and {kind.MAKER} makes it anew."
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         if stored["format"] != kind.FORMAT:
             raise ValueError(f"of the format {stored['format']!r}")
         version = stored["version"]

@@ -15,8 +15,8 @@ from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.choices import CHECKPOINTS, PIXELS
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs.outputs import model_file, read_model, softmax
-from keras_attn.training.runs.run import Run
+from keras_attn.training.runs.outputs import softmax
+from keras_attn.training.runs.run import Run, model_file, read_model
 from keras_attn.training.runs.state import load_progress
 
 # For models that leave the size of their images open.

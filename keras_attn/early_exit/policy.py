@@ -215,7 +215,7 @@ class ExitPolicy:
                 f"{path} is not an exit policy: {error} is missing"
             ) from error
         # Undecodable text and malformed JSON are ValueErrors too.
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not an exit policy: {error}") from error
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_attn.early_exit.policy import ExitPolicy, fit_exit_policy
 from keras_attn.early_exit.table import check_exit_table
-from keras_attn.pipelines.files import DAMAGE, write_then_rename
+from keras_attn.pipelines.files import DAMAGE, read_arrays, write_then_rename
 
 ARRAYS = ("confidence", "correct", "cost")
 # Thresholds of the rule that all pictures compare with.
@@ -30,22 +30,19 @@ def read_table(path):
     if not path.is_file():
         raise FileNotFoundError(f"Expected a table, a .npz file. Received: {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ARRAYS if name not in file]
-            if missing:
-                raise ValueError(
-                    f"Expected the arrays {', '.join(ARRAYS)}. "
-                    f"Missing: {', '.join(missing)}"
-                )
-            arrays = [file[name] for name in ARRAYS]
-        return check_exit_table(*arrays)
-    # An array alone has no context; what else is no archive of arrays fails otherwise.
-    except (AttributeError, TypeError):
-        raise ValueError(
-            f"{path} is not an exit table: expected a .npz file of several arrays"
-        ) from None
+        found = read_arrays(path, ARRAYS.__contains__)
+        missing = [name for name in ARRAYS if name not in found]
+        if missing:
+            raise ValueError(
+                f"Expected the arrays {', '.join(ARRAYS)}. "
+                f"Missing: {', '.join(missing)}"
+            )
+        return check_exit_table(*map(found.get, ARRAYS))
     except DAMAGE as error:
-        raise ValueError(f"{path} is not an exit table: {error}") from error
+        raise ValueError(
+            f"{path} is not an exit table: expected several arrays in a .npz file. "
+            f"Received: {error}"
+        ) from error
 
 
 def fit(table, output, points=40):

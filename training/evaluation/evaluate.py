@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_attn.pipelines.attention_maps.batches import other_images
 from keras_attn.pipelines.batches.build import check_arrays, is_checksum_of
-from keras_attn.pipelines.files import DAMAGE, write_then_rename
+from keras_attn.pipelines.files import DAMAGE, read_json, write_then_rename
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.pipelines.sources import load_source
 from keras_attn.pipelines.sources.catalogue import KNOWN
@@ -284,9 +284,9 @@ def record(run, result):
     """Adds an evaluation to `WORKDIR/evaluation.json`, replacing the same one."""
     path = run.workdir / "evaluation.json"
     try:
-        evaluations = json.loads(path.read_text()) if path.exists() else {}
+        evaluations = read_json(path) if path.exists() else {}
         evaluations.setdefault(result["split"], {})[result["checkpoint"]] = result
-    except (AttributeError, *DAMAGE) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"Cannot read {path}: {error}. Delete it and evaluate again."
         ) from error

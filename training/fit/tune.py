@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.files import DAMAGE, read_json, write_then_rename
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.fit.callbacks import NotFiniteError
 from keras_attn.training.fit.train import train
@@ -230,10 +230,14 @@ class _Search:
         self.report, self.lines = report, []
         path = folder / RESULTS
         if path.is_file():
-            header, *rows = csv.reader(path.read_text().splitlines())
+            try:
+                header, *rows = csv.reader(path.read_text().splitlines())
+                self.lines = [dict(zip(header, row, strict=True)) for row in rows]
+                [float(line[OBJECTIVE] or 0) for line in self.lines]
+            except (csv.Error, *DAMAGE):
+                header = None
             if header != self.columns:
                 raise ValueError(f"{path} is not a table of the search's trials.")
-            self.lines = [dict(zip(header, row, strict=True)) for row in rows]
 
     def count(self, stage):
         return sum(line["stage"] == stage for line in self.lines)
@@ -331,7 +335,12 @@ def _check_folder(folder, wanted):
                 f"Received: {folder}, which holds something else."
             )
         return
-    found = json.loads(path.read_text())
+    try:
+        found = dict(read_json(path))
+    except DAMAGE as error:
+        raise ValueError(
+            f"Cannot read {path}, which is damaged ({error}). Choose another --workdir."
+        ) from error
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         raise ValueError(

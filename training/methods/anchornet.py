@@ -11,7 +11,7 @@ from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.methods.classifier import Classifier, l2_of
 from keras_attn.training.methods.feeds.patches import LOCALIZER, PatchFeed
-from keras_attn.training.runs.outputs import read_model
+from keras_attn.training.runs.run import read_model
 
 # Patch sizes of AnchorNet's branches.
 SIZES = tuple(BRANCHES)

@@ -11,7 +11,7 @@ from keras_attn.preprocessing import spec_of
 from keras_attn.training.methods.feeds.images import ImageFeed
 from keras_attn.training.methods.optimizers import make_optimizer
 from keras_attn.training.methods.protocol import Method
-from keras_attn.training.runs.outputs import model_file, read_model
+from keras_attn.training.runs.run import model_file, read_model
 
 
 class Classifier(Method):

@@ -4,7 +4,7 @@ from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
 from keras_attn.preprocessing import ImagePreprocessing
-from keras_attn.training.runs.outputs import model_file, read_model
+from keras_attn.training.runs.run import model_file, read_model
 
 
 def load_map_model(path):

@@ -1,40 +1,7 @@
-"""Model files and the outputs of a model, in scores and probabilities."""
-
-import pathlib
-import zipfile
+"""The outputs of a model, in scores and probabilities."""
 
 import keras
 import numpy as np
-
-import keras_attn.models  # noqa: F401
-from keras_attn.pipelines.files import DAMAGE
-from keras_attn.training.runs.run import Run
-
-
-def model_file(path, checkpoint="best"):
-    """The file of a run's `best` or `last` model, or the file itself."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        return Run.open(path).model_path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            "Expected the folder of a run or a .keras file. "
-            f"Received: {path}, which does not exist."
-        )
-    return path
-
-
-def read_model(path):
-    """Loads the model of a `.keras` file; a `ValueError` if it is damaged."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
-        )
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except DAMAGE as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
 
 
 def with_outputs(model, names):

@@ -4,16 +4,40 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
 
 import keras
 
-from keras_attn.pipelines.files import DAMAGE, partial_path, write_then_rename
+# Loading a model needs its layers registered.
+import keras_attn.models  # noqa: F401
+from keras_attn.pipelines.files import (
+    DAMAGE,
+    check_archive,
+    partial_path,
+    read_json,
+    write_then_rename,
+)
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.state import load_progress
 
 # File with the path of the data.
 DATA = "data.json"
+
+
+def read_model(path):
+    """Loads the model of a `.keras` file; a `ValueError` if it is damaged."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
+        )
+    try:
+        check_archive(path)
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        # Damaged configurations fail anywhere in Keras, with any error.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +93,7 @@ class Run:
                 "without a recipe.json. `keras-attn train` makes one."
             )
         try:
-            return cls(workdir, Recipe.from_json(path.read_text()))
+            return cls(workdir, Recipe.from_dict(read_json(path)))
         except DAMAGE as error:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
@@ -120,10 +144,23 @@ class Run:
 
     def load_model(self, which="best"):
         """The model of the `best` (validation accuracy) or the `last` epoch."""
-        return keras.saving.load_model(self.model_path(which), compile=False)
+        return read_model(self.model_path(which))
 
     def spec(self, which="best"):
         return spec_of(self.load_model(which))
+
+
+def model_file(path, checkpoint="best"):
+    """The file of a run's `best` or `last` model, or the file itself."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return Run.open(path).model_path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            "Expected the folder of a run or a .keras file. "
+            f"Received: {path}, which does not exist."
+        )
+    return path
 
 
 def _is_unused(workdir):

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import zipfile
 
 import keras
 import numpy as np
 
-from keras_attn.pipelines.files import DAMAGE, write_then_rename
+from keras_attn.pipelines.files import DAMAGE, read_arrays, write_then_rename
 
 
 @dataclasses.dataclass
@@ -66,7 +65,13 @@ def load_progress(path):
     if not path.exists():
         return Progress()
     text = str(_read(path, lambda name: name == "progress")["progress"])
-    return Progress(**json.loads(text))
+    try:
+        progress = Progress(**json.loads(text))
+        if not all(isinstance(logs["epoch"], int) for logs in progress.history):
+            raise ValueError("epochs without a number")
+        return progress
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
 
 
 def restore_state(path, model):
@@ -87,14 +92,17 @@ def restore_state(path, model):
 def _read(path, chosen):
     """The arrays of a state file whose names are chosen."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        names = set()
+        arrays = read_arrays(path, lambda name: names.add(name) or chosen(name))
         if "progress" not in names:
             raise ValueError("it is not a training state")
-        with np.load(path, allow_pickle=False) as state:
-            return {name: state[name] for name in names if chosen(name)}
+        return arrays
     except DAMAGE as error:
-        raise ValueError(
-            f"Cannot read the training state {path}, which is damaged ({error}). "
-            "Train with another --workdir; models saved beside it may still be good."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    return ValueError(
+        f"Cannot read the training state {path}, which is damaged ({error}). "
+        "Train with another --workdir; models saved beside it may still be good."
+    )

@@ -1,7 +1,6 @@
 """The card of an exported model: origin, accuracy and signatures."""
 
-import json
-
+from keras_attn.pipelines.files import DAMAGE, read_json
 from keras_attn.training.runs.card import facts_of, kept_facts
 from keras_attn.training.runs.environment import commit, versions
 
@@ -82,10 +81,14 @@ def _evaluations(trained):
     path = trained.run.workdir / "evaluation.json"
     if not path.exists():
         return []
-    by_split = json.loads(path.read_text())
-    found = [each.get(trained.checkpoint) for each in by_split.values()]
-    # Those of an earlier epoch are of another model.
-    return [each for each in found if each and each["epoch"] == trained.epoch]
+    try:
+        found = [each.get(trained.checkpoint) for each in read_json(path).values()]
+        # Those of an earlier epoch are of another model.
+        return [each for each in found if each and each["epoch"] == trained.epoch]
+    except DAMAGE as error:
+        raise ValueError(
+            f"Cannot read {path}: {error}. Delete it and evaluate again."
+        ) from error
 
 
 def _table(signatures):

@@ -13,8 +13,8 @@ from keras_attn.training.explain.localizers import (
     localizing,
 )
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs.outputs import model_file, with_outputs
-from keras_attn.training.runs.run import Run
+from keras_attn.training.runs.outputs import with_outputs
+from keras_attn.training.runs.run import Run, model_file
 from keras_attn.training.trained import load_trained
 
 # Models in memory at a time.

@@ -21,7 +21,7 @@ from keras_attn.training.methods.feeds.known_objects import (
 from keras_attn.training.methods.feeds.progress import shown
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.map_model import load_map_model
-from keras_attn.training.runs.outputs import model_file
+from keras_attn.training.runs.run import model_file
 
 # Name of the map model in a run's `checkpoints`.
 MAP_MODEL = "map_model.keras"

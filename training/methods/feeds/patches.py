@@ -11,7 +11,7 @@ from keras_attn.pipelines.batches import patches
 from keras_attn.pipelines.files import copy_file
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH
 from keras_attn.training.methods.feeds.progress import shown
-from keras_attn.training.runs.outputs import model_file, read_model
+from keras_attn.training.runs.run import model_file, read_model
 
 # Name of the localiser in a run's `checkpoints`.
 LOCALIZER = "localizer.keras"

@@ -1,0 +1,242 @@
+"""Every command with what people give it by mistake: one line, and nothing is lost."""
+
+import io
+import resource
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attn.pipelines.files import UNPACKED_BYTES
+from keras_attn.training import cli
+from tests.training import tiny_models as tiny
+
+# Commands with a model; {model}, {image}, {images} and {out} are paths.
+WITH_MODEL = {
+    "evaluate": "evaluate {model} --data {images}",
+    "predict": "predict {model} {image}",
+    "report": "report {model} --data {images} --output {out}/r.html",
+    "explain": "explain {model} {image} --output {out}/e",
+    "localize": "localize {model} {image} --output {out}/l",
+    "masks": "masks {model} generated --output {out}/m",
+    "index": "index {model} {images} --output {out}/i",
+    "retrieval": "retrieval {model} {json} --images {images}",
+    "export": "export {model} --name n --output {out}/s",
+    "view": "view {model} --no-browser --port 0",
+    "table": "exit-policy table {model} --resized {model} --output {out}/t.npz",
+    "model": "exit-policy model {model} --resized {model} --policy {json} --budget 1 "
+    "--output {out}/m.keras",
+    "initial": "train generated_rn26_baseline --set initial={model} --workdir {out}/w",
+    "map_model": "train cifar10_masked_resnet20 --set map_model={model} dataset=generated"
+    " --workdir {out}/w",
+}
+# Commands with another file, which is missing or damaged.
+WITH_FILE = {
+    "fit": "exit-policy fit {file} --output {out}/p.json",
+    "policy": "exit-policy evaluate {file} {file}",
+    "judge": "exit-policy judge {file} --results {out}",
+    "search": "search {file} {image}",
+    "ground_truth": "retrieval {good} {file} --images {images}",
+    "data": "data folder --data {file} --output {out}/d.png",
+    "train": "train generated_rn26_baseline --set dataset=folder --data {file} "
+    "--workdir {out}/w",
+    "tune": "tune generated_rn26_baseline --set dataset=folder --data {file} "
+    "--workdir {out}/w",
+    "reproduce": "reproduce class_embedding_table1_cifar10 --data {file} "
+    "--workdir {out}/w --results {out}/r",
+    "serve": "serve {file} --port 0 --rest-port 0",
+    "promote": "promote n --output {file}",
+    "images": "predict {good} {file}",
+    "request": "request http://127.0.0.1:9/v1/models/m {file} --retries 0",
+    "summary": "summary cub200_2011_vgg19_baseline --data {file}",
+    "examples": "view {good} --examples {file} --no-browser --port 0",
+    "shown_index": "view {good} --index {file} --no-browser --port 0",
+}
+# Commands that write, with {into} in place of the folder.
+WRITING = {
+    "report": "report {good} --data {images} --output {into}/r.html",
+    "explain": "explain {good} {image} --output {into}/e",
+    "localize": "localize {localizer} {image} --output {into}/l",
+    "index": "index {good} {images} --output {into}/i",
+    "export": "export {good} --name n --output {into}/s",
+    "data": "data folder --data {images} --output {into}/d.png",
+    "train": "train generated_rn26_baseline --set examples=120 --workdir {into}/w",
+    "tune": "tune generated_rn26_baseline --set examples=120 --workdir {into}/w",
+    "fit": "exit-policy fit {table} --output {into}/p.json",
+    "judge": "exit-policy judge {table} --results {into}/r --seeds 1",
+    "promote": "promote n --output {into}/s",
+    "demo": "demo --workdir {into}/w",
+}
+
+
+def missing(path):
+    pass
+
+
+def empty(path):
+    path.touch()
+
+
+def text(path):
+    path.write_text("# Notes\n" * 99)
+
+
+def truncated(path):
+    tiny.save_colour_model(path.parent).rename(path)
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def damaged(path):
+    """Bytes of the weights are changed, those of the directory are not."""
+    tiny.save_colour_model(path.parent).rename(path)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 4, len(content) // 2, 40):
+        content[place] ^= 255
+    path.write_bytes(content)
+
+
+def other_kind(path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def other_json(path):
+    path.write_text('{"units": [1, 2]}')
+
+
+def with_config(path, config):
+    tiny.save_colour_model(path.parent).rename(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["config.json"] = config
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def deep(path):
+    with_config(path, b"[" * 200_000)
+
+
+def no_config(path):
+    with_config(path, b'{"class_name": "Functional", "config": {"layers": 3}}')
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("config.json", "w") as file:
+            for _ in range(UNPACKED_BYTES >> 20):
+                file.write(bytes(2**20))
+            file.write(bytes(2**23))
+
+
+def huge_array(path):
+    """An array of 8 TB, as its header has it."""
+    header = io.BytesIO()
+    description = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
+    np.lib.format.write_array_header_1_0(header, description)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("confidence", "correct", "cost", "progress"):
+            archive.writestr(f"{name}.npy", header.getvalue())
+
+
+def broken_run(path):
+    path.mkdir()
+    (path / "recipe.json").write_text("[" * 200_000)
+
+
+def broken_state(path):
+    tiny.generated_run(path)
+    huge_array(path / "checkpoints" / "last.npz")
+    for which in ("best", "last"):
+        (path / "checkpoints" / f"{which}.keras").write_bytes(b"PK\5\6" + bytes(18))
+
+
+MODELS = [missing, empty, text, truncated, damaged, other_kind, folder, deep]
+MODELS += [no_config, bomb, broken_run, broken_state]
+FILES = [missing, empty, text, truncated, other_json, huge_array, broken_run, folder]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    root = tmp_path_factory.mktemp("given")
+    random = np.random.default_rng(0)
+    np.savez(
+        root / "table.npz",
+        confidence=random.random((30, 3)),
+        correct=random.random((30, 3)) > 0.5,
+        cost=np.array([1.0, 2.0, 3.0]),
+    )
+    (root / "a.json").write_text("{}")
+    return {
+        "good": tiny.save_colour_model(root),
+        "localizer": tiny.save_localizer(root),
+        "images": tiny.colour_folder(root / "images"),
+        "image": root / "images" / "red" / "0.png",
+        "json": root / "a.json",
+        "table": root / "table.npz",
+    }
+
+
+def fails(capfd, command, paths, codes=(1, 2)):
+    """Runs a command; its one line, the only one."""
+    words = [word.format(**paths) for word in command.split()]
+    code = cli.main(words)
+    out, errors = capfd.readouterr()
+    lines = errors.strip().splitlines()
+    assert code in codes, (code, out, errors)
+    assert len(lines) == 1, errors
+    assert len(lines[0]) < 1000
+    return lines[0]
+
+
+def no_server(monkeypatch):
+    def serve_forever(self):
+        raise AssertionError("it started")
+
+    monkeypatch.setattr("werkzeug.serving.BaseWSGIServer.serve_forever", serve_forever)
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", WITH_MODEL)
+def test_wrong_models(tmp_path, paths, capfd, monkeypatch, name, make):
+    model = tmp_path / "given.keras"
+    make(model)
+    given = {**paths, "model": model, "out": tmp_path}
+    line = fails(capfd, WITH_MODEL[name], given)
+    assert line.startswith("error: ")
+    assert "given.keras" in line
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["given.keras"])
+
+
+@pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", WITH_FILE)
+def test_wrong_files(tmp_path, paths, capfd, monkeypatch, name, make):
+    file = tmp_path / "given.npz"
+    make(file)
+    line = fails(capfd, WITH_FILE[name], {**paths, "file": file, "out": tmp_path})
+    assert line.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_folders_that_cannot_be_written(tmp_path, paths, capfd, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    line = fails(capfd, WRITING[name], {**paths, "into": tmp_path / "file"})
+    assert line.startswith("error: ") and "file" in line
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_full_disk(tmp_path, paths, capfd, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        line = fails(capfd, WRITING[name], {**paths, "into": tmp_path})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "too large" in line or "promote" in name

@@ -244,7 +244,7 @@ def _class_count(model):
 
 
 def _check_outputs(model, path, classifies):
-    output = model.output
+    output = getattr(model, "output", None)
     names = list(output) if isinstance(output, dict) else "without names"
     if "logits" in names or (not classifies and "embedding" in names):
         return

@@ -106,6 +106,27 @@ def test_wrong_arguments(capsys, arguments, message):
     assert errors.splitlines()[-1].startswith("error: ")
 
 
+def test_recipes_by_pattern_and_method(capsys):
+    lines = running(capsys, "recipes", "flowers", "--method", "anchornet").splitlines()
+    assert lines[0].startswith("RECIPE: anchornet ")
+    found = {line.split()[0] for line in lines[1:] if line} - {"EXPERIMENT"}
+    assert found and all("flowers" in name for name in found)
+    assert {RECIPES[name].method for name in found & set(RECIPES)} == {"anchornet"}
+    (name,) = running(capsys, "recipes", "generated_*_dino").splitlines()[1].split()[:1]
+    assert RECIPES[name].method == "dino"
+    assert "Nearest: generated_rn26" in failing(
+        capsys, "recipes", "generated_rn26_clas_"
+    )
+    assert "FIELD" in running(capsys, "recipes", "generated_rn26_baseline")
+
+
+def test_help_has_the_keys_of_every_method(capsys):
+    text = " ".join(running(capsys, "train", "--help").split())
+    shared = text.partition("keys of --set, all recipes: ")[2]
+    assert "learning_rate" in shared[:400]
+    assert "grey" in shared.partition("method dino: ")[2][:400]
+
+
 def test_out_is_a_silent_alias_of_output(capsys):
     for arguments in (["--out", "a=b"], ["--out=a=b"], ["--output", "a=b"]):
         assert cli.parser().parse_args(["masks", "x", "y", *arguments]).output == "a=b"

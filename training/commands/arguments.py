@@ -6,6 +6,7 @@ import difflib
 import io
 import json
 import sys
+import textwrap
 
 from keras_attn.training.choices import CHECKPOINTS, SPLITS
 
@@ -124,7 +125,29 @@ def add_on_corrupt(added):
     )
 
 
-def add_set(added, text="change the recipe; may be repeated"):
+def add_recipe_set(added):
+    """Adds `--set` of a recipe, whose keys end the help."""
+    from keras_attn.training.recipes.options import method_names
+    from keras_attn.training.recipes.schema import field_types
+
+    add_set(added, "change the recipe, keys below; may be repeated")
+    keys = {name: field_types(name) for name in method_names()}
+    shared = [
+        key for key in keys[min(keys)] if all(key in own for own in keys.values())
+    ]
+    blocks = {"all recipes": shared}
+    for name, own in keys.items():
+        blocks[f"method {name}"] = [key for key in own if key not in shared]
+    lines = [
+        f"keys of --set, {title}: {', '.join(own)}" for title, own in blocks.items()
+    ]
+    added.formatter_class = argparse.RawDescriptionHelpFormatter
+    added.epilog = "\n".join(
+        textwrap.fill(line, 79, subsequent_indent="  ") for line in lines
+    )
+
+
+def add_set(added, text):
     added.add_argument(
         "--set",
         nargs="+",

@@ -1,6 +1,7 @@
 """Training: recipes, one run, and the rows of a table."""
 
 import dataclasses
+import fnmatch
 import itertools
 import json
 import pathlib
@@ -9,7 +10,7 @@ from keras_attn.training.commands.arguments import (
     add_data,
     add_depth,
     add_json,
-    add_set,
+    add_recipe_set,
     progress_to,
 )
 
@@ -18,15 +19,19 @@ PLAIN = {"epochs": "epochs", "batch_size": "batch_size", "depth": "depth"}
 
 
 def add(command):
+    from keras_attn.training.recipes.options import method_names
     from keras_attn.training.recipes.registry import DEFAULT
 
     added = command(recipes, "list recipes and experiments, or one recipe's fields")
-    added.add_argument("recipe", metavar="RECIPE", nargs="?", help="(all)")
+    added.add_argument(
+        "recipe", metavar="RECIPE|PATTERN", nargs="?", help="such as '*resnet*' (all)"
+    )
+    added.add_argument("--method", choices=method_names(), help="those of a method")
 
     added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
     added.add_argument("recipe", metavar="RECIPE")
     add_data(added)
-    add_set(added)
+    add_recipe_set(added)
     add_json(added)
 
     added = command(train, "train a recipe, or resume where its training stopped")
@@ -42,7 +47,7 @@ def add(command):
     added.add_argument("--batch-size", metavar="N", help="as --set batch_size=N")
     add_data(added, on_corrupt=True)
     add_depth(added)
-    add_set(added)
+    add_recipe_set(added)
     added.add_argument(
         "--mixed-precision",
         action="store_true",
@@ -56,7 +61,7 @@ def add(command):
     added.add_argument("--results", default="results", help="folder (results)")
     added.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
     added.add_argument("--rows", nargs="+", metavar="ROW", help="(all)")
-    add_set(added)
+    add_recipe_set(added)
 
     added = command(demo, "train, evaluate, explain and export on generated images")
     added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
@@ -66,22 +71,47 @@ def recipes(arguments):
     from keras_attn.training.recipes.registry import EXPERIMENTS, RECIPES, get_recipe
     from keras_attn.training.recipes.schema import described
 
-    if arguments.recipe:
-        found = described(get_recipe(arguments.recipe))
+    pattern, method = arguments.recipe or "*", arguments.method
+    if pattern in RECIPES:
+        found = described(get_recipe(pattern))
         _print_table([("FIELD", "VALUE", "MEANING"), *found])
         return
-    columns = ("name", "dataset", "backbone", "row", "epochs")
-    lines = [("RECIPE", "DATA SET", "BACKBONE", "ROW", "EPOCHS")]
-    lines += [
-        tuple(str(getattr(recipe, column)) for column in columns)
-        for recipe in RECIPES.values()
+    shown = {}
+    for recipe in RECIPES.values():
+        if _matches(recipe.name, pattern) and method in (None, recipe.method):
+            shown.setdefault(recipe.method, []).append(recipe)
+    experiments = [
+        name
+        for name in EXPERIMENTS
+        if _matches(name, pattern) and name.startswith(method or "")
     ]
-    _print_table(lines)
-    print("\nEXPERIMENT (keras-attn reproduce)")
-    print("\n".join(EXPERIMENTS))
+    if not shown and not experiments:
+        # Names the nearest.
+        get_recipe(pattern)
+    columns = ("name", "dataset", "backbone", "row", "epochs")
+    lines = []
+    for name, each in sorted(shown.items()):
+        lines += [
+            ("",) * 5,
+            (f"RECIPE: {name}", "DATA SET", "BACKBONE", "ROW", "EPOCHS"),
+        ]
+        lines += [
+            tuple(str(getattr(one, column)) for column in columns) for one in each
+        ]
+    _print_table(lines[1:])
+    if experiments:
+        print("\nEXPERIMENT (keras-attn reproduce)")
+        print("\n".join(experiments))
+
+
+def _matches(name, pattern):
+    """True for a name with this part, or of this pattern with `*` and `?`."""
+    return fnmatch.fnmatchcase(name, pattern) or pattern in name
 
 
 def _print_table(lines):
+    if not lines:
+        return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))

@@ -6,7 +6,7 @@ import shlex
 from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
-    add_set,
+    add_recipe_set,
     note,
     print_result,
 )
@@ -33,7 +33,7 @@ def add(command):
         "--seed", type=int, default=0, help="seed of the random trials (0)"
     )
     add_data(added, on_corrupt=True)
-    add_set(added)
+    add_recipe_set(added)
     add_json(added)
 
 

@@ -108,8 +108,8 @@ def fail(block, name, expected):
 def unknown(name, known, hint=""):
     """`ValueError` for a field that is not among the known ones."""
     return ValueError(
-        f"Expected a field of the recipe: {', '.join(known)}. Received: {name!r}"
-        + (hint or did_you_mean(name, known))
+        f"Expected a field of the recipe. Received: {name!r}"
+        f"{hint or did_you_mean(name, known) or '.'} Fields: {', '.join(known)}"
     )
 
 

@@ -27,10 +27,7 @@ DATA = "data.json"
 
 def read_model(path):
     """Loads the model of a `.keras` file; a `ValueError` if it is damaged."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
-        )
+    _check_is_archive(path)
     try:
         check_archive(path)
         return keras.saving.load_model(path, compile=False)
@@ -154,13 +151,21 @@ def model_file(path, checkpoint="best"):
     """The file of a run's `best` or `last` model, or the file itself."""
     path = pathlib.Path(path)
     if path.is_dir():
-        return Run.open(path).model_path(checkpoint)
+        path = Run.open(path).model_path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
             "Expected the folder of a run or a .keras file. "
             f"Received: {path}, which does not exist."
         )
+    _check_is_archive(path)
     return path
+
+
+def _check_is_archive(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
+        )
 
 
 def _is_unused(workdir):

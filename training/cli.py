@@ -1,5 +1,6 @@
 """The command line: its commands, and how it reports errors."""
 
+import errno
 import os
 import sys
 
@@ -7,6 +8,8 @@ from keras_attn.training.commands import process
 
 # Errors of the input or the surroundings; all others are defects, with a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
+FULL_DISK = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
+ADVICE = "Free some space"
 # Packages that are imported where they are used, and the extra that has them.
 EXTRAS = {
     "train": ("tensorflow", "PIL", "matplotlib", "tensorboard", "jinja2"),
@@ -87,6 +90,8 @@ def parser():
 
 
 def _message(error):
+    if _is_of_full_disk(error) and ADVICE not in str(error):
+        return f"{' '.join(str(error).split())}. {ADVICE}, then repeat the command."
     missing = (getattr(error, "name", None) or "").split(".")[0]
     for extra, modules in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and missing in modules:
@@ -94,8 +99,13 @@ def _message(error):
     return error
 
 
+def _is_of_full_disk(error):
+    """True even where a library wraps the error of the system."""
+    return any(text in str(error) for text in FULL_DISK)
+
+
 def _is_expected(error):
-    if isinstance(error, EXPECTED_ERRORS):
+    if isinstance(error, EXPECTED_ERRORS) or _is_of_full_disk(error):
         return True
     # Only training raises it, so it is imported by then.
     callbacks = sys.modules.get("keras_attn.training.fit.callbacks")

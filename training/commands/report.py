@@ -37,9 +37,13 @@ def report(arguments):
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
         mistakes=arguments.mistakes,
-        progress=_show,
+        progress=_silent if arguments.quiet else _show,
     )
     print(written)
+
+
+def _silent(activity, done, total):
+    pass
 
 
 def _show(activity, done, total):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.generated.dataset import generated_source
 from keras_attn.pipelines.images.contact_sheet import (
     ROWS,
@@ -110,7 +111,8 @@ def write_sheet(source, output, examples_per_class=10):
         boxes=boxes,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(output)
+    with write_then_rename(output) as file:
+        picture.save(file, "PNG")
     return problems
 
 

@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 
 from keras_attn.early_exit.policy import ExitPolicy, fit_exit_policy
 from keras_attn.early_exit.table import check_exit_table
-from keras_attn.pipelines.files import DAMAGE, read_arrays, write_then_rename
+from keras_attn.pipelines.files import (
+    DAMAGE,
+    read_arrays,
+    save_then_rename,
+    write_then_rename,
+)
 
 ARRAYS = ("confidence", "correct", "cost")
 # Thresholds of the rule that all pictures compare with.
@@ -62,7 +67,8 @@ def fit(table, output, points=40):
     output = pathlib.Path(output)
     policy = fit_exit_policy(*arrays, points=points)
     output.parent.mkdir(parents=True, exist_ok=True)
-    policy.save(output)
+    with save_then_rename(output) as temporary:
+        policy.save(temporary)
     return {
         "policy": str(output),
         "family": policy.family,

@@ -21,7 +21,7 @@ def load_map_model(path):
     """
     path = model_file(path)
     model = read_model(path)
-    output = model.output
+    output = getattr(model, "output", None)
     if isinstance(output, dict) and "tokens" in output:
         model = attention_map_model(model, "mean", "minmax", name="map_model")
         output = model.output

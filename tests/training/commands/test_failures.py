@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_attn.early_exit.policy import fit_exit_policy
 from keras_attn.pipelines.files import UNPACKED_BYTES
 from keras_attn.training import cli
 from tests.training import tiny_models as tiny
@@ -26,7 +27,7 @@ WITH_MODEL = {
     "export": "export {model} --name n --output {out}/s",
     "view": "view {model} --no-browser --port 0",
     "table": "exit-policy table {model} --resized {model} --output {out}/t.npz",
-    "model": "exit-policy model {model} --resized {model} --policy {json} --budget 1 "
+    "model": "exit-policy model {model} --resized {model} --policy {policy} --budget 1 "
     "--output {out}/m.keras",
     "initial": "train generated_rn26_baseline --set examples=120 initial={model} "
     "--workdir {out}/w",
@@ -180,7 +181,9 @@ def paths(tmp_path_factory):
     entry = {"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": []}
     truth = {"imlist": ["red/0"], "qimlist": ["red/1"], "gnd": [entry]}
     (root / "a.json").write_text(json.dumps(truth))
+    fit_exit_policy(**np.load(root / "table.npz")).save(root / "policy.json")
     return {
+        "policy": root / "policy.json",
         "good": tiny.save_colour_model(root),
         "localizer": tiny.save_localizer(root),
         "images": tiny.colour_folder(root / "images"),
@@ -190,11 +193,11 @@ def paths(tmp_path_factory):
     }
 
 
-def fails(capfd, command, paths, codes=(1, 2)):
+def fails(capsys, command, paths, codes=(1, 2)):
     """Runs a command; its one line, the only one."""
     words = [word.format(**paths) for word in command.split()]
     code = cli.main(words)
-    out, errors = capfd.readouterr()
+    out, errors = capsys.readouterr()
     lines = errors.strip().splitlines()
     assert code in codes, (code, out, errors)
     assert len(lines) == 1, errors
@@ -207,39 +210,39 @@ def _named(case):
 
 
 @pytest.mark.parametrize(("name", "make"), CASES, ids=_named)
-def test_wrong_models(tmp_path, paths, capfd, name, make):
+def test_wrong_models(tmp_path, paths, capsys, name, make):
     model = tmp_path / "given.keras"
     make(model)
     given = {**paths, "model": model, "out": tmp_path}
-    line = fails(capfd, WITH_MODEL[name], given)
+    line = fails(capsys, WITH_MODEL[name], given)
     assert line.startswith("error: ")
     assert "given.keras" in line
     assert [path.name for path in tmp_path.iterdir()] in ([], ["given.keras"])
 
 
 @pytest.mark.parametrize(("name", "make"), FILE_CASES, ids=_named)
-def test_wrong_files(tmp_path, paths, capfd, name, make):
+def test_wrong_files(tmp_path, paths, capsys, name, make):
     file = tmp_path / "given.npz"
     make(file)
-    line = fails(capfd, WITH_FILE[name], {**paths, "file": file, "out": tmp_path})
+    line = fails(capsys, WITH_FILE[name], {**paths, "file": file, "out": tmp_path})
     assert line.startswith("error: ")
 
 
 @pytest.mark.parametrize("name", WRITING)
-def test_folders_that_cannot_be_written(tmp_path, paths, capfd, monkeypatch, name):
+def test_folders_that_cannot_be_written(tmp_path, paths, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    line = fails(capfd, WRITING[name], {**paths, "into": tmp_path / "file"})
+    line = fails(capsys, WRITING[name], {**paths, "into": tmp_path / "file"})
     assert line.startswith("error: ") and "file" in line
 
 
 @pytest.mark.parametrize("name", WRITING)
-def test_a_full_disk(tmp_path, paths, capfd, monkeypatch, name):
+def test_a_full_disk(tmp_path, paths, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
     try:
-        line = fails(capfd, WRITING[name], {**paths, "into": tmp_path})
+        line = fails(capsys, WRITING[name], {**paths, "into": tmp_path})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "too large" in line and "Free some space" in line

@@ -95,7 +95,7 @@ def patches(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(colours, patches, tmp_path_factory):
-    """What TensorFlow alone answers for seven images, by export."""
+    """Answers of TensorFlow alone for seven images, by export."""
     folder = tmp_path_factory.mktemp("client")
     jobs = []
     for exported, size in ((colours[-1], SIZE), (patches[-1], tiny.LOCALIZER_SIZE)):

@@ -38,7 +38,7 @@ def read_json(path):
 
 
 def check_archive(path):
-    """Raises one of `DAMAGE` if a file is not a zip archive, or unpacks beyond a limit."""
+    """Raises one of `DAMAGE` if a file is no zip archive or unpacks beyond a limit."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
     limit = UNPACKED_BYTES + UNPACKED_RATIO * os.path.getsize(path)

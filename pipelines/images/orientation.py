@@ -11,6 +11,8 @@ MOST_CHUNKS = 2000
 TAG = 0x0112
 
 
+# Traced once, for all graphs that call it.
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def read_orientation(data):
     """The EXIF orientation, an int32 scalar in 1..8.
 
@@ -155,13 +157,8 @@ def _number(data, position, count, little=False):
     return tf.reduce_sum(found * [256**power for power in range(count)][::-1])
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
-def _compiled(data):
-    return read_orientation(data)
-
-
 def orientation_of(data: bytes) -> int:
     """`read_orientation` outside of a graph."""
     if any(name in data for name in (b"Exif", b"eXIf", b"EXIF")):
-        return int(_compiled(data))
+        return int(read_orientation(data))
     return 1

@@ -195,8 +195,9 @@ def check_mixed_precision(
 
 
 def check_data_format(layer, inputs):
-    """A layer of maps, one without `axis`, refuses those whose channels come first."""
-    if hasattr(layer, "axis") or all(len(x.shape) < 4 for x in tree.flatten(inputs)):
+    """A layer of maps, without `axis` or `data_format`, refuses channels first."""
+    takes_any = hasattr(layer, "axis") or hasattr(layer, "data_format")
+    if takes_any or all(len(x.shape) < 4 for x in tree.flatten(inputs)):
         return
     keras.config.set_image_data_format("channels_first")
     try:

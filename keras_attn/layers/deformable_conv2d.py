@@ -100,6 +100,7 @@ class DeformableConv2D(keras.layers.Conv2D):
             kernel_initializer="zeros",
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
+            data_format=self.data_format,
             dtype=self.dtype_policy,
             name="offsets",
         )

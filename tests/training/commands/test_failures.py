@@ -31,8 +31,8 @@ WITH_MODEL = {
     "--output {out}/m.keras",
     "initial": "train generated_rn26_baseline --set examples=120 initial={model} "
     "--workdir {out}/w",
-    "map_model": "train cifar10_resnet8_a0.5 --set map_model={model} dataset=generated"
-    " --workdir {out}/w",
+    "map_model": "train cifar10_resnet8_a0.5 --set map_model={model} examples=120 "
+    "dataset=generated --workdir {out}/w",
 }
 # Commands with another file, which is missing or damaged.
 WITH_FILE = {

@@ -48,7 +48,7 @@ model = warped_classifier(
     num_classes=len(class_names),
     input_tensor=ImagePreprocessing(spec)(images),
     weights=WEIGHTS,
-    options={"groups": 8, "window": 5, "features": (32, 64)},
+    options={"groups": 8, "window": 5, "estimator_filters": (32, 64)},
     warped_output=True,
 )
 for name, tensor in model.output.items():

@@ -218,7 +218,7 @@ def _outside(tensor, around):
 def _may_stand(node, is_end):
     """`True` for an activation at the end, and for layers that change no number."""
     operation = node.operation
-    if len(node.input_tensors) != 1 or getattr(operation, "weights", ()):
+    if len(node.input_tensors) != 1 or getattr(operation, "weights", None):
         return False
     (tensor,) = node.input_tensors
     if sum(size != 1 for size in tensor.shape[1:]) > 1:

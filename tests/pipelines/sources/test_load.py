@@ -226,7 +226,7 @@ def test_unknown_names_and_options(tmp_path):
         load_source("folder", tmp_path, on_corrupt="ignore")
     with pytest.raises(ValueError, match="no further options .*'data_dir'"):
         load_source("cifar10", tmp_path, data_dir="x")
-    with pytest.raises(ValueError, match="cifar10 among data_dir, download. Received: 'seed'"):
+    with pytest.raises(ValueError, match="cifar10 among .*download. Received"):
         load_source("cifar10", seed=1)
     with pytest.raises(ValueError, match="reads no files"):
         load_source("generated", tmp_path)
@@ -681,7 +681,7 @@ def test_a_format_without_random_access_is_named(tmp_path, monkeypatch):
     fake.failure = ConnectionError("no network")
     with pytest.raises(FileNotFoundError, match="flower_photos.tgz .*--data PATH"):
         load_source("tf_flowers")
-    with pytest.raises(ValueError, match="tf_flowers among data_dir, download. Received: 'seed'"):
+    with pytest.raises(ValueError, match="tf_flowers among .*download. Received"):
         load_source("tf_flowers", seed=1)
 
 

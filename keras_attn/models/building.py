@@ -1,10 +1,13 @@
 """Layers and initialisers that the models share."""
 
+import functools
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import keras
 from keras import layers
 
+from keras_attn._checks import one_of
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.patch_logits import PatchLogits
 
@@ -161,6 +164,38 @@ def classifier(inputs, features, patch_logits, num_classes, name, decay=0.0):
         )
     (source,) = keras.utils.get_source_inputs(inputs)
     return keras.Model(source, outputs, name=name)
+
+
+def network_with_row(build) -> Callable[..., keras.Model]:
+    """The public function of a network whose structure `build` gives.
+
+    `build(inputs, reduce, attach, decay)` takes the images, whether to reduce once
+    more, `attach_row` with the caller's row, and the coefficient of the L2 penalty;
+    it returns the last map and the patch logits.
+    """
+
+    @functools.wraps(build)
+    def network(
+        input_shape: tuple = (32, 32, 3),
+        num_classes: int = 10,
+        row: Row = "baseline",
+        weight_decay: float = 0.0,
+        extra_reduction: bool | None = None,
+        input_tensor=None,
+        name: str = build.__name__,
+    ) -> keras.Model:
+        one_of("row", row, ROWS)
+        inputs = image_input(input_shape, input_tensor)
+        reduce = needs_extra_reduction(inputs, extra_reduction)
+        attach = functools.partial(
+            attach_row, row=row, num_classes=num_classes, decay=weight_decay
+        )
+        x, patch_logits = build(inputs, reduce, attach, weight_decay)
+        return classifier(inputs, x, patch_logits, num_classes, name, weight_decay)
+
+    # The signature to show is that of `network`.
+    del network.__wrapped__
+    return network
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")

@@ -2,25 +2,16 @@
 
 import functools
 
-import keras
 from keras import layers
 
-from keras_attn._checks import one_of
 from keras_attn.models import building
 
 GROWTH = 12
 LAYERS_PER_STAGE = 16
 
 
-def dn100(
-    input_shape: tuple = (32, 32, 3),
-    num_classes: int = 10,
-    row: building.Row = "baseline",
-    weight_decay: float = 0.0,
-    extra_reduction: bool | None = None,
-    input_tensor=None,
-    name: str = "dn100",
-) -> keras.Model:
+@building.network_with_row
+def dn100(inputs, reduce_third, attach, decay):
     """DN100: DenseNet-BC, growth 12, of the paper's table 1, with one of its rows.
 
     Stem: 3x3 convolution to 24. Four stages of 16 layers BN-ReLU-1x1(48)-BN-ReLU-
@@ -30,12 +21,7 @@ def dn100(
     `extra_reduction` adds a 2x2 average at the end of stage 3. Other arguments and
     outputs as in `keras_attn.models.cifar_resnet`.
     """
-    one_of("row", row, building.ROWS)
-    inputs = building.image_input(input_shape, input_tensor)
-    reduce_third = building.needs_extra_reduction(inputs, extra_reduction)
-    convolution = functools.partial(
-        building.convolution, use_bias=True, decay=weight_decay
-    )
+    convolution = functools.partial(building.convolution, use_bias=True, decay=decay)
     x = convolution(inputs, 24, 3, "stem")
     for stage in (1, 2):
         x = _dense_stage(x, stage, convolution)
@@ -48,12 +34,9 @@ def dn100(
     if reduce_third:
         x = layers.AveragePooling2D(2, name="stage3_pool")(x)
     x = layers.Identity(name="stage3")(x)
-    x, patch_logits = building.attach_row(
-        x, row, num_classes, use_bias=True, decay=weight_decay
-    )
+    x, patch_logits = attach(x, use_bias=True)
     x = layers.Identity(name="stage4")(_dense_stage(x, 4, convolution))
-    x = building.normalized_relu(x, "final")
-    return building.classifier(inputs, x, patch_logits, num_classes, name, weight_decay)
+    return building.normalized_relu(x, "final"), patch_logits
 
 
 def _dense_stage(inputs, stage, convolution):

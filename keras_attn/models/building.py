@@ -174,7 +174,6 @@ def network_with_row(build) -> Callable[..., keras.Model]:
     it returns the last map and the patch logits.
     """
 
-    @functools.wraps(build)
     def network(
         input_shape: tuple = (32, 32, 3),
         num_classes: int = 10,
@@ -193,8 +192,8 @@ def network_with_row(build) -> Callable[..., keras.Model]:
         x, patch_logits = build(inputs, reduce, attach, weight_decay)
         return classifier(inputs, x, patch_logits, num_classes, name, weight_decay)
 
-    # The signature to show is that of `network`.
-    del network.__wrapped__
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(network, name, getattr(build, name))
     return network
 
 

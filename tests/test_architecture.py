@@ -62,6 +62,7 @@ ROOMS = {
         "choices",
         "recipes",
         "drawing",
+        "pages",
         "runs",
         "methods",
         "trained",

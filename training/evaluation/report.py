@@ -4,22 +4,15 @@ The page needs nothing beside itself: charts and pictures are inside, and it for
 the browser to load anything.
 """
 
-import base64
 import dataclasses
 import datetime
-import hashlib
-import io
 import pathlib
 from typing import NamedTuple
 
-import jinja2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 
-from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.drawing import sheet_parts
 from keras_attn.training.evaluation import report_charts
 from keras_attn.training.evaluation.class_scores import (
@@ -37,6 +30,13 @@ from keras_attn.training.evaluation.evaluate import (
 from keras_attn.training.evaluation.mistakes import mistakes_among
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.saliency import Saliency
+from keras_attn.training.pages import (
+    SMALL,
+    check_name,
+    figure_uri,
+    image_uri,
+    write_page,
+)
 from keras_attn.training.recipes.registry import RECIPES
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.card import NAME as CARD
@@ -47,10 +47,6 @@ from keras_attn.training.runs.state import load_progress
 NAME = "report.html"
 TEMPLATE = "evaluation_report.html"
 CONFUSED_PAIRS = 12
-# Pictures of explanations are no wider, in pixels.
-WIDEST = 1600
-# Images up to this side are kept as they are, and shown with their pixels.
-SMALL = 96
 
 
 def write_report(
@@ -85,9 +81,7 @@ def write_report(
         ValueError: If `output` is not an HTML file, or the data do not fit.
         FileNotFoundError: If the model or the data are not there.
     """
-    output = None if output is None else pathlib.Path(output)
-    if output is not None and output.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"Expected the name of an HTML file. Received: {output}")
+    output = None if output is None else check_name(output)
     if mistakes < 0:
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
     progress = progress or (lambda *done: None)
@@ -106,19 +100,13 @@ def write_report(
         "has_own_maps": explainer_of(found.trained) is not None,
     }
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        return _written(output, content)
+        return write_page(output, TEMPLATE, content)
     try:
-        return _written(default_path(found.trained), content)
+        return write_page(default_path(found.trained), TEMPLATE, content)
     except OSError:
         # A run that is read only.
-        return _written(pathlib.Path(f"{found.trained.name}_{NAME}"), content)
-
-
-def _written(output, content):
-    with write_then_rename(output) as file:
-        file.write(page(content).encode())
-    return output
+        output = pathlib.Path(f"{found.trained.name}_{NAME}")
+        return write_page(output, TEMPLATE, content)
 
 
 def default_path(trained):
@@ -126,33 +114,6 @@ def default_path(trained):
     if trained.run is not None:
         return trained.run.workdir / NAME
     return trained.path.with_name(f"{trained.path.stem}_{NAME}")
-
-
-def page(content):
-    """The page as HTML text; all text in it is escaped.
-
-    Args:
-        content: Dict of the template's variables.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["sortable"] = lambda share: -1 if share is None else share
-    script = environment.loader.get_source(environment, "sortable_tables.js")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(TEMPLATE).render(
-        content, script=Markup(script), script_digest=digest
-    )
-
-
-def percent(share, digits=1):
-    """A share as text in per cent; a dash without one."""
-    return "–" if share is None or np.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
 # ---- content of the page -----------------------------------------------------------
@@ -367,21 +328,3 @@ def _explained(explainer, trained, mistakes, labels):
         )[0]
         for image, title, shown in rows
     ]
-
-
-def figure_uri(figure):
-    """A figure as a data URI."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return image_uri(np.asarray(canvas.buffer_rgba())[..., :3], WIDEST)
-
-
-def image_uri(pixels, widest=None):
-    """8-bit pixels as a data URI: small ones exact, others as WebP."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if widest and image.width > widest:
-        image.thumbnail((widest, image.height))
-    content = io.BytesIO()
-    kind = "png" if max(image.size) <= SMALL else "webp"
-    image.save(content, kind, **({} if kind == "png" else {"quality": 85}))
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -80,8 +80,8 @@ def test_a_run_that_is_read_only_is_evaluated_and_reported(
             raise PermissionError(13, "Permission denied")
         return original(path, *arguments)
 
-    for module in ("evaluate", "report"):
-        name = f"keras_attn.training.evaluation.{module}.write_then_rename"
+    for module in ("evaluation.evaluate", "pages"):
+        name = f"keras_attn.training.{module}.write_then_rename"
         from keras_attn.pipelines.files import write_then_rename as original
 
         monkeypatch.setattr(name, refuse)

@@ -20,10 +20,10 @@ from keras_attn.training.evaluation.report import (
     differing_fields,
     explained,
     explanations,
-    percent,
     recipe_rows,
     write_report,
 )
+from keras_attn.training.pages import percent
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
 from keras_attn.training.runs.state import Progress
 from tests.training import tiny_models as tiny

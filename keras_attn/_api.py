@@ -12,6 +12,7 @@ from keras_attn import (
     ops,
     retrieval,
 )
+from keras_attn.blocks.insert import insert
 from keras_attn.early_exit.policy import ExitPolicy, ExitRule, fit_exit_policy
 from keras_attn.early_exit.thresholds import ExitThresholds
 from keras_attn.graph.calibration import estimate_margin_and_scale
@@ -21,5 +22,4 @@ from keras_attn.graph.costs import (
     patch_cost,
     trainable_params,
 )
-from keras_attn.graph.insert import insert
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of

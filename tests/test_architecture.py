@@ -40,6 +40,7 @@ ROOMS = {
         "preprocessing",
         "early_exit",
         "layers",
+        "blocks",
         "losses",
         "metrics",
         "retrieval",

@@ -11,54 +11,15 @@ from keras import tree
 from keras_attn.graph.keras_graph import call_count, layers_of, own_layers, producer
 
 
-def insert(
+def insert_blocks(
     model: keras.Model,
     at: str | Sequence[str],
     block: Callable | Sequence[Callable],
     name: str | None = None,
 ) -> keras.Model:
-    """A copy of a model with `block` behind one of its layers.
+    """A copy of a model with layers or functions behind some of its layers.
 
-    Everything that read the output of layer `at` reads the block's features instead.
-    The copy has layers of its own with the model's weights and names, so inner
-    feature maps stay within reach and the given model is left as it is.
-
-    Frozen layers stay frozen, and the block trains. Nothing of a compiled model's
-    optimizer, losses and metrics is kept: compile the copy.
-
-    Args:
-        model: Functional or sequential model, such as one of `keras.applications`.
-        at: Name of the layer behind which the block goes, `"backbone/conv5_out"` where
-            it is inside a model that is used as a layer, at any depth; or a list of
-            such names. An input's name puts the block in front of the model.
-        block: Layer that returns features of the shape that it takes, or a dict with
-            such `features` and further named outputs, as `ClassEmbedding` does; or a
-            function from a tensor to one of these, made of layers, which is called
-            once for each place. For several places a list of as many layers will do.
-            A layer computes in its own dtype; what follows gets the dtype that it had.
-        name: Name of the new model; the model's own by default.
-
-    Returns:
-        Functional model. If a block has further outputs, or the model's output is a
-        dict, a dict: the model's own outputs (`logits`, if it is a single tensor; by
-        the names of their layers, if it is a list) and the block's further outputs
-        under their names. A name that occurs more than once is followed by `_` and
-        `at`, with `_` for `/`.
-
-    Raises:
-        ValueError: If the model has no such layer, calls it more than once or is not
-            functional; if a block is in use already, has the name of another layer or
-            changes the shape of the map; if there is not one block for each place.
-
-    Example:
-
-    >>> backbone = keras.applications.ResNet50(
-    ...     weights=None, classes=10, classifier_activation=None
-    ... )
-    >>> block = keras_attn.layers.ClassEmbedding(num_classes=10)
-    >>> model = insert(backbone, "conv4_block6_out", block)
-    >>> sorted(model.output)
-    ['logits', 'patch_logits']
+    See `keras_attn.insert`, which takes blocks by name too.
     """
     if not _is_graph(model):
         raise ValueError(
@@ -284,7 +245,7 @@ def _check_path(model, at):
         known = last in [each.name for each in _operations(here)]
     if known:
         return
-    paths = list(_paths(model))
+    paths = list(layer_paths(model))
     nearest = [path for path in paths if path.split("/")[-1] == last]
     nearest += difflib.get_close_matches(str(at), paths, 3)
     nearest = list(dict.fromkeys(nearest))[:3] or paths[-3:]
@@ -294,11 +255,12 @@ def _check_path(model, at):
     )
 
 
-def _paths(model, prefix=""):
+def layer_paths(model, prefix=""):
+    """Yields the paths of all layers and operations, as `at` names them."""
     for operation in _operations(model):
         yield prefix + operation.name
         if _is_graph(operation):
-            yield from _paths(operation, f"{prefix}{operation.name}/")
+            yield from layer_paths(operation, f"{prefix}{operation.name}/")
 
 
 # ---- the block ---------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Layers: weights around an op, one public layer per file."""
 
+from keras_attn.layers._blocks import get_block, list_blocks, register_block
 from keras_attn.layers.attention_map import AttentionMap
 from keras_attn.layers.attention_masked_residual import AttentionMaskedResidual
 from keras_attn.layers.attention_sampler import AttentionSampler
@@ -17,6 +18,7 @@ from keras_attn.layers.deformable_conv2d import DeformableConv2D
 from keras_attn.layers.dino_head import DinoHead
 from keras_attn.layers.early_exit import EarlyExit
 from keras_attn.layers.generalized_mean_pooling import GeneralizedMeanPooling
+from keras_attn.layers.identity_start import IdentityStart
 from keras_attn.layers.isqrt_cov_pooling import ISQRTCOVPooling
 from keras_attn.layers.kernel_pooling import KernelPooling
 from keras_attn.layers.localize_patches import LocalizePatches
@@ -56,6 +58,7 @@ __all__ = [
     "EarlyExit",
     "GeneralizedMeanPooling",
     "ISQRTCOVPooling",
+    "IdentityStart",
     "KernelPooling",
     "LocalizePatches",
     "MPNCOVPooling",
@@ -74,4 +77,7 @@ __all__ = [
     "ValidBottleneck",
     "VolumetricTransformer",
     "Whitening",
+    "get_block",
+    "list_blocks",
+    "register_block",
 ]

@@ -2,10 +2,12 @@ import keras
 from keras import ops
 
 from keras_attn._checks import positive_number
+from keras_attn.layers._blocks import register_block
 from keras_attn.layers._deformation import Deformation
 from keras_attn.ops.sampling_grids import attention_field, structure_map
 
 
+@register_block("attention_sampler")
 @keras.saving.register_keras_serializable(package="keras_attn")
 class AttentionSampler(Deformation):
     """Gives attended rows and columns more room, the same in all channels (ASN).

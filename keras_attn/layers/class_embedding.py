@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import one_of, positive_integer
+from keras_attn.layers._blocks import register_block
 from keras_attn.layers._maps import MapLayer
 from keras_attn.layers.patch_logits import PatchLogits
 from keras_attn.ops.pooling import standardize_window
@@ -9,6 +10,7 @@ from keras_attn.ops.pooling import standardize_window
 MERGES = ("add", "concatenate")
 
 
+@register_block("class_embedding")
 @keras.saving.register_keras_serializable(package="keras_attn")
 class ClassEmbedding(MapLayer):
     """Adds to every cell the embedding of the classes that its region matches.

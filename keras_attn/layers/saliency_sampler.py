@@ -1,11 +1,13 @@
 import keras
 from keras import ops
 
+from keras_attn.layers._blocks import register_block
 from keras_attn.layers._deformation import Deformation
 from keras_attn.ops.precision import float32_at_least
 from keras_attn.ops.sampling_grids import check_gaussian, saliency_field
 
 
+@register_block("saliency_sampler")
 @keras.saving.register_keras_serializable(package="keras_attn")
 class SaliencySampler(Deformation):
     """Enlarges what is salient, the same way in all channels (SSN).

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import positive_integer
+from keras_attn.layers._blocks import register_block
 from keras_attn.layers._deformation import Deformation
 from keras_attn.layers._sublayers import regularized_dense
 from keras_attn.ops.precision import float_dtype
@@ -10,6 +11,7 @@ from keras_attn.ops.sampling_grids import affine_field
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
+@register_block("spatial_transformer")
 @keras.saving.register_keras_serializable(package="keras_attn")
 class SpatialTransformer(Deformation):
     """Moves the whole map by one affine map for each image (STN).
@@ -56,6 +58,7 @@ class SpatialTransformer(Deformation):
     """
 
     outside = "zeros"
+    starts_as_identity = True
 
     def __init__(self, channels=128, units=64, kernel_regularizer=None, **kwargs):
         channels = positive_integer("channels", channels)

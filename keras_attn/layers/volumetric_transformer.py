@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import positive_integer, positive_number
+from keras_attn.layers._blocks import register_block
 from keras_attn.layers._configs import renamed
 from keras_attn.layers._maps import MapLayer
 from keras_attn.layers._warp_estimator import WarpEstimator
@@ -13,6 +14,16 @@ EPSILON = 1e-5
 FORMER_NAMES = {"features": "estimator_filters", "channels": "squeezed_channels"}
 
 
+def _for_map(shape):
+    """The default groups and window, as far as the map has channels and cells."""
+    *sizes, channels = shape[1:]
+    return {
+        "groups": max(each for each in range(1, 33) if channels % each == 0),
+        "window": max(3, min((min(size or 11, 11) - 1) // 2 * 2 + 1 for size in sizes)),
+    }
+
+
+@register_block("volumetric_transformer", _for_map)
 @keras.saving.register_keras_serializable(package="keras_attn")
 class VolumetricTransformer(MapLayer):
     """Warps groups of channels, each to the usual places of the parts that it sees.
@@ -194,6 +205,10 @@ class VolumetricTransformer(MapLayer):
         centred = pooled - mean
         variance = ops.mean(ops.square(centred), axis=(2, 3, 4), keepdims=True)
         return ops.sum(pooled, axis=-1), centred * ops.rsqrt(variance + EPSILON)
+
+    @property
+    def starts_as_identity(self):
+        return not self.probabilistic
 
     def window_steps(self):
         """`None`: through the estimator a cell sees the whole map."""

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_attn.graph.insert import insert
+from keras_attn import insert
 from keras_attn.graph.keras_graph import producer
 from keras_attn.layers import ClassEmbedding, SqueezeExcitation
 from keras_attn.losses import mixed_patch_loss

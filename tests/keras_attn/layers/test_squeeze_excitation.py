@@ -7,6 +7,7 @@ from tests.reference.anchornet import squeeze_excitation
 
 ARGUMENTS = {
     "units": 3,
+    "ratio": 2,
     "activation": "gelu",
     "gate_activation": "sigmoid",
     "kernel_regularizer": "l2",

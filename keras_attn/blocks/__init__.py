@@ -1,0 +1,1 @@
+"""Blocks in somebody's own model: places, costs, and insertion."""

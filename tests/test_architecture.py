@@ -51,6 +51,7 @@ ROOMS = {
     ),
     "keras_attn.pipelines": (
         "files",
+        "progress",
         "store",
         "augment",
         "images",

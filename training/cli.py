@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 
+from keras_attn.pipelines.progress import QUIET
 from keras_attn.training.commands import process
 
 # Errors of the input or the surroundings; all others are defects, with a traceback.
@@ -50,6 +51,7 @@ def _run(argv, interrupts):
     try:
         process.hide_noise()
         arguments = parser().parse_args(argv)
+        QUIET.set(arguments.quiet)
         return arguments.run(arguments) or 0
     except SystemExit as stop:
         return stop.code

@@ -210,6 +210,8 @@ def decode_files(
             for decoded, batch in _decode_chunk(chunk, size, fit, banner):
                 images[decoded] = batch
                 good[decoded] = True
+                if progress is not None:
+                    progress(int(decoded[-1]) + 1, total)
             for index in chunk:
                 if not good[index]:
                     problems[index] = _problem_of(
@@ -240,14 +242,15 @@ def check_files(read: Callable[[int], bytes], where: Sequence[str], banner: int 
         except OSError as error:
             return unreadable(where[index], error)
 
+    return tuple(error for error in in_parallel(problem, len(where)) if error)
+
+
+def in_parallel(function: Callable, count: int):
+    """Yield the results of a function for the indices 0, 1, ..., in this order."""
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         # A round of files at a time, since the pool queues all that it is given.
-        rounds = range(0, len(where), CHUNK)
-        found = (
-            pool.map(problem, range(start, min(start + CHUNK, len(where))))
-            for start in rounds
-        )
-        return tuple(error for part in found for error in part if error is not None)
+        for start in range(0, count, CHUNK):
+            yield from pool.map(function, range(start, min(start + CHUNK, count)))
 
 
 def unreadable(where, error):

@@ -22,10 +22,13 @@ from keras_attn.pipelines.images.decoding import (
     fit_image,
     unreadable,
 )
+from keras_attn.pipelines.progress import counted
 from keras_attn.preprocessing import ImagePreprocessing
 
 # Decoded data sets up to this size are held in memory.
 IN_MEMORY_GIB = 4.0
+# Images from which on decoding takes more than moments.
+MANY = 500
 # Images decoded at the same time, and batches made ahead: memory grows with these, not
 # with the size of the data.
 WORKERS = os.cpu_count() or 1
@@ -50,7 +53,7 @@ def load_images(source, spec, in_memory_gib=IN_MEMORY_GIB):
     size = len(source) * spec.height * spec.width * 3
     in_memory = source.images is not None or size <= in_memory_gib * 2**30
     if in_memory:
-        source = source.decoded(spec)
+        source = source.decoded(spec, counted("Decoded", MANY))
     elif source.on_corrupt == "skip":
         source = source.readable()
     if source.left_out:

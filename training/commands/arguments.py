@@ -213,14 +213,3 @@ def print_result(arguments, result, formatted):
 def report_skipped(problems):
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-
-
-def described(arguments):
-    """Function of the images done and their number that shows the progress."""
-
-    def show(done, total):
-        end = "\r" if sys.stderr.isatty() and done < total else "\n"
-        text = f"Described {done} of {total} images"
-        print(text, end=end, file=sys.stderr, flush=True)
-
-    return (lambda done, total: None) if arguments.quiet else show

@@ -1,11 +1,11 @@
 """Attention maps of whole data sets."""
 
+from keras_attn.pipelines.progress import counted
 from keras_attn.training.commands.arguments import (
     add_data,
     add_json,
     add_output,
     add_set,
-    described,
     print_result,
     report_skipped,
 )
@@ -64,7 +64,7 @@ def masks(arguments):
             storage=arguments.storage,
             on_corrupt=arguments.on_corrupt,
             assignments=arguments.set,
-            progress=described(arguments),
+            progress=counted("Described"),
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

@@ -1,7 +1,6 @@
 """A page about a trained model."""
 
-import sys
-
+from keras_attn.pipelines.progress import counted
 from keras_attn.training.commands.arguments import (
     add_data,
     add_model,
@@ -37,17 +36,6 @@ def report(arguments):
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
         mistakes=arguments.mistakes,
-        progress=_silent if arguments.quiet else _show,
+        progress=counted,
     )
     print(written)
-
-
-def _silent(activity, done, total):
-    pass
-
-
-def _show(activity, done, total):
-    end = "\r" if sys.stderr.isatty() and done < total else "\n"
-    if end == "\r" or done == total:
-        text = f"{activity} {done} of {total} images"
-        print(text, end=end, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+from keras_attn.pipelines.progress import counted
 from keras_attn.training.choices import INDEX_METHODS, INDEX_TYPES
 from keras_attn.training.commands.arguments import (
     add_images,
@@ -10,7 +11,6 @@ from keras_attn.training.commands.arguments import (
     add_model,
     add_on_corrupt,
     add_output,
-    described,
     print_result,
     report_skipped,
 )
@@ -98,7 +98,7 @@ def index(arguments):
             index_type=arguments.index_type,
             checkpoint=arguments.checkpoint,
             on_corrupt=arguments.on_corrupt,
-            progress=described(arguments),
+            progress=counted("Described"),
             method=arguments.method,
             words=arguments.words,
         )
@@ -145,6 +145,6 @@ def retrieval(arguments):
         whitening=arguments.whitening,
         dimensions=arguments.dimensions,
         checkpoint=arguments.checkpoint,
-        progress=described(arguments),
+        progress=counted("Described"),
     )
     print_result(arguments, result, format_retrieval)

@@ -1,7 +1,5 @@
 """Attention maps of a whole data set, computed once and kept."""
 
-import pathlib
-
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -10,9 +8,8 @@ from keras_attn.pipelines.attention_maps.compute import as_floats, compute_maps
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.contact_sheet import ROWS, contact_sheet, reduced
 from keras_attn.pipelines.images.streaming import IN_MEMORY_GIB, load_images
-from keras_attn.pipelines.sources.load import SOURCE_NAMES, load_source
 from keras_attn.preprocessing import ImageSpec, spec_of
-from keras_attn.training.data.describe import generated_options
+from keras_attn.training.data.describe import named_source
 from keras_attn.training.drawing import MAP_COLOURS, OPACITY, upsample
 from keras_attn.training.runs.map_model import load_map_model
 
@@ -68,7 +65,7 @@ def masks(
             the model is a transformer without its preprocessing.
     """
     model = load_map_model(path)
-    source = _source(dataset, data, on_corrupt, assignments)
+    source = named_source(dataset, data, on_corrupt, assignments)
     expected = _expected_size(model)
     if size is None and source.images is not None:
         size = tuple(source.images.shape[1:3])
@@ -161,21 +158,6 @@ def overlaid(image, value):
     grey = np.asarray(Image.fromarray(image).convert("L"), "float64")[..., None]
     mixed = OPACITY * colours + (1 - OPACITY) * grey
     return np.round(mixed).astype("uint8")
-
-
-def _source(dataset, data, on_corrupt, assignments):
-    if dataset in SOURCE_NAMES:
-        options = generated_options(dataset, assignments)
-        return load_source(dataset, path=data, on_corrupt=on_corrupt, **options)
-    if not pathlib.Path(dataset).exists():
-        # Names the nearest data set.
-        return load_source(dataset)
-    if data is not None or assignments:
-        raise ValueError(
-            "Expected --data and --set with the name of a data set only. "
-            f"Received: the path {dataset}, and one of them"
-        )
-    return load_source("folder", path=dataset, on_corrupt=on_corrupt)
 
 
 def _expected_size(model):

@@ -17,7 +17,7 @@ from keras_attn.pipelines.images.contact_sheet import (
 )
 from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.sources.catalogue import KNOWN
-from keras_attn.pipelines.sources.load import load_source
+from keras_attn.pipelines.sources.load import SOURCE_NAMES, load_source
 from keras_attn.pipelines.sources.splits import missing_classes, split_indices
 from keras_attn.training.recipes.assignments import split_assignment
 
@@ -52,14 +52,12 @@ def describe(
     """Counts a data set's classes and draws the first images of each.
 
     Args:
-        name: Name of the data set.
-        data: Path of the data.
+        name, data: See `named_source`.
         output: PNG file to write.
         examples_per_class: Images of each class.
         split: Name of a split, to count each of its parts.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
-        assignments: `key=value` options of the generated data set.
-        depth: Nested folders that name a class of the data set `folder`.
+        assignments, depth: See `named_source`.
 
     Returns:
         The counts and what was written, as text.
@@ -72,10 +70,7 @@ def describe(
             "Expected at least one example per class. "
             f"Received: examples_per_class={examples_per_class}"
         )
-    options = generated_options(name, assignments)
-    if depth:
-        options["depth"] = depth
-    source = load_source(name, path=data, on_corrupt=on_corrupt, **options)
+    source = named_source(name, data, on_corrupt, assignments, depth)
     lines = [f"{name}: {len(source)} images, {len(source.class_names)} classes", ""]
     if split is None:
         lines.append(counts_table(source.labels, source.class_names))
@@ -136,6 +131,29 @@ def first_images(source, count):
             chosen.append(index)
             found += 1
     return FirstImages(np.array(chosen, int), images, factors, problems)
+
+
+def named_source(name, data=None, on_corrupt="error", assignments=(), depth=0):
+    """The `Source` of a data set by its name, or of a folder or archive of images.
+
+    Args:
+        name: Name of a data set, or a path.
+        data: Path of the data, with a name.
+        on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+        assignments: `key=value` options of the generated data set.
+        depth: Nested folders that name a class of a folder.
+    """
+    if name not in SOURCE_NAMES and pathlib.Path(name).exists():
+        if data is not None or assignments:
+            raise ValueError(
+                "Expected --data and --set with the name of a data set only. "
+                f"Received: the path {name}, and one of them"
+            )
+        name, data = "folder", name
+    options = generated_options(name, assignments)
+    if depth:
+        options["depth"] = depth
+    return load_source(name, path=data, on_corrupt=on_corrupt, **options)
 
 
 def generated_options(name, assignments):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_attn.pipelines.batches import build
+from keras_attn.pipelines.images.duplicates import repeated_files
 from keras_attn.pipelines.images.source import Source
 from keras_attn.pipelines.images.streaming import StreamedImages, load_images
 from keras_attn.pipelines.sources import load_source
@@ -113,9 +114,30 @@ def load_source_split(
     if source is None:
         source = load_source_of(recipe, data, on_corrupt, download)
     spec = image_spec(recipe, source)
+    given = source
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
     build.check_arrays(images, source.labels, len(source.class_names))
     for line in missing_classes(source, indices):
         print(line, file=sys.stderr)
+    if given.read and source.images is not None:
+        _warn_of_repeated(given, source, indices)
     return SplitSource(spec, source, images, indices)
+
+
+def _warn_of_repeated(given, source, indices):
+    """Prints a line on files of a source that two parts of its split have."""
+    parts = {
+        source.files[index]: part
+        for part, chosen in indices.items()
+        for index in chosen
+    }
+    groups = repeated_files(given, parts)
+    if groups:
+        first = ", ".join(map(given.where, groups[0]))
+        print(
+            f"Images in two parts of the split, which flatters the accuracy: "
+            f"{len(groups)} ({first}{', ...' * (len(groups) > 1)}). See keras-attn "
+            "data --check",
+            file=sys.stderr,
+        )

@@ -28,7 +28,7 @@ def own_data_recipe(data, on_corrupt="error", depth=0):
         depth: See `keras_attn.pipelines.sources.load.load_source`.
     """
     source = load_source("folder", data, on_corrupt, depth=depth)
-    split = "official" if source.official else "pooled_65_15_20"
+    split = own_split(source)
     trained = len(split_indices(source, split)["train"])
     return dataclasses.replace(
         get_recipe(DEFAULT),
@@ -40,6 +40,11 @@ def own_data_recipe(data, on_corrupt="error", depth=0):
         batch_size=max(1, min(32, trained // 2)),
         epochs=int(np.clip(6000 // len(source), 10, 30)),
     )
+
+
+def own_split(source):
+    """Name of the split of a folder: its own parts, or all images pooled."""
+    return "official" if source.official else "pooled_65_15_20"
 
 
 def own_name(data):

@@ -72,7 +72,8 @@ def write_report(
             `MODEL_report.html` beside the model file.
         split, data, dataset, checkpoint, on_corrupt: See `evaluate`.
         mistakes: Number of the worst mistakes that are shown, at most.
-        progress: Called with (activity, images done, images in all) now and then.
+        progress: Function from an activity, `Evaluated`, to one of the images done and
+            their number.
 
     Returns:
         The path of the page. It is there when it is complete.
@@ -84,18 +85,16 @@ def write_report(
     output = None if output is None else check_name(output)
     if mistakes < 0:
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
-    progress = progress or (lambda *done: None)
+    progress = progress or (lambda activity: lambda *done: None)
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
-    result, logits = evaluated(
-        found, progress=lambda *done: progress("Evaluated", *done)
-    )
+    result, logits = evaluated(found, progress=progress("Evaluated"))
     worst = mistakes_among(logits, found.images, found.labels, mistakes)
     probabilities = softmax(logits)
     content = {
         **_about(found, result),
         **_judged(found, probabilities),
         **_training(found.trained.run),
-        "mistakes": explained(found, probabilities, worst, progress),
+        "mistakes": explained(found, probabilities, worst, progress("Explained")),
         "other_data": OTHER_DATA,
         "has_own_maps": explainer_of(found.trained) is not None,
     }
@@ -311,7 +310,7 @@ def explanations(trained, mistakes, progress=lambda *done: None):
             # A dollar in a class name does not begin a formula.
             with matplotlib.rc_context({"text.parse_math": False}):
                 pictures.append(figure_uri(explainer.picture(explanation, shown)))
-            progress("Explained", len(pictures), len(mistakes))
+            progress(len(pictures), len(mistakes))
     return pictures
 
 

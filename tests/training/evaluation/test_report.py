@@ -103,9 +103,11 @@ def run(tmp_path_factory):
 
 def test_report_of_a_run_says_what_evaluate_says(run):
     seen = []
-    path = write_report(
-        run.workdir, mistakes=2, progress=lambda *each: seen.append(each)
-    )
+
+    def progress(activity):
+        return lambda *done: seen.append((activity, *done))
+
+    path = write_report(run.workdir, mistakes=2, progress=progress)
     assert path == run.workdir / "report.html"
     result = evaluate(run.workdir)
     page = read(path)

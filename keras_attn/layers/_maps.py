@@ -21,3 +21,21 @@ class MapLayer(keras.layers.Layer):
                 "model for such maps"
             )
         return super().__call__(*args, **kwargs)
+
+
+class MapBlock(MapLayer):
+    """Base of layers that return a map of the shape that they take.
+
+    Every cell depends on the whole map through gates or the like, unless
+    `window_steps` is overridden.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def window_steps(self):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)

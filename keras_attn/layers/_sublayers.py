@@ -3,7 +3,7 @@
 import keras
 
 
-def regularized_dense(layer, units, activation, name):
+def regularized_dense(layer, units, activation, name, **options):
     """A dense layer with the kernel regularizer and the dtypes of the layer around."""
     return keras.layers.Dense(
         units,
@@ -11,4 +11,5 @@ def regularized_dense(layer, units, activation, name):
         kernel_regularizer=layer.kernel_regularizer,
         dtype=layer.dtype_policy,
         name=name,
+        **options,
     )

@@ -3,13 +3,13 @@ from keras import ops
 
 from keras_attn._checks import positive_integer
 from keras_attn.layers._blocks import register_block
-from keras_attn.layers._maps import MapLayer
+from keras_attn.layers._maps import MapBlock
 from keras_attn.layers._sublayers import regularized_dense
 
 
 @register_block("squeeze_excitation", gate_activation="sigmoid")
 @keras.saving.register_keras_serializable(package="keras_attn")
-class SqueezeExcitation(MapLayer):
+class SqueezeExcitation(MapBlock):
     """Scales every channel by a gate computed from all channels' means.
 
     Hu et al., "Squeeze-and-Excitation Networks", 2017; the default gate, a hard
@@ -62,7 +62,6 @@ class SqueezeExcitation(MapLayer):
         self.activation = keras.activations.get(activation)
         self.gate_activation = keras.activations.get(gate_activation)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -80,15 +79,9 @@ class SqueezeExcitation(MapLayer):
         gate = self.excite(self.squeeze(mean))
         return inputs * gate[:, None, None, :]
 
-    def window_steps(self):
-        return None
-
     def multiply_adds(self, input_shape):
         channels = input_shape[-1]
         return 2 * self._units(channels) * channels
-
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
 
     def get_config(self):
         return {

@@ -1,18 +1,16 @@
 """Malformed and unusual image files, the same ones for a seed.
 
-`python -m tests.pipelines.images.malformed_images --count 1000` reads that many as
-training, the commands, the viewer and the server do, and prints what became of them.
+`python -m tests.pipelines.images.malformed_images --count 1000` decodes that many and
+prints what became of them; `tests.training.malformed_images` sends them through the
+commands.
 """
 
 import argparse
 import collections
 import io
-import pathlib
 import random
-import tempfile
 import time
 
-import keras
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
@@ -158,7 +156,7 @@ KINDS = (
 
 
 def made(count, seed=0):
-    """Yields `(kind, suffix, data)`."""
+    """Yields `(kind, suffix, data)` of images."""
     draw = random.Random(seed)
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
@@ -195,46 +193,6 @@ def judged(data):
     return "agrees" if difference <= TOLERANCE else f"WRONG PIXELS, by {difference:.0f}"
 
 
-def fates(files):
-    """The exported model, and the viewer, beside what `predict` reads."""
-    import tensorflow as tf
-
-    from keras_attn.training.serving.export import export
-    from keras_attn.training.serving.server.errors import ServingError
-    from keras_attn.training.serving.server.images import check_images
-    from keras_attn.training.trained import load_trained
-    from keras_attn.training.viewer.uploads import UploadError, check_upload
-    from tests.training import tiny_models
-
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        path = tiny_models.save_colour_model(folder)
-        trained = load_trained(path)
-        served = tf.saved_model.load(str(export(path, name="m", output=folder / "s")))
-        answer = served.signatures["serving_default"]
-        name = next(iter(answer.structured_input_signature[1]))
-        for _, suffix, data in files:
-            viewed = None
-            try:
-                pixels = check_upload(data, f"a{suffix}").pixels(trained.spec)
-                viewed = keras.ops.softmax(trained.model(pixels)["logits"])[0].numpy()
-            except UploadError:
-                pass
-            try:
-                check_images([data], 25_000_000)
-                given = answer(**{name: tf.constant([data])})
-            except (ServingError, tf.errors.OpError):
-                yield viewed is not None, "refused by the server"
-                continue
-            scores = [np.sort(each[0].numpy()) for each in given.values()
-                      if each.shape[-1] == 3 and each.dtype.is_floating]  # fmt: skip
-            if viewed is None:
-                yield False, "answered by the server"
-            else:
-                near = any(np.allclose(s, np.sort(viewed), atol=1e-4) for s in scores)
-                yield True, "same answer" if near else f"OTHER ANSWER {scores} {viewed}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
@@ -249,8 +207,6 @@ def main():
     for (kind, outcome), count in sorted(counts.items()):
         print(f"{kind:16} {count:4} {outcome}")
     print(f"slowest: {slowest:.2f} s")
-    for (viewed, outcome), count in collections.Counter(fates(files)).items():
-        print(f"{count:4} {'read' if viewed else 'refused'} by the viewer, {outcome}")
 
 
 if __name__ == "__main__":

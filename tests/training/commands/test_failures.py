@@ -170,7 +170,11 @@ FILE_CASES.remove(("examples", text))
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    root = tmp_path_factory.mktemp("given")
+    return given(tmp_path_factory.mktemp("given"))
+
+
+def given(root):
+    """Dict of the paths of good models, images and files below a folder."""
     random = np.random.default_rng(0)
     np.savez(
         root / "table.npz",

@@ -19,6 +19,8 @@ from keras_attn.training.serving.server.service import Service
 SWITCH_INTERVAL = 0.0005
 # Seconds for a thread to end once nobody waits for it.
 ENDING = 1.0
+# Seconds for requests in progress after Ctrl-C; after SIGTERM it is `grace_seconds`.
+INTERRUPTED_SECONDS = 1.5
 
 
 class Server:
@@ -126,14 +128,16 @@ async def _serve(settings):
     asked = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
 
-    def ask():
+    def ask(number):
         # A second signal ends the process at once.
-        for number in signals:
-            loop.remove_signal_handler(number)
+        for each in signals:
+            loop.remove_signal_handler(each)
+        if number == signal.SIGINT:
+            loop.call_later(INTERRUPTED_SECONDS, _exit)
         asked.set()
 
     for number in signals:
-        loop.add_signal_handler(number, ask)
+        loop.add_signal_handler(number, ask, number)
     report(
         "This server is for development. In production use TensorFlow Serving, which "
         "reads the same folder."

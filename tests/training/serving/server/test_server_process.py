@@ -18,6 +18,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from keras_attn.training import cli
 from keras_attn.training.serving.client import Client
 from keras_attn.training.serving.export import export
+from tests.training.processes import CONTEXT
 from tests.training.serving.server.tiny import encoded, running, save, until
 from tests.training.tiny_models import plain_image, save_colour_model, save_image
 
@@ -76,6 +77,39 @@ def test_sigterm_finishes_what_is_in_flight(folder):
         process.stdout.close()
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=5)
+
+
+def _serve(folder, log):
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main(["serve", str(folder), "--port", "0", "--rest-port", "0"])
+
+
+def test_ctrl_c_waits_a_moment_only(folder, tmp_path):
+    log = tmp_path / "output.txt"
+    process = CONTEXT.Process(target=_serve, args=(folder, log))
+    process.start()
+    try:
+        until(lambda: log.exists() and "Ctrl+C" in log.read_text(), 300)
+        url = re.search(r"http://[0-9.]+:\d+", log.read_text())[0]
+        body = {"signature_name": "slow", "instances": [2**30]}
+        asked = threading.Thread(target=_lost, args=(url, body))
+        asked.start()
+        active = "keras_attn_active_requests 1.0"
+        until(lambda: active in requests.get(f"{url}/metrics", timeout=60).text)
+        os.kill(process.pid, signal.SIGINT)
+        # Far below the 28 s of SIGTERM, on a busy machine too.
+        process.join(14)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+    asked.join()
+
+
+def _lost(url, body):
+    with pytest.raises(requests.ConnectionError):
+        requests.post(f"{url}/v1/models/tiny:predict", json=body, timeout=300)
 
 
 def test_a_real_export_is_served(tmp_path):

@@ -31,7 +31,7 @@ os.environ.setdefault(
 
 
 def pytest_configure(config):
-    """What JAX compiled is shared by the processes, and by later runs of the tests."""
+    """Share what JAX compiles between processes, and with later runs of the tests."""
     if hasattr(config, "cache"):
         set_default = os.environ.setdefault
         set_default("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))

@@ -15,6 +15,7 @@ __all__ = [
     "ImageSpec",
     "PatchCost",
     "__version__",
+    "adopt",
     "convert",
     "estimate_margin_and_scale",
     "explain",

@@ -22,4 +22,5 @@ from keras_attn.graph.costs import (
     patch_cost,
     trainable_params,
 )
+from keras_attn.models.adopted import adopt
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of

@@ -67,6 +67,7 @@ ROOMS = {
         "pages",
         "runs",
         "methods",
+        "adoption",
         "trained",
         "data",
         "fit",

@@ -2,8 +2,6 @@
 
 # Models of a run: of the best validation accuracy, and of the last epoch.
 CHECKPOINTS = ("best", "last")
-# Values for black and white that models of others may take.
-PIXELS = {"0..255": (0, 255), "0..1": (0, 1), "-1..1": (-1, 1)}
 SPLITS = ("test", "validation", "train", "all")
 # Descriptions of images in an index, and ways to search one descriptor per image.
 INDEX_METHODS = ("global", "asmk")

@@ -13,6 +13,13 @@ from keras import ops
 
 from keras_attn.graph.flat import FlatGraph
 
+# Kind of `Head` -> function of Keras that does the same.
+LIKE = {
+    "softmax": keras.activations.softmax,
+    "sigmoid": keras.activations.sigmoid,
+    "log_softmax": keras.activations.log_softmax,
+    "log_sigmoid": keras.activations.log_sigmoid,
+}
 # Errors of the backends while they trace, where no number is known.
 TRACING = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
@@ -29,12 +36,15 @@ class Head:
         key: Key of the logits in the `FlatGraph`; of the scores for an unknown end.
         bare: Whether the layer that computes the logits has to leave its activation
             out for that.
+        path: Path of the step that makes the scores of the logits; of the one that
+            computes them where there is no activation; `None` for an unknown end.
     """
 
     kind: str | None
     scores: int | None
     key: int
     bare: bool
+    path: str | None = None
 
     @property
     def gives_probabilities(self):
@@ -61,10 +71,9 @@ def head_of(graph, key):
         if does is None:
             break
         if does == "identity":
-            return Head("logits", scores, at, False)
-        return Head(
-            does, scores, at if has_weights else step.sources[0][1], has_weights
-        )
+            return Head("logits", scores, at, False, step.path)
+        logits = at if has_weights else step.sources[0][1]
+        return Head(does, scores, logits, has_weights, step.path)
     return Head(None, scores, key, False)
 
 

@@ -64,7 +64,7 @@ class _Copier:
         """
         frozen = frozen or not model.trainable
         # A view of its own: the copy of a compiled model would be compiled too.
-        view = keras.Model(_inputs(model), _outputs(model))
+        view = view_of(model)
         inputs = tree.map_structure(_input_like, view.input)
         found, seen, replaced = [], set(), {}
 
@@ -173,10 +173,10 @@ class _Copier:
                 its.trainable = mine.trainable and not frozen
                 if isinstance(mine, keras.Model):
                     continue
-                _copy_state_of(mine, its)
+                copy_state_of(mine, its)
 
 
-def _copy_state_of(mine, its):
+def copy_state_of(mine, its):
     """Gives a layer the variables, seeds and vocabularies of another."""
     # Not set_weights, behind which Normalization keeps its old averages.
     state = {}
@@ -329,14 +329,18 @@ def _is_plain_graph(layer):
     """`True` for a graph and nothing more; subclasses may keep their class."""
     if not _is_graph(layer):
         return False
-    functional = type(keras.Model(_inputs(layer), _outputs(layer)))
-    return type(layer) in (functional, keras.Sequential)
+    return type(layer) in (type(view_of(layer)), keras.Sequential)
 
 
 def _operations(model):
     if isinstance(model, keras.Sequential):
-        return keras.Model(_inputs(model), _outputs(model)).operations
+        return view_of(model).operations
     return model.operations
+
+
+def view_of(model):
+    """The graph of a functional or built `Sequential` model, as a functional model."""
+    return keras.Model(_inputs(model), _outputs(model))
 
 
 def _inputs(model):

@@ -162,11 +162,73 @@ def add_json(added):
     added.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_model(added):
+def add_model(added, of_others=True, classes=True):
+    """Adds the model of a command.
+
+    Args:
+        of_others: Whether it may be one of others, see `add_source`.
+        classes: See `add_source`.
+    """
     added.add_argument(
-        "model", metavar="WORKDIR|MODEL.keras", help="folder of a run, or a model file"
+        "model",
+        metavar="WORKDIR|MODEL",
+        help="folder of a run; a .keras or .h5 file; or a name, see `adopt`",
     )
     add_checkpoint(added)
+    if of_others:
+        add_source(added, classes)
+
+
+def add_source(added, classes=True):
+    """Adds what is known about a model of others, see `source_of`.
+
+    Args:
+        classes: Whether to add `--classes`, a file of names.
+    """
+    group = added.add_argument_group("models of others")
+    if classes:
+        group.add_argument(
+            "--classes", metavar="NAMES.txt", help="file with a class name per line"
+        )
+    group.add_argument(
+        "--pixels",
+        metavar="RANGE",
+        help="values that it takes: 0..255, 0..1, -1..1, imagenet, caffe, or MEAN/STD "
+        "(0..255, or those of a network by name)",
+    )
+    group.add_argument(
+        "--head",
+        "--select",
+        metavar="OUTPUT",
+        help="output with the scores, of a model with several (logits)",
+    )
+    group.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="height and width of its images, where it leaves them open (224)",
+    )
+    group.add_argument(
+        "--several-labels",
+        action="store_true",
+        help="its logits are of labels that do not exclude each other",
+    )
+
+
+def source_of(arguments, path=None):
+    """The `ModelSource` of a command's arguments; `path` in place of its `model`."""
+    from keras_attn.training.adoption import ModelSource
+
+    size = arguments.size and (arguments.size * 2)[:2]
+    return ModelSource(
+        path or arguments.model,
+        arguments.classes,
+        arguments.pixels,
+        arguments.head,
+        size and tuple(size),
+        arguments.several_labels,
+    )
 
 
 def add_checkpoint(added):

@@ -11,6 +11,7 @@ from keras_attn.training.commands.arguments import (
     note,
     print_result,
     report_skipped,
+    source_of,
 )
 
 
@@ -36,7 +37,7 @@ def evaluate(arguments):
     )
 
     result = evaluate(
-        arguments.model,
+        source_of(arguments),
         split=arguments.split,
         data=arguments.data,
         dataset=arguments.dataset,
@@ -54,11 +55,12 @@ def predict(arguments):
     from keras_attn.training.evaluation.predict import format_predictions, predict
 
     predictions, problems = predict(
-        arguments.model,
+        source_of(arguments),
         arguments.images,
         top=arguments.top,
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
+        say=lambda text: note(arguments, text),
     )
     report_skipped(problems)
     print_result(arguments, predictions, format_predictions)

@@ -47,7 +47,7 @@ def add(command):
 
 
 def _add_early_exit(added):
-    add_model(added)
+    add_model(added, of_others=False)
     added.add_argument(
         "--resized",
         required=True,

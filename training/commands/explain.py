@@ -1,6 +1,5 @@
 """Explanations of a model's answers, as pictures."""
 
-from keras_attn.training.choices import PIXELS
 from keras_attn.training.commands.arguments import (
     add_images,
     add_json,
@@ -9,17 +8,26 @@ from keras_attn.training.commands.arguments import (
     note,
     print_result,
     report_skipped,
+    source_of,
 )
 from keras_attn.training.explain.names import AUTO, METHODS
 
 
 def add(command):
     added = command(explain, "maps of classes drawn over images, as PNG")
-    add_model(added)
+    add_model(added, classes=False)
     add_images(added)
     add_output(added, "folder of the pictures", metavar="FOLDER", required=True)
+    added.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAMES.txt|CLASS",
+        help="file with a class name per line; or names of the classes to draw",
+    )
     which = added.add_mutually_exclusive_group()
-    which.add_argument("--classes", nargs="+", help="names of the classes to draw")
+    which.add_argument(
+        "--draw", nargs="+", metavar="CLASS", help="names of the classes to draw"
+    )
     which.add_argument("--top", type=int, default=3, help="or the most probable (3)")
     added.add_argument(
         "--method",
@@ -33,25 +41,13 @@ def add(command):
         help="layer for grad_cam..., such as backbone/conv5_block3_out (the last map)",
     )
     added.add_argument(
-        "--head",
-        "--select",
-        metavar="NAME",
-        help="output with the scores, of a model with several (logits)",
-    )
-    added.add_argument(
-        "--pixels",
-        choices=tuple(PIXELS),
-        default="0..255",
-        help="values for black and white in a model of others (0..255)",
-    )
-    added.add_argument(
         "--metrics",
         action="store_true",
         help="measure the maps: metrics.json and metrics.md",
     )
 
     added = command(localize, "the patches that decide a class, as PNG and JSON")
-    add_model(added)
+    add_model(added, of_others=False)
     add_images(added)
     add_output(added, "folder of pictures and JSON", metavar="FOLDER", required=True)
     added.add_argument(
@@ -80,18 +76,21 @@ def add(command):
 def explain(arguments):
     from keras_attn.training.explain.files import explain
 
+    drawn = arguments.draw
+    if arguments.classes and not _is_file(arguments.classes):
+        drawn, arguments.classes = drawn or arguments.classes, None
+    elif arguments.classes:
+        (arguments.classes,) = arguments.classes
     written, problems = explain(
-        arguments.model,
+        source_of(arguments),
         arguments.images,
         arguments.output,
-        classes=arguments.classes,
+        classes=drawn,
         top=arguments.top,
         checkpoint=arguments.checkpoint,
         on_corrupt=arguments.on_corrupt,
         method=arguments.method,
         layer=arguments.layer,
-        head=arguments.head,
-        pixels=arguments.pixels,
         metrics=arguments.metrics,
         say=lambda text: note(arguments, text),
     )
@@ -100,6 +99,11 @@ def explain(arguments):
         print(path)
     if arguments.metrics:
         print(f"\n{written[-1].read_text()}", end="")
+
+
+def _is_file(classes):
+    """Whether `--classes` names a file of names, rather than classes."""
+    return len(classes) == 1 and classes[0].lower().endswith((".txt", ".json"))
 
 
 def localize(arguments):

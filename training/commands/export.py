@@ -1,6 +1,6 @@
 """Exports for TensorFlow Serving, ONNX and LiteRT."""
 
-from keras_attn.training.commands.arguments import add_model, add_output
+from keras_attn.training.commands.arguments import add_model, add_output, source_of
 
 SAVED = {
     "help": "folder of all served models (saved_models)",
@@ -32,7 +32,7 @@ def export(arguments):
     from keras_attn.training.serving.export import export_formats
 
     written = export_formats(
-        arguments.model,
+        source_of(arguments),
         name=arguments.name,
         version=arguments.version,
         output=arguments.output,

@@ -6,6 +6,7 @@ from keras_attn.training.commands.arguments import (
     add_model,
     add_output,
     add_split,
+    source_of,
 )
 
 
@@ -28,7 +29,7 @@ def report(arguments):
     from keras_attn.training.evaluation.report import write_report
 
     written = write_report(
-        arguments.model,
+        source_of(arguments),
         arguments.output,
         split=arguments.split,
         data=arguments.data,

@@ -13,6 +13,7 @@ from keras_attn.training.commands.arguments import (
     add_output,
     print_result,
     report_skipped,
+    source_of,
 )
 
 
@@ -92,7 +93,7 @@ def index(arguments):
 
     try:
         summary, problems = index_folder(
-            arguments.model,
+            source_of(arguments),
             arguments.folder,
             arguments.output,
             index_type=arguments.index_type,
@@ -137,7 +138,7 @@ def retrieval(arguments):
     )
 
     result = evaluate_retrieval(
-        arguments.model,
+        source_of(arguments),
         arguments.ground_truth,
         arguments.images,
         scales=arguments.scales,

@@ -8,12 +8,7 @@ from keras_attn.pipelines.images.files import (
     image_files,
     read_images,
 )
-from keras_attn.training.runs.outputs import (
-    outputs_of,
-    softmax,
-    top_classes,
-    with_outputs,
-)
+from keras_attn.training.runs.outputs import top_classes
 from keras_attn.training.trained import load_trained
 
 
@@ -44,22 +39,26 @@ class Predicted(NamedTuple):
     problems: list
 
 
-def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
+def predict(
+    path, images, top=5, checkpoint="best", on_corrupt="error", say=lambda text: None
+):
     """Predicts the classes of image files.
 
     Args:
-        path: Folder of a run, or a `.keras` file.
+        path: Folder of a run, or a model; or a `ModelSource`.
         images: Paths of images and of folders of images.
         top: Number of classes per image.
         checkpoint: `best` or `last` model of a run.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+        say: Function that is called with notes for the user.
 
     Returns:
         `Predicted`.
     """
     files = image_files(images)
     trained = load_trained(path, checkpoint)
-    model = with_outputs(trained.model, ["logits"])
+    if trained.note:
+        say(trained.note)
     names = trained.class_names
     predictions, problems = [], []
     for start in range(0, len(files), CHUNK):
@@ -68,7 +67,7 @@ def predict(path, images, top=5, checkpoint="best", on_corrupt="error"):
         problems += corrupt
         if not kept:
             continue
-        probabilities = softmax(outputs_of(model, pixels)["logits"])
+        probabilities = trained.probabilities(pixels)
         predictions += [
             {"image": str(file), "predictions": ranked(row, names, top)}
             for file, row in zip(kept, probabilities, strict=True)

@@ -1,5 +1,6 @@
 """Image files -> pictures of a model's explanations."""
 
+import dataclasses
 import difflib
 import json
 import pathlib
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
+from keras_attn.training.adoption import ModelSource
 from keras_attn.training.drawing import (
     free_name,
     save,
@@ -45,15 +47,14 @@ def explain(
     method=AUTO,
     layer=None,
     head=None,
-    pixels="0..255",
+    pixels=None,
     metrics=False,
     say=print,
 ):
     """Draws maps of classes over image files.
 
     Args:
-        path: Folder of a run, or a `.keras` file, also one that is not of this
-            project.
+        path: Folder of a run, or a model; or a `ModelSource`.
         images: Paths of images and of folders of images.
         output: Folder of the pictures; made if it does not exist.
         classes: Names of the classes to draw; by default the most probable ones.
@@ -64,7 +65,7 @@ def explain(
             there are none; or one of `keras_attn.training.explain.names.METHODS`.
         layer: Layer for `grad_cam` and `grad_cam_plus_plus`; `None`: that of
             `keras_attn.explain.last_map`.
-        head, pixels: See `load_trained`.
+        head, pixels: See `ModelSource`, for a path alone.
         metrics: Whether to measure the maps, see
             `keras_attn.training.explain.faithfulness`.
         say: Function that is called with notes for the user.
@@ -74,7 +75,9 @@ def explain(
     """
     _check(method, layer, top)
     files = image_files(images)
-    subject = load_trained(path, checkpoint, pixels=pixels, head=head)
+    if head is not None or pixels is not None:
+        path = dataclasses.replace(ModelSource.of(path), output=head, pixels=pixels)
+    subject = load_trained(path, checkpoint)
     if subject.note:
         say(subject.note)
     labels = None if classes is None else labels_of(classes, subject.class_names)
@@ -124,7 +127,7 @@ def _check(method, layer, top):
 def _chosen(subject, method, layer, labels, top, say):
     """The `Explainer` of a method; for `auto`, the model's own or Grad-CAM."""
     if method == AUTO:
-        own = explainer_of(subject) if subject.is_ours else None
+        own = explainer_of(subject)
         if own is not None:
             return own
         method = "grad_cam"

@@ -95,7 +95,7 @@ class Saliency:
         parts = []
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            inputs = subject.inputs(np.asarray(images[part]))
+            inputs = np.asarray(images[part])
             with warnings.catch_warnings():
                 # Captions and metrics name constant maps.
                 warnings.filterwarnings("ignore", ".* maps are constant")

@@ -87,6 +87,11 @@ def top_classes(scores, count):
     return np.argsort(-np.asarray(scores), axis=-1, kind="stable")[..., :count]
 
 
+def sigmoid(logits):
+    """Sigmoid, in float64."""
+    return np.exp(-np.logaddexp(0, -np.asarray(logits, "float64")))
+
+
 def softmax(logits):
     """Softmax over the last axis, in float64."""
     return np.exp(log_softmax(logits))

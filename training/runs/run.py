@@ -1,6 +1,7 @@
 """The folder of a training run: create, check, open."""
 
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -21,15 +22,26 @@ from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.state import load_progress
 
+# The first bytes of an HDF5 file.
+HDF5 = b"\x89HDF\r\n\x1a\n"
 # File with the path of the data.
 DATA = "data.json"
 
 
 def read_model(path):
-    """Loads the model of a `.keras` file; a `ValueError` if it is damaged."""
-    _check_is_archive(path)
+    """Loads the model of a `.keras` or `.h5` file.
+
+    Nothing in the file is run; models that need code of their own, or have `Lambda`
+    layers, are refused.
+
+    Raises:
+        ValueError: If it is damaged, or refused.
+    """
+    _check_is_model(path)
     try:
-        check_archive(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+            _import_hub(path)
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
         # Damaged configurations fail anywhere in Keras, with any error.
@@ -157,15 +169,30 @@ def model_file(path, checkpoint="best"):
             "Expected the folder of a run or a .keras file. "
             f"Received: {path}, which does not exist."
         )
-    _check_is_archive(path)
+    _check_is_model(path)
     return path
 
 
-def _check_is_archive(path):
+def _check_is_model(path):
+    with open(path, "rb") as file:
+        is_hdf5 = file.read(len(HDF5)) == HDF5
+    if is_hdf5 and pathlib.Path(path).suffix.lower() in (".h5", ".hdf5"):
+        return
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"Expected a .keras file. Received: {path} (not a .keras file, or damaged)."
         )
+
+
+def _import_hub(path):
+    """Imports KerasHub where a file has layers of it, which Keras then knows."""
+    with zipfile.ZipFile(path) as archive:
+        if b'"keras_hub' not in archive.read("config.json"):
+            return
+    try:
+        importlib.import_module("keras_hub")
+    except ImportError as error:
+        raise ImportError("it has layers of KerasHub: pip install keras-hub") from error
 
 
 def _is_unused(workdir):

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_attn.training.serving.agreement import check_outputs, example_images
+from keras_attn.training.serving.signatures import with_probabilities
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
 NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
@@ -41,11 +42,7 @@ def write_portable(format, trained, answer, folder):
     network, shape = _without_fitting(network, trained.spec)
 
     def portable(images):
-        outputs = dict(network(images, training=False))
-        if "logits" in outputs:
-            logits = tf.cast(outputs["logits"], tf.float32)
-            outputs["probabilities"] = tf.nn.softmax(logits)
-        return outputs
+        return with_probabilities(dict(network(images, training=False)))
 
     def expected(images):
         outputs = answer.function(images)

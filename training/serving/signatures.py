@@ -103,13 +103,24 @@ def with_decision(outputs, class_names):
 
     if "logits" not in outputs:
         return outputs
-    logits = tf.cast(outputs["logits"], tf.float32)
-    label = tf.argmax(logits, axis=-1)
+    label = tf.argmax(tf.cast(outputs["logits"], tf.float32), axis=-1)
     return {
-        **outputs,
-        "probabilities": tf.nn.softmax(logits),
+        **with_probabilities(outputs),
         "class": tf.gather(tf.constant(class_names), label),
     }
+
+
+def with_probabilities(outputs):
+    """Outputs with `probabilities` in float32, a model's own before the softmax."""
+    import tensorflow as tf
+
+    if "logits" not in outputs:
+        return outputs
+    if "probabilities" in outputs:
+        found = tf.cast(outputs["probabilities"], tf.float32)
+    else:
+        found = tf.nn.softmax(tf.cast(outputs["logits"], tf.float32))
+    return {**outputs, "probabilities": found}
 
 
 def _explanation(model, class_names):

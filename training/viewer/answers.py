@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from keras_attn.training.runs.outputs import outputs_of, softmax, top_classes
+from keras_attn.training.runs.outputs import top_classes
 from keras_attn.training.viewer.panels import Picture, plain
 from keras_attn.training.viewer.sections import SECTIONS, Section
 
@@ -58,8 +58,7 @@ def answer(viewed, upload, name):
         ValueError: If the model's answer is not finite.
     """
     pixels = upload.pixels(viewed.spec)
-    logits = outputs_of(viewed.classifier, pixels)["logits"]
-    probabilities = softmax(logits)[0]
+    probabilities = viewed.trained.probabilities(pixels)[0]
     order = top_classes(probabilities, CLASSES_SHOWN).tolist()
     height, width = pixels.shape[1:3]
     image = plain(

@@ -200,7 +200,7 @@ def test_one_of_several_outputs(several, file, tmp_path, capsys, monkeypatch, op
     assert main(arguments) == 2
     assert "--head NAME), one of colour, red" in capsys.readouterr().err
     assert main([*arguments, option, "blue"]) == 2
-    assert "outputs colour, red" in capsys.readouterr().err
+    assert "['colour', 'red']" in capsys.readouterr().err
     found = drawn(monkeypatch)
     assert main([*arguments, option, "red", "--pixels", "0..1"]) == 0
     ((_, each),) = found

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from keras import ops, tree
 from keras.src.backend.common import dtypes, global_state
+from keras.src.dtype_policies.dtype_policy import QUANTIZATION_MODES
 from keras.src.legacy.saving.legacy_h5_format import (
     save_weights_to_hdf5_group as save_legacy_weights,  # noqa: F401
 )
@@ -469,6 +470,17 @@ def randomize(layer, seed=3):
             for value in layer.get_weights()
         ]
     )
+
+
+def change(dense, kind):
+    """Gives a built dense layer a LoRA update (`"lora"`), or quantises it."""
+    if kind == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    elif kind in QUANTIZATION_MODES:
+        dense.quantize(kind)
+    else:
+        pytest.skip(f"this Keras has no {kind}")
 
 
 def example(input_shape, seed=11):

@@ -21,7 +21,11 @@ def insert_blocks(
 
     See `keras_attn.insert`, which takes blocks by name too.
     """
-    check_graph(model)
+    if not _is_graph(model):
+        raise ValueError(
+            "Expected a functional model, or a sequential one that is built. "
+            f"Received: {model}"
+        )
     blocks = _blocks(at, block)
     for path in blocks:
         _check_path(model, path)
@@ -31,15 +35,6 @@ def insert_blocks(
     if found or isinstance(outputs, dict):
         outputs = _with_further(_named(model, outputs, "logits"), found)
     return keras.Model(inputs, outputs, name=name or model.name)
-
-
-def check_graph(model):
-    """Raises an error for a model that cannot be taken apart."""
-    if not _is_graph(model):
-        raise ValueError(
-            "Expected a functional model, or a sequential one that is built. "
-            f"Received: {model}"
-        )
 
 
 class _Copier:

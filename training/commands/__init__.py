@@ -8,6 +8,7 @@ import importlib
 
 MODULES = (
     "train",
+    "finetune",
     "tune",
     "evaluate",
     "report",

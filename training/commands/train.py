@@ -41,18 +41,8 @@ def add(command):
         nargs="?",
         help=f"({DEFAULT}; with --data one that fits the images)",
     )
-    added.add_argument("--workdir", help="folder of the run (runs/NAME)")
-    added.add_argument("--name", help="name of the run (that of the recipe)")
-    added.add_argument("--epochs", metavar="N", help="as --set epochs=N")
-    added.add_argument("--batch-size", metavar="N", help="as --set batch_size=N")
     add_data(added, on_corrupt=True)
-    add_depth(added)
-    add_recipe_set(added)
-    added.add_argument(
-        "--mixed-precision",
-        action="store_true",
-        help="compute in bfloat16, as --set dtype_policy=mixed_bfloat16",
-    )
+    add_run(added)
 
     added = command(reproduce, "train the rows of a table or figure of a paper")
     added.add_argument("name", metavar="NAME")
@@ -65,6 +55,21 @@ def add(command):
 
     added = command(demo, "train, evaluate, explain and export on generated images")
     added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
+
+
+def add_run(added):
+    """Adds the arguments of a command that trains one run."""
+    added.add_argument("--workdir", help="folder of the run (runs/NAME)")
+    added.add_argument("--name", help="name of the run (that of the recipe)")
+    added.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    added.add_argument("--batch-size", metavar="N", help="as --set batch_size=N")
+    add_depth(added)
+    add_recipe_set(added)
+    added.add_argument(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in bfloat16, as --set dtype_policy=mixed_bfloat16",
+    )
 
 
 def recipes(arguments):
@@ -127,7 +132,11 @@ def summary(arguments):
 
 
 def train(arguments):
-    recipe = _recipe(arguments)
+    run_recipe(_recipe(arguments), arguments)
+
+
+def run_recipe(recipe, arguments):
+    """Trains a recipe, with the arguments of `add_run`, and names the next commands."""
     from keras_attn.training.fit.train import train as train_recipe
     from keras_attn.training.methods import method_of
     from keras_attn.training.runs.card import accuracies
@@ -147,10 +156,23 @@ def train(arguments):
         return
     print("Next:")
     data = ["--data", arguments.data] if arguments.data else []
-    known = {"{run}": [run.workdir], "{data}": data, "{dataset}": [recipe.dataset]}
+    known = {
+        "{run}": [run.workdir],
+        "{data}": data,
+        "{dataset}": [recipe.dataset],
+        "{image}": [_an_image(arguments.data)],
+    }
     for command in method_of(recipe).next_commands:
         words = [known.get(word, [word]) for word in command.split()]
         print("  " + next_command(*itertools.chain(*words)))
+
+
+def _an_image(data):
+    """The first image of a folder, or what stands for one."""
+    from keras_attn.pipelines.images.headers import SUFFIXES
+
+    files = sorted(pathlib.Path(data or "").glob("*/**/*")) if data else []
+    return next((f for f in files if f.suffix.lower() in SUFFIXES), "IMAGE_OR_FOLDER")
 
 
 def reproduce(arguments):
@@ -178,14 +200,8 @@ def demo(arguments):
 
 def _recipe(arguments):
     from keras_attn.training.recipes.registry import DEFAULT, get_recipe
-    from keras_attn.training.recipes.schema import apply_overrides
 
-    given, assignments = vars(arguments), list(arguments.set)
-    for option, key in PLAIN.items():
-        if given.get(option) is not None:
-            assignments.append(f"{key}={given[option]}")
-    if given.get("mixed_precision"):
-        assignments.append("dtype_policy=mixed_bfloat16")
+    assignments = arguments.set
     named = any(each.startswith("dataset=") for each in assignments)
     if arguments.recipe or not arguments.data or named:
         recipe = get_recipe(arguments.recipe or DEFAULT)
@@ -195,6 +211,19 @@ def _recipe(arguments):
         recipe = own_data_recipe(
             arguments.data, arguments.on_corrupt, int(arguments.depth or 0)
         )
+    return changed(recipe, arguments)
+
+
+def changed(recipe, arguments):
+    """The recipe with what the arguments change in it."""
+    from keras_attn.training.recipes.schema import apply_overrides
+
+    given, assignments = vars(arguments), list(arguments.set)
+    for option, key in PLAIN.items():
+        if given.get(option) is not None:
+            assignments.append(f"{key}={given[option]}")
+    if given.get("mixed_precision"):
+        assignments.append("dtype_policy=mixed_bfloat16")
     recipe = apply_overrides(recipe, assignments)
     name = given.get("name")
     return dataclasses.replace(recipe, name=name) if name else recipe

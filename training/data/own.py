@@ -9,7 +9,10 @@ import numpy as np
 from keras_attn.pipelines.images.decoding import CorruptImageError, image_size
 from keras_attn.pipelines.sources.load import load_source
 from keras_attn.pipelines.sources.splits import split_indices
+from keras_attn.preprocessing import spec_of
+from keras_attn.training.methods.finetune import trained_model
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
+from keras_attn.training.recipes.schema import Recipe
 
 # Images whose size is read.
 SIZED = 50
@@ -45,6 +48,42 @@ def own_data_recipe(data, on_corrupt="error", depth=0):
 def own_split(source):
     """Name of the split of a folder: its own parts, or all images pooled."""
     return "official" if source.official else "pooled_65_15_20"
+
+
+def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
+    """A recipe that fine-tunes a trained classifier on a folder or archive.
+
+    Args:
+        data, on_corrupt, depth: See `own_data_recipe`.
+        model: The classifier, see
+            `keras_attn.training.recipes.options.finetune.FinetuneOptions`.
+        **options: Further options of fine-tuning.
+    """
+    source = load_source("folder", data, on_corrupt, depth=depth)
+    split = own_split(source)
+    trained = len(split_indices(source, split)["train"])
+    recipe = Recipe("finetune", "finetune", model=str(model), **options)
+    size = spec_of(trained_model(recipe.options))
+    if size.height != size.width:
+        raise ValueError(
+            "Expected a model of square images. "
+            f"Received: {model} for {size.height} x {size.width} pixels"
+        )
+    added = [own_name(data), own_name(model), recipe.row]
+    return dataclasses.replace(
+        recipe,
+        name=re.sub(r"[^\w-]+", "_", "_".join(added)),
+        dataset="folder",
+        depth=depth,
+        split=split,
+        image_size=size.height,
+        # Networks for photographs are trained and judged on such crops.
+        crop_fraction=size.crop_fraction if size.height < 160 else 0.875,
+        batch_size=max(1, min(32, trained // 2)),
+        epochs=13,
+        learning_rate=2e-4,
+        weight_decay=1e-2,
+    )
 
 
 def own_name(data):

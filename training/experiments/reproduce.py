@@ -206,7 +206,8 @@ def _recorded(path, folder, label, recipe):
     if not (folder / "recipe.json").exists():
         return False
     run = Run.create(folder, recipe)
-    if load_progress(run.checkpoints / "last.npz").epochs < recipe.epochs:
+    progress = load_progress(run.checkpoints / "last.npz")
+    if not progress.is_finished(recipe.epochs):
         return False
     return any(
         (line["row"], line["seed"], line["epochs"])

@@ -39,10 +39,15 @@ class Checkpoint(keras.callbacks.Callback):
             is the best one.
         saved: Model that is saved as the best and the last one; by default the one in
             training.
+        patience: Epochs without a better value before the training ends; 0: it does
+            not end early.
     """
 
-    def __init__(self, run, progress, watch="val_logits_accuracy", saved=None):
+    def __init__(
+        self, run, progress, watch="val_logits_accuracy", saved=None, patience=0
+    ):
         super().__init__()
+        self.patience = patience
         self.saved = saved
         self.run = run
         self.progress = progress
@@ -61,6 +66,8 @@ class Checkpoint(keras.callbacks.Callback):
         better = value > progress.best
         if better:
             progress.best, progress.best_epoch = value, epoch
+        if 0 < self.patience <= epoch - progress.best_epoch:
+            progress.stopped = self.model.stop_training = True
         try:
             self._save_model("last")
             if better:

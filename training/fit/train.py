@@ -51,7 +51,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     state = run.checkpoints / "last.npz"
     progress = load_progress(state)
     start = progress.epochs
-    if start >= recipe.epochs:
+    if progress.is_finished(recipe.epochs):
         print(f"{run.workdir} is finished: {start} epochs.")
         return run
     method = method_of(recipe)
@@ -79,18 +79,24 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     added = [
         callbacks.StopAtNotFinite(run, progress),
         *method.callbacks(recipe, saved, splits),
-        callbacks.Checkpoint(run, progress, watch, saved),
+        callbacks.Checkpoint(
+            run, progress, watch, saved, method.patience(recipe) if watch else 0
+        ),
         callbacks.EventFiles(run),
     ]
     if verbose is None:
         added.append(callbacks.EpochLines(recipe.epochs, feed.steps, watch))
-    batches = feed.training(start), feed.validation()
+    has_own_start = bool(method.first_epoch) and not start
+    batches = feed.training(start + has_own_start), feed.validation()
     batches = [each if each is None else method.label(model, each) for each in batches]
     Run.create(workdir, recipe)
     if data is not None:
         run.remember_data(data)
     feed.save(run)
     try:
+        if has_own_start:
+            _first_epoch(method, recipe, model, splits, batches[1], added)
+            start = 1
         _fit(model, batches, recipe, start, feed.steps, added, verbose)
     except KeyboardInterrupt:
         done = load_progress(state).epochs
@@ -112,7 +118,23 @@ def _noted(progress):
     return report
 
 
+def _first_epoch(method, recipe, model, splits, validation, added):
+    """Trains the first epoch as a method does by itself."""
+    listed = keras.callbacks.CallbackList(added, model=model)
+    listed.on_train_begin()
+    listed.on_epoch_begin(0)
+    logs = method.first_epoch(recipe, model, splits)
+    listed.on_train_batch_end(0, logs)
+    if validation is not None:
+        found = model.evaluate(validation, verbose=0, return_dict=True)
+        logs |= {f"val_{name}": value for name, value in found.items()}
+    listed.on_epoch_end(0, logs)
+    listed.on_train_end(logs)
+
+
 def _fit(model, batches, recipe, start, steps, added, verbose):
+    if start >= recipe.epochs:
+        return
     training, validation = batches
     with clear_errors():
         model.fit(

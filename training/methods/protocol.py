@@ -13,8 +13,12 @@ class Method(Protocol):
 
     Attributes:
         classifies: Whether its models have the output `logits`.
-        next_commands: Commands for a trained run, with `{run}`, `{data}` and
-            `{dataset}` in place of its folder, the option and the name of its data.
+        next_commands: Commands for a trained run, with `{run}`, `{data}`,
+            `{dataset}` and `{image}` in place of its folder, the option, the name and
+            an image of its data.
+        first_epoch: Function of a recipe, its compiled trainer and the splits that
+            trains the first epoch in place of `fit`, and returns its logs; `None`: all
+            epochs are trained by `fit`.
         explainer: A `keras_attn.training.explain.protocol.Explainer` of its models;
             `None`: they are explained by their outputs.
     """
@@ -22,6 +26,7 @@ class Method(Protocol):
     classifies: bool
     next_commands: tuple[str, ...]
     explainer: object | None = None
+    first_epoch = None
 
     def check(self, recipe):
         """Raises ValueError or FileNotFoundError for what is missing or wrong.
@@ -90,6 +95,10 @@ class Method(Protocol):
 
         Only of a run with validation images; of others the last model is the best.
         """
+
+    def patience(self, recipe):
+        """Epochs without a better watched log before the end; 0: all are trained."""
+        return 0
 
     def serving_model(self, model, run):
         """A run's saved model as it is used.

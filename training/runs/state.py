@@ -20,6 +20,7 @@ class Progress:
         seconds: Time spent in training, over all starts.
         data: Checksum of the data that it was trained on.
         notes: Lines of the run's card that only its training can state, by their names.
+        stopped: Whether it ended early, since its validation got no better.
     """
 
     history: list = dataclasses.field(default_factory=list)
@@ -28,10 +29,15 @@ class Progress:
     seconds: float = 0.0
     data: str = ""
     notes: dict = dataclasses.field(default_factory=dict)
+    stopped: bool = False
 
     @property
     def epochs(self):
         return len(self.history)
+
+    def is_finished(self, epochs):
+        """True after that many epochs, or where the run ended early."""
+        return self.stopped or self.epochs >= epochs
 
 
 def _variables(model):

@@ -1,0 +1,172 @@
+"""Fine-tuning: a trained classifier of anybody's, a new head, and blocks by name."""
+
+import contextlib
+import dataclasses
+
+import keras
+
+from keras_attn import insert
+from keras_attn.layers import get_block
+from keras_attn.losses.patch_crossentropy import PatchCrossentropy
+from keras_attn.models.new_head import freeze_statistics, with_new_head
+from keras_attn.pipelines.batches import build
+from keras_attn.preprocessing import spec_of
+from keras_attn.training.adoption import ModelSource, adopted
+from keras_attn.training.methods.classifier import Classifier
+from keras_attn.training.methods.frozen_part import FrozenPart, fit_linear
+
+# Images in a step of the passes that train new blocks.
+BATCH = 32
+GIB = 2**30
+
+
+class Finetune(Classifier):
+    """First what is new on the features of the frozen rest, then everything."""
+
+    next_commands = (
+        "evaluate {run} {data}",
+        "report {run} {data}",
+        "explain {run} {image} --output explained",
+        "export {run}",
+        "serve saved_models",
+    )
+    # Key and features of the last frozen part: rows and seeds of a comparison share it.
+    kept = None
+
+    def check(self, recipe):
+        if not recipe.options.model:
+            raise ValueError(
+                "Expected the model to start from (--from MODEL, or --set "
+                "model=MODEL). Received: none"
+            )
+
+    def make_model(self, recipe, spec):
+        options = recipe.options
+        trained = trained_model(options)
+        head = with_new_head(
+            trained, self._spec(spec, trained), options.pooling, options.dropout
+        )
+        model = head.model
+        for name, place in options.placed:
+            at = place or head.last_map
+            if at is None:
+                raise ValueError(
+                    f"Expected the place of block {name!r} in a network without a map "
+                    f"in front of its head, {name}@LAYER. Received: {name}"
+                )
+            model = insert(model, at, name, **_arguments(name, spec))
+        old = {layer.name for layer in head.model.layers} - {*head.layers}
+        # For the first epoch; a saved model does without.
+        model.new_layers = tuple(
+            layer.name for layer in model.layers if layer.name not in old
+        )
+        freeze_statistics(model, model.new_layers)
+        return model
+
+    def start(self, recipe, model):
+        return f"{recipe.options.model}, with new {', '.join(model.new_layers)}"
+
+    def network_spec(self, recipe, spec):
+        return self._spec(spec, trained_model(recipe.options))
+
+    def _spec(self, spec, trained):
+        own = spec_of(trained)
+        return dataclasses.replace(spec, mean=own.mean, std=own.std)
+
+    def losses(self, recipe, model):
+        options = recipe.options
+        weight = options.patch_loss_weight if "patch_logits" in model.output else 0
+        loss = PatchCrossentropy(options.label_smoothing, name="crossentropy")
+        found = {"loss": {"logits": loss}}
+        if weight:
+            found["loss"]["patch_logits"] = PatchCrossentropy(options.label_smoothing)
+            found["loss_weights"] = {"logits": 1 - weight, "patch_logits": weight}
+        return found
+
+    def make_optimizer(self, recipe, steps):
+        # The first epoch has an optimizer of its own.
+        steps = steps * max(1, recipe.epochs - 1) // recipe.epochs
+        return _adamw(recipe, recipe.learning_rate, steps)
+
+    def first_epoch(self, recipe, model, splits):
+        options, labels = recipe.options, splits["train"][1]
+        part = FrozenPart(model, model.new_layers)
+        size = part.size(len(labels)) / GIB
+        if size > recipe.in_memory:
+            print(
+                f"The features in front of new layers take {size:.1f} GiB, more than "
+                f"in_memory={recipe.in_memory:g}: the first epoch trains the head only."
+            )
+            part = FrozenPart(model, ("logits",))
+        features = self._features(recipe, part, splits)
+        head = model.get_layer("logits")
+        vectors = part.vectors.predict(features, BATCH, verbose=0)
+        head.set_weights(
+            fit_linear(vectors, labels, head.units, options.head_steps, recipe.seed)
+        )
+        rest, targets = part.rest, dict.fromkeys(model.output, labels)
+        with _only(rest, model.new_layers):
+            # Kernel and bias of the head are there already.
+            epochs = options.new_epochs * (len(rest.trainable_weights) > 2)
+            steps = epochs * -(-len(labels) // BATCH)
+            rest.compile(
+                _adamw(recipe, options.new_rate, max(1, steps)),
+                **self.losses(recipe, model),
+                metrics={"logits": keras.metrics.SparseCategoricalAccuracy("accuracy")},
+            )
+            if epochs:
+                rest.fit(features, targets, BATCH, epochs, verbose=0)
+        return rest.evaluate(features, targets, BATCH, verbose=0, return_dict=True)
+
+    def _features(self, recipe, part, splits):
+        """The features of the training images, kept for the next run with the same."""
+        options = recipe.options
+        key = options.model, options.pixels, options.output, recipe.image_size
+        key += part.places, build.checksum({"train": splits["train"]})
+        if self.kept is None or self.kept[0] != key:
+            self.kept = key, part.features(*splits["train"])
+        return self.kept[1]
+
+    def patience(self, recipe):
+        return recipe.options.patience
+
+
+def trained_model(options):
+    """The trained classifier that an options block names."""
+    source = ModelSource(
+        options.model, pixels=options.pixels or None, output=options.output or None
+    )
+    return adopted(source)[0]
+
+
+def _arguments(block, spec):
+    """The arguments that a block needs to be made by its name."""
+    try:
+        get_block(block)
+    except ValueError:
+        # Those that know classes; of an unknown name `insert` reports an error.
+        return {"num_classes": len(spec.class_names)}
+    return {}
+
+
+def _adamw(recipe, rate, steps):
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
+    return optimizer
+
+
+@contextlib.contextmanager
+def _only(model, names):
+    """Context in which only the layers of these names train."""
+    before = {layer: layer.trainable for layer in model.layers}
+    for layer in before:
+        layer.trainable = before[layer] and layer.name in names
+    try:
+        yield
+    finally:
+        for layer, trainable in before.items():
+            layer.trainable = trainable
+
+
+METHOD = Finetune()

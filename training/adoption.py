@@ -92,7 +92,7 @@ def adopted(source):
         model = adopt(
             opened.model,
             names or opened.class_names,
-            source.pixels or opened.pixels or DEFAULT_PIXELS,
+            source.pixels or opened.pixels,
             source.output,
             source.size or opened.size,
             source.several_labels,
@@ -148,7 +148,7 @@ def is_file_name(name):
 def read_class_names(path):
     """The names in a text file, one per line; or in a JSON file with a list."""
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(
             f"Expected a text file with a class name per line. Received: {path}, which "
             "does not exist."

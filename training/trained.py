@@ -5,12 +5,15 @@ import functools
 import pathlib
 
 import keras
+import numpy as np
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
 from keras_attn.graph.flat import FlatGraph
 from keras_attn.graph.head import head_of, output_key
+from keras_attn.models.adopted import PIXELS, adopt
 from keras_attn.models.anchornet import without_auxiliary
+from keras_attn.models.pixel_check import likely_pixels
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.adoption import ModelSource, adopted, origin_of
 from keras_attn.training.choices import CHECKPOINTS
@@ -18,6 +21,9 @@ from keras_attn.training.methods import method_of
 from keras_attn.training.runs.outputs import outputs_of, sigmoid, softmax
 from keras_attn.training.runs.run import Run, model_file, read_model
 from keras_attn.training.runs.state import load_progress
+
+# Images that the pixels of a model are checked with.
+CHECKED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Trained:
 
     @functools.cached_property
     def several_labels(self):
-        """Whether its classes do not exclude each other, by what its graph does."""
+        """`True` if its classes do not exclude each other, by what its graph does."""
         if "probabilities" not in self.model.output:
             return False
         graph = FlatGraph(self.model)
@@ -91,6 +97,28 @@ class Trained:
         """Probabilities `(images, classes)` of 8-bit images."""
         outputs = outputs_of(self.model, images, names=("logits", "probabilities"))
         return self.probabilities_of(**outputs)
+
+    def pixels_warning(self, images, titles):
+        """A sentence on pixels that suit the model better, or an empty text.
+
+        Args:
+            images: 8-bit images; a few of them are looked at.
+            titles: Their names.
+        """
+        images = np.asarray(images[:CHECKED])
+        better = likely_pixels(self.model, images)
+        if better is None:
+            return ""
+        found = []
+        for pixels in (None, *PIXELS):
+            other = dataclasses.replace(self, model=adopt(self.model, pixels=pixels))
+            row = other.probabilities(images)[0]
+            best = self.class_names[int(row.argmax())]
+            found.append(f"{pixels or 'as now'}: {best} ({100 * row.max():.0f} %)")
+        return (
+            f"The pixels may be wrong; {better} would suit the network better "
+            f"(--pixels). Answers for {titles[0]}: {'; '.join(found)}."
+        )
 
     def probabilities_of(self, logits, probabilities=None):
         """Probabilities of outputs; those of the model itself count, where it has any.

@@ -122,7 +122,7 @@ class AsClasses(keras.layers.Layer):
 def adopt(
     model: keras.Model,
     class_names: Sequence[str] = (),
-    pixels: str | tuple = "0..255",
+    pixels: str | tuple | None = None,
     output: str | int | None = None,
     size: tuple[int, int] | None = None,
     several_labels: bool = False,
@@ -144,6 +144,7 @@ def adopt(
             (0..255 less the usual mean, blue first), or mean and standard deviation, a
             number or one per channel, as a tuple or a text such as
             `"0.5,0.5,0.5/0.25,0.25,0.25"`; on the scale 0..255 if one is above 1.
+            `None`: `"0..255"`, or those of a model that was adopted before.
         output: Name or index of the output with the scores, of a model with several;
             `None`: `logits`, or the only one. Where the model returns a dict with
             `logits`, its other outputs stay too.
@@ -170,13 +171,13 @@ def adopt(
     (['logits', 'probabilities'], ('cat', 'dog'))
     """
     if is_adopted(model):
-        return _readopted(model, class_names, output)
+        return _readopted(model, class_names, pixels, output)
     graph = FlatGraph(model)
     given = _image_input(graph)
     key = _scores_key(graph, output)
     count = graph.tensors[key].shape[-1]
     names = _class_names(class_names, count)
-    mean, std, channels = pixel_statistics(pixels)
+    mean, std, channels = pixel_statistics(pixels or "0..255")
     if given.shape[-1] == 1:
         channels = "grey"
     height, width = _size(given, size)
@@ -197,30 +198,38 @@ def adopt(
     return keras.Model(images, {**others, **named}, name=model.name)
 
 
-def _readopted(model, names, output):
-    """A model of this kind, with one output as its logits, or other class names."""
+def _readopted(model, names, pixels, output):
+    """A model of this kind, with one output as its logits, other names or pixels."""
     outputs = model.output
-    if output is None and not names:
+    if output is None and not names and pixels is None:
         return model
     if output is not None:
         graph = FlatGraph(model)
         outputs = {"logits": graph.tensors[output_key(graph, output)]}
     names = names and _class_names(names, outputs["logits"].shape[-1])
     view = keras.Model(model.input, outputs, name=model.name)
-    if not names:
+    if not names and pixels is None:
         return view
 
     def clone(layer):
         if not isinstance(layer, ImagePreprocessing):
             return layer
-        spec = dataclasses.replace(layer.spec, class_names=names)
-        return type(layer).from_config({**layer.get_config(), "spec": spec})
+        config = layer.get_config()
+        spec = dataclasses.replace(
+            layer.spec, class_names=names or layer.spec.class_names
+        )
+        if isinstance(layer, ModelPixels) and pixels is not None:
+            mean, std, channels = pixel_statistics(pixels)
+            spec = dataclasses.replace(spec, mean=mean, std=std)
+            if config["channels"] != "grey":
+                config["channels"] = channels
+        return type(layer).from_config({**config, "spec": spec})
 
     return keras.models.clone_model(view, clone_function=clone)
 
 
 def is_adopted(model: keras.Model) -> bool:
-    """Whether a model carries its spec and has named outputs, as all here have."""
+    """Test for a model that carries its spec and has named outputs, as all here."""
     output = getattr(model, "output", None)
     if not isinstance(output, dict) or not {"logits", "embedding"} & set(output):
         return False
@@ -359,7 +368,7 @@ def _labels(logits):
 
 
 def _adds_up(model, index):
-    """Whether an output, of an unknown end, holds probabilities of classes."""
+    """Test for an output, of an unknown end, with probabilities of classes."""
     given = model.inputs[0]
     shape = [2, *(side or 64 for side in given.shape[1:])]
     noise = np.random.default_rng(0).uniform(0, 255, shape)

@@ -10,6 +10,7 @@ MODULES = (
     "train",
     "finetune",
     "tune",
+    "adopt",
     "evaluate",
     "report",
     "explain",

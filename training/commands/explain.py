@@ -102,7 +102,7 @@ def explain(arguments):
 
 
 def _is_file(classes):
-    """Whether `--classes` names a file of names, rather than classes."""
+    """Test for a file of names, rather than names of classes."""
     return len(classes) == 1 and classes[0].lower().endswith((".txt", ".json"))
 
 

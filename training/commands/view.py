@@ -1,17 +1,18 @@
 """Models in the browser."""
 
-from keras_attn.training.commands.arguments import add_checkpoint
+from keras_attn.training.commands.arguments import add_checkpoint, add_source, source_of
 
 
 def add(command):
     added = command(view, "explore models and their explanations in the browser")
     added.add_argument(
         "models",
-        metavar="WORKDIR|MODEL.keras",
+        metavar="WORKDIR|MODEL",
         nargs="*",
-        help="folders of runs, or model files (all runs below runs/)",
+        help="folders of runs, model files or names (all runs below runs/)",
     )
     add_checkpoint(added)
+    add_source(added)
     added.add_argument(
         "--index", metavar="INDEX", help="show its nearest images; made by `index`"
     )
@@ -35,7 +36,7 @@ def view(arguments):
     from keras_attn.training.viewer.server import view
 
     view(
-        arguments.models,
+        [source_of(arguments, path) for path in arguments.models],
         index=arguments.index,
         examples=arguments.examples,
         data=arguments.data,

@@ -67,6 +67,8 @@ def predict(
         problems += corrupt
         if not kept:
             continue
+        if start == 0 and (warning := trained.pixels_warning(pixels, kept)):
+            say(warning)
         probabilities = trained.probabilities(pixels)
         predictions += [
             {"image": str(file), "predictions": ranked(row, names, top)}

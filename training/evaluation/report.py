@@ -112,7 +112,7 @@ def default_path(trained):
     """Default path of a model's report."""
     if trained.run is not None:
         return trained.run.workdir / NAME
-    return trained.path.with_name(f"{trained.path.stem}_{NAME}")
+    return pathlib.Path(trained.path).with_name(f"{trained.name}_{NAME}")
 
 
 # ---- content of the page -----------------------------------------------------------

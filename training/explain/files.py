@@ -91,6 +91,8 @@ def explain(
     pictures, kept, problems = read_images(files, subject.spec, on_corrupt)
     check_readable(kept, problems)
     titles = titles_of(kept)
+    if warning := subject.pixels_warning(pictures, titles):
+        say(warning)
     output = pathlib.Path(output)
     written, taken = [], set()
 

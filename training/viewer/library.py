@@ -6,6 +6,7 @@ import os
 import pathlib
 import threading
 
+from keras_attn.training.adoption import ModelSource, origin_of
 from keras_attn.training.choices import CHECKPOINTS
 from keras_attn.training.explain.localizers import (
     chooses_patches,
@@ -51,7 +52,7 @@ class Library:
     """Models by name, loaded when they are first used.
 
     Args:
-        paths: Run folders and `.keras` files.
+        paths: Run folders and models; or `ModelSource`s.
         checkpoint: `best` or `last` model of the runs.
 
     Raises:
@@ -59,15 +60,17 @@ class Library:
     """
 
     def __init__(self, paths, checkpoint="best"):
-        self.paths = {_name_of(path): pathlib.Path(path) for path in paths}
+        sources = map(ModelSource.of, paths)
+        self.paths = {_name_of(source.path): source for source in sources}
         if not self.paths:
             raise FileNotFoundError(
                 "Expected a run or a .keras file. Received: none, and none below "
                 "runs/. `keras-attn demo` trains a model in minutes."
             )
-        for path in self.paths.values():
+        for source in self.paths.values():
             # Raises for a missing file; models are loaded later.
-            model_file(path, checkpoint)
+            if origin_of(source.path) == "file":
+                model_file(source.path, checkpoint)
         self.checkpoint = checkpoint
         # Held while a model computes: two at once would take twice the memory and
         # be no faster.
@@ -114,6 +117,7 @@ def find_runs(folder):
 
 def _name_of(path):
     """The path as one would type it here."""
-    path = pathlib.Path(path)
+    if not pathlib.Path(path).exists():
+        return str(path)
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

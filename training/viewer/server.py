@@ -7,6 +7,7 @@ import threading
 import webbrowser
 
 from keras_attn.pipelines.images.files import image_files
+from keras_attn.training.adoption import ModelSource
 from keras_attn.training.viewer.library import Library, find_runs
 
 HOST = "127.0.0.1"
@@ -129,7 +130,8 @@ def _quiet_handler():
 
 def _images_beside(paths):
     """Folders `images` beside runs, such as the demo's."""
-    folders = {path.parent / "images" for path in map(pathlib.Path, paths)}
+    places = [pathlib.Path(ModelSource.of(path).path) for path in paths]
+    folders = {path.parent / "images" for path in places}
     return sorted(folder for folder in folders if folder.is_dir())
 
 

@@ -8,14 +8,17 @@ import sys
 from keras_attn.version import __version__
 
 __all__ = [
+    "BlockCost",
     "ExitPolicy",
     "ExitRule",
     "ExitThresholds",
     "ImagePreprocessing",
     "ImageSpec",
     "PatchCost",
+    "Place",
     "__version__",
     "adopt",
+    "block_cost",
     "convert",
     "estimate_margin_and_scale",
     "explain",
@@ -28,6 +31,7 @@ __all__ = [
     "multiply_adds",
     "ops",
     "patch_cost",
+    "places",
     "retrieval",
     "spec_of",
     "trainable_params",

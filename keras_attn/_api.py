@@ -12,7 +12,9 @@ from keras_attn import (
     ops,
     retrieval,
 )
+from keras_attn.blocks.costs import BlockCost, block_cost
 from keras_attn.blocks.insert import insert
+from keras_attn.blocks.places import Place, places
 from keras_attn.early_exit.policy import ExitPolicy, ExitRule, fit_exit_policy
 from keras_attn.early_exit.thresholds import ExitThresholds
 from keras_attn.graph.calibration import estimate_margin_and_scale

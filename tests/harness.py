@@ -16,12 +16,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops, tree
-from keras.src.backend.common import dtypes, global_state
+from keras.src.backend.common import dtypes
+from keras.src.dtype_policies.dtype_policy import QUANTIZATION_MODES
 from keras.src.legacy.saving.legacy_h5_format import (
     save_weights_to_hdf5_group as save_legacy_weights,  # noqa: F401
 )
 from keras.src.testing import TestCase
 
+from keras_attn.graph.keras_graph import unweighted  # noqa: F401
 from tests.keras_attn.compiling import compiled
 
 PACKAGE = "keras_attn"
@@ -471,6 +473,17 @@ def randomize(layer, seed=3):
     )
 
 
+def change(dense, kind):
+    """Gives a built dense layer a LoRA update (`"lora"`), or quantises it."""
+    if kind == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    elif kind in QUANTIZATION_MODES:
+        dense.quantize(kind)
+    else:
+        pytest.skip(f"this Keras has no {kind}")
+
+
 def example(input_shape, seed=11):
     """Standard normal float32 tensors of this shape (or list of shapes)."""
     generator = np.random.default_rng(seed)
@@ -480,22 +493,6 @@ def example(input_shape, seed=11):
         return ops.convert_to_tensor(values)
 
     return tree.map_shape_structure(tensor, input_shape)
-
-
-@contextlib.contextmanager
-def unweighted():
-    """Models built inside have shapes and counts but no values, and are quick to build.
-
-    As a decorator of a test: `@unweighted()`.
-    """
-    name = "uninitialized_variables"
-    before = list(global_state.get_global_attribute(name, []))
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        # Else the next scope that ends would give them values.
-        global_state.set_global_attribute(name, before)
 
 
 def functional(layer, input_shape):

@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_attn.graph.insert import insert_blocks, layer_paths
+from keras_attn.blocks.places import places
+from keras_attn.graph.insert import check_graph, insert_blocks, layer_paths
 from keras_attn.graph.keras_graph import producer
 from keras_attn.layers import IdentityStart, get_block
 
@@ -36,7 +37,8 @@ def insert(
         model: Functional or sequential model, such as one of `keras.applications`.
         at: Name of the layer behind which the block goes, `"backbone/conv5_out"` where
             it is inside a model that is used as a layer, at any depth; or a list of
-            such names. An input's name puts the block in front of the model.
+            such names. An input's name puts the block in front of the model. `"auto"`
+            is the last map of every stage, see `keras_attn.places`.
         block: Name of a block, see `keras_attn.layers.list_blocks`. Or a layer that
             returns features of the shape that it takes, or a dict with such `features`
             and further named outputs, as `ClassEmbedding` does; or a function from a
@@ -73,6 +75,7 @@ def insert(
     >>> sorted(model.output)
     ['logits', 'patch_logits']
     """
+    check_graph(model)
     several = isinstance(block, (list, tuple))
     blocks: list[Any] = [*block] if several else [block]  # type: ignore[misc]
     named = [each for each in blocks if isinstance(each, str)]
@@ -84,10 +87,12 @@ def insert(
     for each in named:
         # Refused before the model is copied.
         get_block(each, **{"name": each, **arguments})
-    places: list[Any] = list(at) if isinstance(at, (list, tuple)) else [at]
+    if isinstance(at, str) and at == "auto":
+        at = _stages(model)
+    ats: list[Any] = list(at) if isinstance(at, (list, tuple)) else [at]
     if not several:
-        blocks = blocks * len(places)
-    if named and len(blocks) != len(places):
+        blocks = blocks * len(ats)
+    if named and len(blocks) != len(ats):
         raise ValueError(
             f"Expected as many blocks as places. Received: at={at!r}, block={block!r}"
         )
@@ -95,12 +100,22 @@ def insert(
         return insert_blocks(model, at, block, name)  # type: ignore[arg-type]
     taken = {path.split("/")[-1] for path in layer_paths(model)}
     blocks = [
-        _NamedBlock(each, place, identity, arguments, taken)
+        _NamedBlock(each, path, identity, arguments, taken)
         if isinstance(each, str)
         else each
-        for each, place in zip(blocks, places, strict=True)
+        for each, path in zip(blocks, ats, strict=True)
     ]
-    return insert_blocks(model, places, blocks, name)
+    return insert_blocks(model, ats, blocks, name)
+
+
+def _stages(model):
+    found = [place.layer for place in places(model)]
+    if not found:
+        raise ValueError(
+            "Expected a network with stages of maps for at='auto'. "
+            f"Received: {model.name!r}, which has none; name a layer"
+        )
+    return found
 
 
 class _NamedBlock:
@@ -144,9 +159,9 @@ def _new_name(name, taken):
 
 
 def _policy_of(tensor):
-    """The dtype policy of the layer that a map comes from."""
+    """Name of the dtype policy of the layer that a map comes from."""
     policy = getattr(producer(tensor), "dtype_policy", None)
-    if policy is not None and policy.compute_dtype == tensor.dtype:
-        return policy.name
     half = tensor.dtype in ("float16", "bfloat16")
-    return f"mixed_{tensor.dtype}" if half else tensor.dtype
+    if half and getattr(policy, "variable_dtype", "float32") != tensor.dtype:
+        return f"mixed_{tensor.dtype}"
+    return tensor.dtype

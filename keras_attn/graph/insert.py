@@ -21,11 +21,7 @@ def insert_blocks(
 
     See `keras_attn.insert`, which takes blocks by name too.
     """
-    if not _is_graph(model):
-        raise ValueError(
-            "Expected a functional model, or a sequential one that is built. "
-            f"Received: {model}"
-        )
+    check_graph(model)
     blocks = _blocks(at, block)
     for path in blocks:
         _check_path(model, path)
@@ -35,6 +31,15 @@ def insert_blocks(
     if found or isinstance(outputs, dict):
         outputs = _with_further(_named(model, outputs, "logits"), found)
     return keras.Model(inputs, outputs, name=name or model.name)
+
+
+def check_graph(model):
+    """Raises an error for a model that cannot be taken apart."""
+    if not _is_graph(model):
+        raise ValueError(
+            "Expected a functional model, or a sequential one that is built. "
+            f"Received: {model}"
+        )
 
 
 class _Copier:

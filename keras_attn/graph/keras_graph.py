@@ -4,7 +4,10 @@ A node is one call of a layer or operation. It has `operation`, `input_tensors`,
 `output_tensors` and `arguments`.
 """
 
+import contextlib
+
 import keras
+from keras.src.backend.common import global_state
 
 
 def producer(tensor):
@@ -71,3 +74,19 @@ def private_name(operation):
     if name[:2] != ["keras", "src"] or name[2] not in ("ops", "applications"):
         return None
     return f"{name[2]}.{type(operation).__name__}"
+
+
+@contextlib.contextmanager
+def unweighted():
+    """Models built inside have shapes and counts but no values, and are quick to build.
+
+    As a decorator of a test: `@unweighted()`.
+    """
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Else the next scope that ends would give them values.
+        global_state.set_global_attribute(name, before)

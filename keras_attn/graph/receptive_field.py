@@ -116,13 +116,7 @@ def receptive_field(
     >>> field.size, field.stride, field.offset, field.box(1, 2)
     ((7, 7), (4, 4), (0, 0), (4, 8, 11, 15))
     """
-    if not _has_graph(model):
-        raise ValueError(
-            f"Expected a functional or built sequential model. Received: {model}"
-        )
-    starts = [_start(tensor, image_size) for tensor in model.inputs]
-    log = []
-    _trace_model(model, starts, log)
+    log = _log(model, image_size)
     what, trace = _find(model, layer, log)
     if trace.error is not None:
         raise ValueError(
@@ -134,13 +128,27 @@ def receptive_field(
             f"Expected {what} to have cells that see a part of the image. Received: "
             f"one that sees all of it at once, through {', '.join(trace.ignored)}"
         )
-    rows, columns = trace.axes
-    return ReceptiveField(
-        size=(rows.size, columns.size),
-        stride=(rows.stride, columns.stride),
-        offset=(rows.offset, columns.offset),
-        ignored=trace.ignored,
-    )
+    return trace.field()
+
+
+def known_fields(
+    model: keras.Model, image_size: tuple[int, int] | None = None
+) -> dict[int, tuple[ReceptiveField, tuple[int | None, int | None]]]:
+    """Windows and numbers of cells of all maps whose windows follow from the layers.
+
+    Args:
+        model, image_size: See `receptive_field`.
+
+    Returns:
+        Dict from the `id` of a symbolic tensor to its `ReceptiveField` and its rows and
+        columns. Of a model that is called several times, the last call counts.
+    """
+    return {
+        id(tensor): (trace.field(), tuple(axis.cells for axis in trace.axes))
+        for *_, tensors, traces in _log(model, image_size)
+        for tensor, trace in zip(tensors, traces, strict=True)
+        if trace.error is None and trace.axes is not None and _is_map(tensor, trace)
+    }
 
 
 # ---- windows ---------------------------------------------------------------------
@@ -210,6 +218,15 @@ class _Trace:
     ignored: tuple = ()
     error: str | None = None
 
+    def field(self):
+        rows, columns = self.axes
+        return ReceptiveField(
+            size=(rows.size, columns.size),
+            stride=(rows.stride, columns.stride),
+            offset=(rows.offset, columns.offset),
+            ignored=self.ignored,
+        )
+
     def through(self, step):
         paddings = step.padding
         if isinstance(paddings, str):
@@ -249,6 +266,18 @@ def _has_graph(model):
     if isinstance(model, keras.Sequential) and not model.built:
         return False
     return isinstance(model, keras.Model) and bool(getattr(model, "inputs", None))
+
+
+def _log(model, image_size):
+    """All calls of a model: the graph, the operation, its outputs and their traces."""
+    if not _has_graph(model):
+        raise ValueError(
+            f"Expected a functional or built sequential model. Received: {model}"
+        )
+    starts = [_start(tensor, image_size) for tensor in model.inputs]
+    log = []
+    _trace_model(model, starts, log)
+    return log
 
 
 def _start(tensor, image_size):

@@ -267,6 +267,8 @@ def _operations(names):
 # Classes that Keras does not export, by name; see `private_name`.
 REDUCTIONS = _operations("Max Mean Min Sum")
 ADDITIONS = _operations("Add Maximum Minimum Subtract")
+# Of InceptionResNetV2: the first input and a multiple of the second.
+ADDITIONS |= {"applications.CustomScaleLayer"}
 POINTWISE = ADDITIONS | _operations(
     "Absolute Cast Clip Divide Elu Exp Gelu HardSigmoid HardSilu LeakyRelu Log"
     " Multiply Negative Relu Relu6 Sigmoid Silu Softplus Sqrt Square Tanh TrueDivide"

@@ -18,11 +18,7 @@ from keras_attn.pipelines.attention_maps.inference import inference
 from keras_attn.pipelines.augment.composition import check_augmentation
 from keras_attn.pipelines.augment.geometry import rescale, transform_maps
 from keras_attn.pipelines.augment.operations import Augmentation
-from keras_attn.pipelines.batches.build import (
-    default_normalization,
-    finish,
-    shuffled_steps,
-)
+from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
 
 
@@ -97,8 +93,8 @@ def masked_batches(
         pair = {"images": finished(batch, step_seed), "attention_map": moved}
         return pair, tf.gather(labels, indices)
 
-    steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
-    return finish(_combined(images, steps, batch_size, combine))
+    steps = build.shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    return build.finish(_combined(images, steps, batch_size, combine))
 
 
 def online_masked_batches(
@@ -136,9 +132,9 @@ def online_masked_batches(
     def combine(batch, indices, step_seed):
         return finished(batch, step_seed), tf.gather(labels, indices)
 
-    steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    steps = build.shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
     dataset = _combined(images, steps, batch_size, combine)
-    return finish(dataset.map(_online(map_model, size, interpolation)), PREFETCH)
+    return build.finish(dataset.map(_online(map_model, size, interpolation)), PREFETCH)
 
 
 def masked_evaluation_batches(
@@ -172,7 +168,7 @@ def masked_evaluation_batches(
     if is_model:
         dataset = dataset.map(lambda batch, with_it: (fitted(batch, size), with_it))
         dataset = dataset.map(_online(maps, size, interpolation))
-        return finish(
+        return build.finish(
             dataset.map(lambda pair, with_it: (pair, with_it["labels"])), PREFETCH
         )
 
@@ -181,7 +177,7 @@ def masked_evaluation_batches(
         pair = {"images": fitted(batch, size), "attention_map": enlarged}
         return pair, with_it["labels"]
 
-    return finish(dataset.map(combine, num_parallel_calls=PREFETCH))
+    return build.finish(dataset.map(combine, num_parallel_calls=PREFETCH))
 
 
 def constant_maps(maps, value=1.0):
@@ -279,7 +275,7 @@ def _combined(images, steps, batch_size, combine):
 
 def _augmenting(images, augment, size, normalization):
     """A function of a batch and its seed: augmented, then enlarged."""
-    normalization = normalization or default_normalization(images)
+    normalization = normalization or build.default_normalization(images)
 
     def augmented(batch, step_seed):
         if augment.exceeds_range:

@@ -7,14 +7,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_attn.pipelines.augment import crops
 from keras_attn.pipelines.augment.composition import parse
-from keras_attn.pipelines.augment.crops import (
-    RandomAffine,
-    RandomCrop,
-    RandomResizedCrop,
-    Resize,
-    windows,
-)
 from keras_attn.pipelines.augment.erasing import RandomErasing
 from keras_attn.pipelines.augment.geometry import affine
 from keras_attn.pipelines.augment.grid_mask import GridMask
@@ -42,7 +36,7 @@ class Translate(Operation):
     def apply(self, images, drawn, normalization):
         edges = [self.padding, self.padding]
         padded = tf.pad(images, [[0, 0], edges, edges, [0, 0]])
-        moved = windows(padded, self.padding + drawn, tf.shape(images)[1:3])
+        moved = crops.windows(padded, self.padding + drawn, tf.shape(images)[1:3])
         return tf.ensure_shape(moved, images.shape)
 
     def matrix(self, drawn, before, after):
@@ -79,10 +73,10 @@ class Flip(Operation):
 KINDS = {
     "translate": Translate,
     "flip": Flip,
-    "resize": Resize,
-    "random_crop": RandomCrop,
-    "resized_crop": RandomResizedCrop,
-    "rotate_crop": RandomAffine,
+    "resize": crops.Resize,
+    "random_crop": crops.RandomCrop,
+    "resized_crop": crops.RandomResizedCrop,
+    "rotate_crop": crops.RandomAffine,
     "erase": RandomErasing,
     "grid_mask": GridMask,
 }

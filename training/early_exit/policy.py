@@ -12,12 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_attn.early_exit.policy import ExitPolicy, fit_exit_policy
 from keras_attn.early_exit.table import check_exit_table
-from keras_attn.pipelines.files import (
-    DAMAGE,
-    read_arrays,
-    save_then_rename,
-    write_then_rename,
-)
+from keras_attn.pipelines import files
 
 ARRAYS = ("confidence", "correct", "cost")
 # Thresholds of the rule that all pictures compare with.
@@ -35,7 +30,7 @@ def read_table(path):
     if not path.is_file():
         raise FileNotFoundError(f"Expected a table, a .npz file. Received: {path}")
     try:
-        found = read_arrays(path, ARRAYS.__contains__)
+        found = files.read_arrays(path, ARRAYS.__contains__)
         missing = [name for name in ARRAYS if name not in found]
         if missing:
             raise ValueError(
@@ -43,7 +38,7 @@ def read_table(path):
                 f"Missing: {', '.join(missing)}"
             )
         return check_exit_table(*map(found.get, ARRAYS))
-    except DAMAGE as error:
+    except files.DAMAGE as error:
         raise ValueError(
             f"{path} is not an exit table: expected several arrays in a .npz file. "
             f"Received: {error}"
@@ -67,7 +62,7 @@ def fit(table, output, points=40):
     output = pathlib.Path(output)
     policy = fit_exit_policy(*arrays, points=points)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with save_then_rename(output) as temporary:
+    with files.save_then_rename(output) as temporary:
         policy.save(temporary)
     return {
         "policy": str(output),
@@ -211,5 +206,5 @@ def save_picture(figure, path):
         raise ValueError(f"Expected the name of a PNG file. Received: {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    with write_then_rename(path) as file:
+    with files.write_then_rename(path) as file:
         figure.savefig(file, format="png")

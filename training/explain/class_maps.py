@@ -11,16 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from keras_attn.training.drawing import (
-    colour_bar,
-    draw_grey,
-    draw_image,
-    draw_map,
-    frame,
-    grid,
-    upsample,
-    wrap,
-)
+from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.runs.outputs import outputs_of, softmax
 
@@ -44,20 +35,7 @@ class ClassExplanation(Explanation):
 
 
 def explain(subject, images, titles=None, batch_size=128):
-    """The patch logits of a model as class maps.
-
-    Args:
-        subject: `Trained` model with the outputs `logits` and `patch_logits`.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        titles: One name per image; `None`: its number.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `ClassExplanation`.
-
-    Raises:
-        ValueError: If the model has no patch logits.
-    """
+    """See `Explainer.explain`; of a model with `logits` and `patch_logits`."""
     model = subject.model
     if "patch_logits" not in model.output:
         raise ValueError(
@@ -77,15 +55,15 @@ def maps(subject, images, labels, batch_size=8):
     cells = np.moveaxis(softmax(outputs["patch_logits"]), -1, 1)
     chosen = np.take_along_axis(cells, np.asarray(labels)[:, :, None, None], axis=1)
     size = images.shape[1:3]
-    return np.stack([[upsample(cell, *size) for cell in row] for row in chosen])
+    return np.stack([[drawing.upsample(cell, *size) for cell in row] for row in chosen])
 
 
 def picture(explanation, labels):
     """The image, one map per class, and the most probable class of every cell."""
     image = explanation.image
-    figure, (axes,) = grid(1, len(labels) + 2, image, margins=(3.2, 1.2))
+    figure, (axes,) = drawing.grid(1, len(labels) + 2, image, margins=(3.2, 1.2))
     figure.suptitle(explanation.decision(), fontsize=12)
-    draw_image(axes[0], image)
+    drawing.draw_image(axes[0], image)
     axes[0].set_title("image", fontsize=9)
     limit = explanation.maps[..., labels].max()
     _draw_maps(figure, axes[1:-1], explanation, labels, limit, 9)
@@ -106,9 +84,11 @@ def sheet(explanations, rows):
 
 def _draw_maps(figure, axes, explanation, labels, limit, size):
     for axis, label in zip(axes, labels, strict=True):
-        draw_map(axis, explanation.image, explanation.maps[..., label], (0, limit))
+        drawing.draw_map(
+            axis, explanation.image, explanation.maps[..., label], (0, limit)
+        )
         axis.set_title(explanation.caption(label), fontsize=size)
-    colour_bar(figure, axes[-1], SCALE)
+    drawing.colour_bar(figure, axes[-1], SCALE)
 
 
 def _draw_cells(axis, explanation):
@@ -125,8 +105,8 @@ def _draw_cells(axis, explanation):
     for label, colour in colours.items():
         cells[best == label, :3] = to_rgb(colour)
     cells[..., 3] = 0.2 + 0.7 * confidence
-    draw_grey(axis, explanation.image)
-    axis.imshow(cells, extent=frame(explanation.image), interpolation="nearest")
+    drawing.draw_grey(axis, explanation.image)
+    axis.imshow(cells, extent=drawing.frame(explanation.image), interpolation="nearest")
     height, width = explanation.image.shape[:2]
     rows, columns = best.shape
     if rows * columns <= 100:
@@ -143,7 +123,7 @@ def _draw_cells(axis, explanation):
             )
     shown = list(colours.items())[: len(CELL_COLOURS)]
     handles = [
-        Patch(color=colour, label=wrap(explanation.class_names[label]))
+        Patch(color=colour, label=drawing.wrap(explanation.class_names[label]))
         for label, colour in shown
     ]
     if len(colours) > len(shown):

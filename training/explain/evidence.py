@@ -13,13 +13,7 @@ from matplotlib.patches import Rectangle
 
 from keras_attn._checks import pair
 from keras_attn.models.localizer import branches_of
-from keras_attn.training.drawing import (
-    colour_bar,
-    draw_grey,
-    draw_image,
-    grid,
-    upsample,
-)
+from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.explain.localizers import check_evidence
 from keras_attn.training.runs.outputs import outputs_of, softmax, with_outputs
@@ -94,20 +88,10 @@ class EvidenceExplanation(Explanation):
 
 
 def explain(subject, images, titles=None, batch_size=32):
-    """The evidence and attention maps of a localiser.
+    """See `Explainer.explain`; of a localiser.
 
-    Args:
-        subject: `Trained` model with `logits` and, for its branches, `evidence_...`,
-            `logits_...` and optionally `attention_...`.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        titles: One name per image; `None`: its number.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `EvidenceExplanation`.
-
-    Raises:
-        ValueError: If the model gives no evidence.
+    It has `logits` and, for its branches, `evidence_...`, `logits_...` and optionally
+    `attention_...`.
     """
     model = subject.model
     check_evidence(model)
@@ -155,7 +139,7 @@ def branch_maps(branches, outputs):
 def picture(explanation, labels):
     """The evidence for the classes and the attention, one row per branch."""
     columns = len(labels) + 1 + _has_attention(explanation.branches)
-    figure, axes = grid(
+    figure, axes = drawing.grid(
         len(explanation.branches), columns, explanation.image, 0.85, (0.5, 0.6)
     )
     figure.suptitle(explanation.decision(), fontsize=12)
@@ -163,7 +147,7 @@ def picture(explanation, labels):
     drawn_at = 1 + len(labels)
     attended = highest_attention(explanation.branches)
     for line, branch in zip(axes, explanation.branches, strict=True):
-        draw_image(line[0], explanation.image)
+        drawing.draw_image(line[0], explanation.image)
         draw_window(line[0], explanation.image, branch)
         decides = branch is explanation.deciding()
         line[0].set_title(
@@ -235,10 +219,10 @@ def draw_attention(axis, image, branch, limit):
 
 
 def _draw_map(axis, image, branch, values, colours, lowest, highest):
-    draw_grey(axis, image)
+    drawing.draw_grey(axis, image)
     top, left, bottom, right = branch.region()
     height, width = image.shape[:2]
-    smooth = upsample(values, *(8 * np.array(values.shape)))
+    smooth = drawing.upsample(values, *(8 * np.array(values.shape)))
     axis.imshow(
         smooth,
         extent=(left, right, bottom, top),
@@ -264,9 +248,9 @@ def draw_window(axis, image, branch):
 def evidence_bar(figure, axis, named=True):
     """The scale of the evidence beside a panel; named: with its meaning."""
     text = "evidence: what a window adds\nto the class's logit"
-    colour_bar(figure, axis, text if named else "")
+    drawing.colour_bar(figure, axis, text if named else "")
 
 
 def attention_bar(figure, axis):
     """The scale of the attention beside a panel."""
-    colour_bar(figure, axis, "attention (1: equal for all windows)")
+    drawing.colour_bar(figure, axis, "attention (1: equal for all windows)")

@@ -8,14 +8,8 @@ from typing import NamedTuple
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
+from keras_attn.training import drawing
 from keras_attn.training.adoption import ModelSource
-from keras_attn.training.drawing import (
-    free_name,
-    save,
-    sheet_parts,
-    titles_of,
-    write_pages,
-)
 from keras_attn.training.explain import faithfulness
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.names import AUTO, METHODS, ON_A_LAYER, TITLES
@@ -90,7 +84,7 @@ def explain(
         )
     pictures, kept, problems = read_images(files, subject.spec, on_corrupt)
     check_readable(kept, problems)
-    titles = titles_of(kept)
+    titles = drawing.titles_of(kept)
     if warning := subject.pixels_warning(pictures, titles):
         say(warning)
     output = pathlib.Path(output)
@@ -98,16 +92,18 @@ def explain(
 
     def pages():
         # A sheet at a time, since the maps of many images take much memory.
-        for part in sheet_parts(len(kept)):
+        for part in drawing.sheet_parts(len(kept)):
             explanations = explainer.explain(subject, pictures[part], titles[part])
             output.mkdir(parents=True, exist_ok=True)
             rows = [labels or explanation.top(top) for explanation in explanations]
             for explanation, row in zip(explanations, rows, strict=True):
-                written.append(output / f"{free_name(explanation.title, taken)}.png")
-                save(explainer.picture(explanation, row), written[-1])
+                written.append(
+                    output / f"{drawing.free_name(explanation.title, taken)}.png"
+                )
+                drawing.save(explainer.picture(explanation, row), written[-1])
             yield explainer.sheet(explanations, rows)
 
-    sheets = write_pages(pages(), output)
+    sheets = drawing.write_pages(pages(), output)
     if metrics:
         measured = faithfulness.measure(explainer, subject, pictures)
         sheets += _write_measures(measured, output)

@@ -18,13 +18,7 @@ from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.boxes import frame_windows
 from keras_attn.pipelines.images.decoding import image_size
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
-from keras_attn.training.drawing import (
-    free_name,
-    save,
-    sheet_parts,
-    titles_of,
-    write_pages,
-)
+from keras_attn.training import drawing
 from keras_attn.training.explain.evidence import BranchMaps, branch_maps
 from keras_attn.training.explain.explanation import Explanation
 from keras_attn.training.explain.localizers import localizer_of, localizing
@@ -88,20 +82,10 @@ class Localized(Explanation):
 
 
 def localize_images(subject, images, titles=None, batch_size=BATCH):
-    """The patches of images.
+    """The patches of images, a list of `Localized`.
 
-    Args:
-        subject: `Trained` model with the outputs of `with_patches`, or a classifier of
-            patches that contains its localiser.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        titles: One name per image; `None`: its number.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `Localized`.
-
-    Raises:
-        ValueError: If there is no localiser.
+    Arguments as in `Explainer.explain`; the model has the outputs of `with_patches`, or
+    is a classifier of patches that contains its localiser.
     """
     images = np.asarray(images)
     model, localizer = subject.model, localizer_of(subject.model)
@@ -186,22 +170,22 @@ def localize(
     )
     pixels, kept, problems = read_images(files, trained.spec, on_corrupt)
     check_readable(kept, problems)
-    titles = titles_of(kept)
+    titles = drawing.titles_of(kept)
     output = pathlib.Path(output)
     written, entries, taken = [], [], set()
 
     def pages():
         # A sheet at a time, since the maps of many images take much memory.
-        for part in sheet_parts(len(kept)):
+        for part in drawing.sheet_parts(len(kept)):
             localized = localize_images(localizer, pixels[part], titles[part])
             output.mkdir(parents=True, exist_ok=True)
             for each, file in zip(localized, kept[part], strict=True):
-                written.append(output / f"{free_name(each.title, taken)}.png")
-                save(picture(each), written[-1])
+                written.append(output / f"{drawing.free_name(each.title, taken)}.png")
+                drawing.save(picture(each), written[-1])
                 entries.append(describe(each, file, trained.spec, written[-1]))
             yield sheet(localized)
 
-    sheets = write_pages(pages(), output)
+    sheets = drawing.write_pages(pages(), output)
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,

@@ -74,20 +74,10 @@ class MaskExplanation(Explanation):
 
 
 def explain(subject, images, titles=None, batch_size=32):
-    """The maps and masks of a network with attention-masked residuals.
+    """See `Explainer.explain`; of a network with attention-masked residuals.
 
-    Args:
-        subject: `Trained` model from images to `logits`, `mask_1`, `mask_2`, ... and
-            optionally `attention_map`, as its method's `serving_model` returns it.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        titles: One name per image; `None`: its number.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `MaskExplanation`.
-
-    Raises:
-        ValueError: If the model has no masks, or takes a map beside the images.
+    From images alone to `logits`, `mask_1`, `mask_2`, ... and optionally
+    `attention_map`, as its method's `serving_model` returns it.
     """
     model = subject.model
     if "mask_1" not in model.output or len(model.inputs) > 1:

@@ -12,15 +12,7 @@ from keras_attn.training.drawing import (
     wrap,
 )
 from keras_attn.training.drawing import sheet as empty_sheet
-from keras_attn.training.explain.evidence import (
-    NOTE,
-    attention_bar,
-    draw_attention,
-    draw_evidence,
-    evidence_bar,
-    highest_attention,
-    highest_evidence,
-)
+from keras_attn.training.explain import evidence
 
 # Colours of the patches in their order, again from the start where there are more.
 BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
@@ -39,7 +31,7 @@ def picture(localized):
     """
     width, height = panel_inches(localized.image)
     rows = [_draw_evidence_row]
-    if highest_attention(localized.branches) is not None:
+    if evidence.highest_attention(localized.branches) is not None:
         rows.append(_draw_attention_row)
     lines = math.ceil(max(1, len(localized.boxes)) / CROPS_PER_LINE)
     columns = len(localized.branches)
@@ -54,7 +46,7 @@ def picture(localized):
     axis = left.subplots()
     draw_boxes(axis, localized)
     axis.set_title(_patches_title(localized), fontsize=10)
-    right.supxlabel(NOTE, fontsize=8)
+    right.supxlabel(evidence.NOTE, fontsize=8)
     axes = right.subplots(len(rows), columns, squeeze=False)
     for draw, line in zip(rows, axes, strict=True):
         draw(right, line, localized)
@@ -130,8 +122,8 @@ def _draw_chosen(axis, localized):
     if branch is None:
         axis.set_axis_off()
         return
-    limit = highest_evidence([branch], [label])
-    draw_evidence(axis, localized.image, branch, label, limit)
+    limit = evidence.highest_evidence([branch], [label])
+    evidence.draw_evidence(axis, localized.image, branch, label, limit)
     _mark_centres(axis, localized)
     axis.set_title(
         f"evidence for {wrap(localized.class_names[label])}\n{branch.name}", fontsize=8
@@ -142,9 +134,9 @@ def _draw_evidence_row(figure, axes, localized):
     label = localized.evidence_label
     for axis, branch in zip(axes, localized.branches, strict=True):
         # A scale each: the more windows a branch has, the less each one adds.
-        limit = highest_evidence([branch], [label])
-        draw_evidence(axis, localized.image, branch, label, limit)
-        evidence_bar(figure, axis, named=branch is localized.branches[-1])
+        limit = evidence.highest_evidence([branch], [label])
+        evidence.draw_evidence(axis, localized.image, branch, label, limit)
+        evidence.evidence_bar(figure, axis, named=branch is localized.branches[-1])
         chosen = branch is localized.chosen
         if chosen:
             _mark_centres(axis, localized)
@@ -160,10 +152,10 @@ def _draw_evidence_row(figure, axes, localized):
 
 
 def _draw_attention_row(figure, axes, localized):
-    limit = highest_attention(localized.branches)
+    limit = evidence.highest_attention(localized.branches)
     for axis, branch in zip(axes, localized.branches, strict=True):
-        draw_attention(axis, localized.image, branch, limit)
-    attention_bar(figure, axes[-1])
+        evidence.draw_attention(axis, localized.image, branch, limit)
+    evidence.attention_bar(figure, axes[-1])
     _row_label(axes[0], "attention")
 
 

@@ -24,7 +24,12 @@ class Explainer(Protocol):
     def explain(
         self, subject: Trained, images: np.ndarray, titles: list[str] | None = None
     ) -> list[Explanation]:
-        """One explanation per image, which is 8-bit and of the model's size.
+        """One explanation per image.
+
+        Args:
+            subject: Model with the outputs that the explainer names.
+            images: `(examples, height, width, 3)`, 8-bit, of the model's size.
+            titles: One name per image; `None`: its number.
 
         Raises:
             ValueError: If the model has nothing of the kind.

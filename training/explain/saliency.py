@@ -1,18 +1,14 @@
 """Grad-CAM and similar methods drawn over images, for models of any kind."""
 
 import dataclasses
+import functools
 import warnings
 
 import keras
 import numpy as np
 
 from keras_attn import explain
-from keras_attn.training.drawing import (
-    colour_bar,
-    draw_image,
-    draw_map,
-    grid,
-)
+from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import Explanation, image_sheet
 from keras_attn.training.explain.names import TITLES
 from keras_attn.training.runs.outputs import top_classes
@@ -86,11 +82,13 @@ class Saliency:
     def maps(self, subject, images, labels):
         """`(images, classes, height, width)` in 0..1 of labels `(images, classes)`."""
         function = {
-            "grad_cam": self._grad_cam,
-            "grad_cam_plus_plus": self._grad_cam_plus_plus,
-            "cam": _cam,
+            "grad_cam": functools.partial(explain.grad_cam, layer=self.layer),
+            "grad_cam_plus_plus": functools.partial(
+                explain.grad_cam_plus_plus, layer=self.layer
+            ),
+            "cam": explain.class_activation_map,
             "rollout": _rollout,
-            "occlusion": _occlusion,
+            "occlusion": explain.occlusion,
         }[self.method]
         parts = []
         for start in range(0, len(images), BATCH):
@@ -99,24 +97,17 @@ class Saliency:
             with warnings.catch_warnings():
                 # Captions and metrics name constant maps.
                 warnings.filterwarnings("ignore", ".* maps are constant")
-                found = function(
-                    subject.model, inputs, np.asarray(labels[part], "int32")
-                )
+                labels_of_part = np.asarray(labels[part], "int32")
+                found = function(subject.model, inputs, labels=labels_of_part)
             parts.append(keras.ops.convert_to_numpy(found))
         return np.concatenate(parts)
-
-    def _grad_cam(self, model, inputs, labels):
-        return explain.grad_cam(model, inputs, self.layer, labels)
-
-    def _grad_cam_plus_plus(self, model, inputs, labels):
-        return explain.grad_cam_plus_plus(model, inputs, self.layer, labels)
 
     def picture(self, explanation, labels):
         """The image, and one map per class."""
         panels, image = explanation.panels(labels), explanation.image
-        figure, (axes,) = grid(1, len(panels) + 1, image, margins=(1.2, 1.2))
+        figure, (axes,) = drawing.grid(1, len(panels) + 1, image, margins=(1.2, 1.2))
         figure.suptitle(f"{explanation.decision()}\n{TITLES[self.method]}", fontsize=11)
-        draw_image(axes[0], image)
+        drawing.draw_image(axes[0], image)
         axes[0].set_title("image", fontsize=9)
         _draw_panels(figure, axes[1:], explanation, panels, 9)
         return figure
@@ -135,19 +126,11 @@ class Saliency:
 
 def _draw_panels(figure, axes, explanation, panels, size):
     for axis, (caption, values) in zip(axes, panels, strict=True):
-        draw_map(axis, explanation.image, values, (0, 1))
+        drawing.draw_map(axis, explanation.image, values, (0, 1))
         axis.set_title(caption, fontsize=size)
-    colour_bar(figure, axes[-1], SCALE)
-
-
-def _cam(model, inputs, labels):
-    return explain.class_activation_map(model, inputs, labels)
+    drawing.colour_bar(figure, axes[-1], SCALE)
 
 
 def _rollout(model, inputs, labels):
     maps = keras.ops.convert_to_numpy(explain.attention_rollout(model, inputs))
     return np.repeat(maps[:, None], labels.shape[1], axis=1)
-
-
-def _occlusion(model, inputs, labels):
-    return explain.occlusion(model, inputs, labels)

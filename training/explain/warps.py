@@ -13,16 +13,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 
 from keras_attn.ops.sampling import cell_grid, warp
-from keras_attn.training.drawing import (
-    OPACITY,
-    colour_bar,
-    draw_grey,
-    draw_image,
-    draw_map,
-    frame,
-    grid,
-    upsample,
-)
+from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import (
     Explanation,
     draw_probabilities,
@@ -70,7 +61,7 @@ class WarpExplanation(Explanation):
         """The image as the group's field moves its map, black outside: float, 0..1."""
         size = self.image.shape[:2]
         scale = np.divide(size, self.fields.shape[:2])
-        field = upsample(self.fields[:, :, group], *size) * scale
+        field = drawing.upsample(self.fields[:, :, group], *size) * scale
         image = keras.ops.convert_to_tensor(self.image[None] / 255, "float32")
         field = keras.ops.convert_to_tensor(field[None, :, :, None], "float32")
         moved = keras.ops.convert_to_numpy(warp(image, field, padding="zeros"))[0]
@@ -78,20 +69,10 @@ class WarpExplanation(Explanation):
 
 
 def explain(subject, images, titles=None, batch_size=32):
-    """The warping fields of a model, and their effect on its features.
+    """See `Explainer.explain`; of a model with `logits` and `fields`.
 
-    Args:
-        subject: `Trained` model with the outputs `logits` and `fields`, and optionally
-            the layers `features` and `warped`.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size.
-        titles: One name per image; `None`: its number.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `WarpExplanation`. All show the same groups, see `distinct_groups`.
-
-    Raises:
-        ValueError: If the model has no fields.
+    The layers `features` and `warped` are drawn where it has them. All explanations
+    show the same groups, see `distinct_groups`.
     """
     model = subject.model
     if "fields" not in model.output:
@@ -182,18 +163,20 @@ def picture(explanation, labels):
     has_maps = explanation.before is not None
     rows, columns = 4 if has_maps else 2, 1 + len(explanation.groups)
     gaps, margins = (0.2, 0.35), (0.8, 0.8)
-    figure, axes = grid(rows, columns, explanation.image, gaps=gaps, margins=margins)
+    figure, axes = drawing.grid(
+        rows, columns, explanation.image, gaps=gaps, margins=margins
+    )
     figure.suptitle(explanation.decision(), fontsize=12)
     figure.supxlabel(NOTE, fontsize=9)
-    draw_image(axes[0, 0], explanation.image)
+    drawing.draw_image(axes[0, 0], explanation.image)
     draw_points(axes[0, 0], explanation)
     axes[0, 0].set_title("colours of the cells", fontsize=9)
     draw_probabilities(axes[1, 0], explanation, labels)
     for column, group in zip(axes.T[1:], explanation.groups, strict=True):
-        draw_grey(column[0], explanation.image)
+        drawing.draw_grey(column[0], explanation.image)
         draw_points(column[0], explanation, group)
         column[0].set_title(_group_name(explanation, group), fontsize=9)
-        draw_image(column[1], explanation.sampled(group))
+        drawing.draw_image(column[1], explanation.sampled(group))
         column[1].set_title("the image, moved the same way", fontsize=9)
     if has_maps:
         for column, group in zip(axes.T[1:], explanation.groups, strict=True):
@@ -213,7 +196,7 @@ def sheet(explanations, rows):
         draw_points(line[0], explanation)
         line[0].set_title(explanation.heading(labels[0]), fontsize=8)
         for axis, group in zip(line[1:], explanation.groups, strict=True):
-            draw_grey(axis, explanation.image)
+            drawing.draw_grey(axis, explanation.image)
             draw_points(axis, explanation, group)
             axis.set_title(_group_name(explanation, group), fontsize=8)
     return figure
@@ -251,7 +234,7 @@ def draw_points(axis, explanation, group=None):
         linewidths=0.4,
         zorder=3,
     )
-    left, right, bottom, top = frame(explanation.image)
+    left, right, bottom, top = drawing.frame(explanation.image)
     axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
@@ -270,9 +253,12 @@ def _draw_maps(figure, axes, explanation, group=None):
     )
     limits = min(before.min(), after.min()), max(before.max(), after.max())
     # The warped map stands by itself: its cells are not those of the image.
-    for axis, maps, opacity in ((axes[0], before, OPACITY), (axes[1], after, 1.0)):
-        draw_map(axis, explanation.image, maps, limits, opacity=opacity)
-        colour_bar(figure, axis)
+    for axis, maps, opacity in (
+        (axes[0], before, drawing.OPACITY),
+        (axes[1], after, 1.0),
+    ):
+        drawing.draw_map(axis, explanation.image, maps, limits, opacity=opacity)
+        drawing.colour_bar(figure, axis)
     subject = "all groups" if group is None else "activation"
     axes[0].set_title(f"{subject} before", fontsize=9)
     axes[1].set_title(f"{subject} after the warp", fontsize=9)

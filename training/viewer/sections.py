@@ -12,13 +12,7 @@ import keras
 from keras_attn.explain import grad_cam as grad_cam_map
 from keras_attn.explain import last_map
 from keras_attn.training.drawing import draw_grey, draw_image, draw_map
-from keras_attn.training.explain import class_maps, masks, warps
-from keras_attn.training.explain.evidence import (
-    draw_attention,
-    draw_evidence,
-    highest_attention,
-    highest_evidence,
-)
+from keras_attn.training.explain import class_maps, evidence, masks, warps
 from keras_attn.training.explain.localize import localize_images
 from keras_attn.training.explain.patches import draw_boxes
 from keras_attn.training.runs.outputs import outputs_of
@@ -146,15 +140,15 @@ def _crops(localized):
 
 def _branches(localized, name):
     label = localized.evidence_label
-    attended = highest_attention(localized.branches)
+    attended = evidence.highest_attention(localized.branches)
     for branch in localized.branches:
         values = branch.evidence[..., label]
         chosen = ", chosen" if branch is localized.chosen else ""
-        limit = highest_evidence([branch], [label])
+        limit = evidence.highest_evidence([branch], [label])
         best = int(branch.probabilities.argmax())
         yield panel(
             localized.image,
-            lambda axis, branch=branch, limit=limit: draw_evidence(
+            lambda axis, branch=branch, limit=limit: evidence.draw_evidence(
                 axis, localized.image, branch, label, limit
             ),
             f"Evidence for {name} in windows of {branch.name}{chosen}: this branch "
@@ -167,7 +161,7 @@ def _branches(localized, name):
         if attended is not None:
             yield panel(
                 localized.image,
-                lambda axis, branch=branch: draw_attention(
+                lambda axis, branch=branch: evidence.draw_attention(
                     axis, localized.image, branch, attended
                 ),
                 f"Attention of the branch with windows of {branch.name}",

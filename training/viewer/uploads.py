@@ -10,17 +10,7 @@ import numpy as np
 from PIL import Image
 
 from keras_attn.pipelines.files import digest_of
-from keras_attn.pipelines.images.decoding import (
-    CorruptImageError,
-    decode_files,
-    decode_image,
-    image_size,
-)
-from keras_attn.pipelines.images.headers import (
-    decoded_pixels,
-    header_problem,
-    open_header,
-)
+from keras_attn.pipelines.images import decoding, headers
 from keras_attn.preprocessing import ImagePreprocessing
 
 MAX_BYTES = 20 * 2**20
@@ -59,7 +49,7 @@ class Upload:
         Raises:
             UploadError: If the file is damaged behind its header.
         """
-        images, _, problems = decode_files(
+        images, _, problems = decoding.decode_files(
             lambda index: self.data,
             [self.name],
             (spec.height, spec.width),
@@ -81,12 +71,12 @@ def check_upload(data, name):
         raise UploadError(f"{name}: the file is empty. Choose an image.")
     if len(data) > MAX_BYTES:
         raise UploadError(f"{name}: larger than {MAX_BYTES // 2**20} MB.")
-    reason = header_problem(data)
+    reason = headers.header_problem(data)
     if reason is not None:
         raise UploadError(f"{name}: {reason}.")
-    height, width = image_size(data, name)
+    height, width = decoding.image_size(data, name)
     try:
-        pixels = decoded_pixels(data) or height * width
+        pixels = headers.decoded_pixels(data) or height * width
     except ValueError as error:
         raise UploadError(f"{name}: {error}.") from error
     if pixels > MAX_PIXELS:
@@ -101,7 +91,7 @@ def check_upload(data, name):
 
 def _notes(data):
     notes = []
-    with open_header(data) as image:
+    with headers.open_header(data) as image:
         if image.has_transparency_data:
             notes.append("Transparency is dropped, as in training.")
         try:
@@ -169,8 +159,8 @@ def data_address(encoded):
 def thumbnail(data, name):
     """A small picture of an encoded image as an encoded PNG, or `None` if damaged."""
     try:
-        image = Image.fromarray(decode_image(data, name))
-    except CorruptImageError:
+        image = Image.fromarray(decoding.decode_image(data, name))
+    except decoding.CorruptImageError:
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     return png(image)

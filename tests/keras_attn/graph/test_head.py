@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.graph.head import head_of, leave_out_activation, linear_part, output_key
-from tests.harness import to_numpy
+from tests.harness import change, to_numpy
 
 
 def model_of(end, units=5):
@@ -105,16 +105,13 @@ def test_functions_of_the_backend_count():
     assert head_of(graph, output_key(graph, None)).kind == "softmax"
 
 
-@pytest.mark.parametrize("change", ["plain", "lora", "int8", "int4"])
-def test_the_linear_part_is_that_of_the_layer_as_it_computes(change):
+@pytest.mark.parametrize("kind", ["plain", "lora", "int8", "int4"])
+def test_the_linear_part_is_that_of_the_layer_as_it_computes(kind):
     keras.utils.set_random_seed(0)
     layer = layers.Dense(4, "softmax", bias_initializer="ones")
     layer.build((None, 6))
-    if change == "lora":
-        layer.enable_lora(2)
-        layer.lora_kernel_b.assign(np.ones((2, 4)))
-    elif change != "plain":
-        layer.quantize(change)
+    if kind != "plain":
+        change(layer, kind)
     x = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
     found, bias = map(to_numpy, linear_part(layer)(x))
     shares = np.exp(found + bias)

@@ -7,6 +7,7 @@ from keras_attn import insert
 from keras_attn.graph.keras_graph import producer
 from keras_attn.layers import ClassEmbedding, SqueezeExcitation
 from keras_attn.losses import mixed_patch_loss
+from tests.harness import change
 
 
 def small_backbone():
@@ -399,11 +400,8 @@ def test_changed_layers_compute_as_before(kind):
     if kind == "spectral":
         dense = layers.SpectralNormalization(dense)
     model = keras.Model(image, dense(x))
-    if kind == "lora":
-        dense.enable_lora(2)
-        dense.lora_kernel_b.assign(np.ones((2, 3)))
-    elif kind != "spectral":
-        dense.quantize(kind)
+    if kind != "spectral":
+        change(dense, kind)
     images = np.random.default_rng(0).random((2, 4, 6, 3), "float32")
     copy = insert(model, "conv", layers.Identity())
     wanted = keras.ops.convert_to_numpy(model(images))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_attn.layers import ClassEvidence
-from tests.harness import check_layer, example, randomize, run, to_numpy
+from tests.harness import change, check_layer, example, randomize, run, to_numpy
 
 ARGUMENTS = {
     "num_classes": 5,
@@ -89,11 +89,7 @@ def test_a_changed_classifier_is_called_as_it_is(kind):
     layer = ClassEvidence(3)
     features = np.random.default_rng(0).standard_normal((2, 4, 5, 8)).astype("float32")
     before = to_numpy(layer(features)["logits"])
-    if kind == "lora":
-        layer.classifier.enable_lora(2)
-        layer.classifier.lora_kernel_b.assign(np.ones((2, 3)))
-    else:
-        layer.classifier.quantize(kind)
+    change(layer.classifier, kind)
     outputs = {name: to_numpy(each) for name, each in layer(features).items()}
     cells = to_numpy(layer.classifier(features)) / 20
     np.testing.assert_allclose(outputs["evidence"], cells, atol=1e-6)

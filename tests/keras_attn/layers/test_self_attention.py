@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_attn.layers import SelfAttention
-from tests.harness import check_layer, example, run, to_numpy
+from tests.harness import change, check_layer, example, run, to_numpy
 
 SHAPE = (2, 7, 12)
 
@@ -114,12 +114,7 @@ def test_class_attention_is_that_of_a_changed_layer(kind):
     layer = SelfAttention(2)
     tokens = np.random.default_rng(0).standard_normal((2, 5, 8)).astype("float32")
     layer(tokens)
-    dense = layer.queries_keys_values
-    if kind == "lora":
-        dense.enable_lora(2)
-        dense.lora_kernel_b.assign(np.ones((2, 24)))
-    else:
-        dense.quantize(kind)
+    change(layer.queries_keys_values, kind)
     found = to_numpy(layer(tokens, output="class_attention"))
     wanted = to_numpy(layer(tokens, output="attention"))[:, :, 0]
     np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -117,16 +117,12 @@ def test_explain_writes_a_picture_for_each_image(tmp_path):
 
 def test_many_images_take_several_sheets(tmp_path, monkeypatch):
     drawn = []
-    for module in ("explain.files", "drawing"):
-        monkeypatch.setattr(f"keras_attn.training.{module}.save", lambda *given: None)
-    monkeypatch.setattr(
-        "keras_attn.training.explain.class_maps.picture",
-        lambda *given: drawn.append(given),
-    )
-    monkeypatch.setattr(
-        "keras_attn.training.explain.class_maps.sheet",
-        lambda *given: drawn.append(given),
-    )
+    monkeypatch.setattr("keras_attn.training.drawing.save", lambda *given: None)
+    for name in ("picture", "sheet"):
+        monkeypatch.setattr(
+            f"keras_attn.training.explain.class_maps.{name}",
+            lambda *given: drawn.append(given),
+        )
     path = tiny.save_colour_model(tmp_path)
     for number in range(SHEET_ROWS + 1):
         tiny.save_image(tmp_path / "in" / f"{number:02}.png", split_image())

@@ -44,10 +44,8 @@ def noise_files(folder, count=4):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For tests of the data alone: drawing takes longest."""
-    for name in ("picture", "sheet", "save"):
-        monkeypatch.setattr(
-            f"keras_attn.training.explain.localize.{name}", lambda *given: None
-        )
+    for name in ("explain.localize.picture", "explain.localize.sheet", "drawing.save"):
+        monkeypatch.setattr(f"keras_attn.training.{name}", lambda *given: None)
 
 
 def looped(outputs, index, settings):

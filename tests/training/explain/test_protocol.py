@@ -76,8 +76,7 @@ def test_a_method_brings_its_explainer(tmp_path, monkeypatch):
     def save(page, path):
         written[path.name] = page
 
-    for module in ("explain.files", "drawing"):
-        monkeypatch.setattr(f"keras_attn.training.{module}.save", save)
+    monkeypatch.setattr("keras_attn.training.drawing.save", save)
     file = tiny.save_image(tmp_path / "x.png", np.zeros((32, 32, 3), "uint8"))
     explain(run.workdir, [file], tmp_path / "out", top=1)
     assert set(written) == {"x.png", "overview.png"}

@@ -53,9 +53,7 @@ def file(tmp_path):
 def drawn(monkeypatch):
     """Explanations that are drawn, in place of pictures."""
     found = []
-    monkeypatch.setattr(
-        "keras_attn.training.explain.files.save", lambda figure, path: None
-    )
+    monkeypatch.setattr("keras_attn.training.drawing.save", lambda figure, path: None)
     monkeypatch.setattr(
         Saliency, "picture", lambda self, each, labels: found.append((self, each))
     )

@@ -12,12 +12,8 @@ from keras_attn.pipelines.attention_maps.compute import compute_maps
 from keras_attn.pipelines.attention_maps.digests import image_keys, model_digest
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.files import copy_file, digest_of
+from keras_attn.training.methods.feeds import known_objects
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH, ImageFeed
-from keras_attn.training.methods.feeds.known_objects import (
-    MODES,
-    check_true_maps,
-    true_maps,
-)
 from keras_attn.training.methods.feeds.progress import shown
 from keras_attn.training.runs import devices
 from keras_attn.training.runs.map_model import load_map_model
@@ -44,7 +40,7 @@ def reads_maps(recipe):
 
 def reads_true_maps(recipe):
     """True if the logits depend on the known objects of the images, so on no model."""
-    return recipe.options.map_mode in MODES and reads_maps(recipe)
+    return recipe.options.map_mode in known_objects.MODES and reads_maps(recipe)
 
 
 def check_map_model(recipe):
@@ -58,7 +54,7 @@ def check_map_model(recipe):
     if not reads_maps(recipe):
         return
     if reads_true_maps(recipe):
-        check_true_maps(recipe)
+        known_objects.check_true_maps(recipe)
         return
     if not recipe.options.map_model:
         raise ValueError(
@@ -101,7 +97,8 @@ class MapFeed(ImageFeed):
             return
         if reads_true_maps(recipe):
             self.maps = {
-                name: true_maps(recipe, self.splits[name][0]) for name in self._names()
+                name: known_objects.true_maps(recipe, self.splits[name][0])
+                for name in self._names()
             }
             return
         self.map_model = load_map_model(recipe.options.map_model)

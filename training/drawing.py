@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from keras_attn.pipelines.images.fonts import font_file, is_plain, without_boxes
 
 MAP_COLOURS = "inferno"
 OPACITY = 0.6
@@ -64,8 +67,26 @@ def titles_of(files):
 
 
 def save(figure, path):
-    """Writes a figure as PNG."""
-    FigureCanvasAgg(figure).print_png(str(path))
+    """Writes a figure as PNG to a path or a binary file."""
+    canvas = FigureCanvasAgg(figure)
+    with_fonts(canvas.figure)
+    canvas.print_png(path)
+
+
+def with_fonts(figure):
+    """The figure with a font for every text that matplotlib's own cannot draw."""
+    for text in figure.findobj(Text):
+        content = text.get_text()
+        if is_plain(content):
+            continue
+        file = font_file(content)
+        if file is None:
+            text.set_text(without_boxes(content))
+        else:
+            properties = text.get_fontproperties().copy()
+            properties.set_file(file)
+            text.set_fontproperties(properties)
+    return figure
 
 
 def write_pages(pages, output, name="overview", write=None):

@@ -1,7 +1,9 @@
 """A data set at a glance: a contact sheet and a table of counts."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from keras_attn.pipelines.images.fonts import drawable, picture_font
 
 ROWS = 100
 _SMALLEST_CELL, _LARGEST_CELL = 64, 128
@@ -55,10 +57,9 @@ def contact_sheet(
     height = shown * (cell + _GAP) + _GAP + (3 * _FONT_SIZE if left_out else 0)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_FONT_SIZE)
     for row, chosen in enumerate(members):
         top = _GAP + row * (cell + _GAP)
-        _write_name(draw, font, str(class_names[row]), top, cell)
+        _write_name(draw, drawable(str(class_names[row]), row), top, cell)
         for column, i in enumerate(chosen):
             picture, factor = _fitted(images[i], cell)
             place = (_LABEL_WIDTH + _GAP + column * (cell + _GAP), top)
@@ -67,6 +68,7 @@ def contact_sheet(
                 _draw_box(draw, boxes[i], place, factor)
     if left_out:
         text = f"and {left_out} more classes"
+        font = picture_font(text, _FONT_SIZE)
         draw.text((_GAP, height - 2 * _FONT_SIZE), text, "black", font)
     return sheet
 
@@ -169,8 +171,9 @@ def _draw_box(draw, box, place, factor):
     draw.rectangle(corners, outline=_BOX_COLOUR)
 
 
-def _write_name(draw, font, name, top, cell):
+def _write_name(draw, name, top, cell):
     """The name at the left of its row, on as many lines as it needs and fit."""
+    font = picture_font(name, _FONT_SIZE)
     room = _LABEL_WIDTH - 2 * _GAP
     lines = [""]
     for word in _pieces(name):

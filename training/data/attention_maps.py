@@ -1,5 +1,7 @@
 """Attention maps of a whole data set, computed once and kept."""
 
+import sys
+
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from keras_attn.pipelines.attention_maps.compute import as_floats, compute_maps
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.contact_sheet import ROWS, contact_sheet, reduced
+from keras_attn.pipelines.images.fonts import numbered
 from keras_attn.pipelines.images.streaming import IN_MEMORY_GIB, load_images
 from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.data.describe import named_source
@@ -87,6 +90,8 @@ def masks(
     sheet = map_sheet(
         images, maps, source.labels, source.class_names, examples_per_class
     )
+    if note := numbered(source.class_names[:ROWS]):
+        print(note, file=sys.stderr)
     with write_then_rename(picture) as file:
         sheet.save(file, "PNG")
     summary = {

@@ -16,6 +16,7 @@ from keras_attn.pipelines.images.contact_sheet import (
     reduced,
 )
 from keras_attn.pipelines.images.decoding import CorruptImageError
+from keras_attn.pipelines.images.fonts import numbered
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.load import SOURCE_NAMES, load_source
 from keras_attn.pipelines.sources.splits import missing_classes, split_indices
@@ -85,7 +86,9 @@ def describe(
     lines += [f"skipped: {problem}" for problem in (*skipped, *map(str, problems))]
     if source.ignored:
         lines.append(f"left out: {replace(source, skipped=()).left_out}")
-    return "\n".join([*lines, "", f"Contact sheet: {output}"])
+    note = numbered(source.class_names[:ROWS])
+    lines += ["", f"Contact sheet: {output}", *([note] if note else [])]
+    return "\n".join(lines)
 
 
 def write_sheet(source, output, examples_per_class=10):

@@ -13,6 +13,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
+from keras_attn.pipelines.images.fonts import font_file
+from keras_attn.training.drawing import with_fonts
+
 # Replaced by the page's own colour of text.
 TEXT_COLOUR = "#010203"
 STYLE = {
@@ -120,7 +123,7 @@ def confusion(matrix, class_names):
             places = range(classes)
             numbers = [str(label + 1) for label in places]
             names = [
-                f"{shortened(name)}  {number}"
+                f"{shortened(name)}  {number}" if font_file(name) else number
                 for name, number in zip(class_names, numbers, strict=True)
             ]
             axis.set_xticks(places, numbers)
@@ -177,7 +180,7 @@ def _figure(width, height):
 def _svg(figure, label):
     """The figure as an SVG element with a text alternative."""
     text = io.StringIO()
-    FigureCanvasSVG(figure)
+    FigureCanvasSVG(with_fonts(figure))
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     text = text.getvalue()
     text = text[text.index("<svg") :].replace(TEXT_COLOUR, "currentColor")

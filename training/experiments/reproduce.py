@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import keras
 
+from keras_attn.pipelines.images.fonts import drawable_names
 from keras_attn.pipelines.images.streaming import load_images
 from keras_attn.training.data.load import image_spec, load_data, load_source_of
+from keras_attn.training.drawing import with_fonts
 from keras_attn.training.experiments import measures, results, studies, tables
 from keras_attn.training.experiments.figures import get_figure
 from keras_attn.training.experiments.protocol import RowValue
@@ -176,7 +178,9 @@ class Comparison:
         recipe = self.recipes[rows[0].label]
         spec, splits = load_data(recipe, source=self.source(recipe))
         examples = splits[measures.held_out(splits)]
-        drawing = get_figure(self.experiment.figure)(runs, examples, spec.class_names)
+        names = drawable_names(spec.class_names)
+        drawing = get_figure(self.experiment.figure)(runs, examples, names)
+        with_fonts(drawing.figure)
         tables.write(self.experiment, self.path, self.command, *drawing)
 
 

@@ -123,7 +123,7 @@ def _draw_cells(axis, explanation):
             )
     shown = list(colours.items())[: len(CELL_COLOURS)]
     handles = [
-        Patch(color=colour, label=drawing.wrap(explanation.class_names[label]))
+        Patch(color=colour, label=drawing.wrap(explanation.name(label)))
         for label, colour in shown
     ]
     if len(colours) > len(shown):

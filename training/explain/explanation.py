@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_attn.pipelines.images.fonts import drawable
 from keras_attn.training.drawing import Grid, draw_image, sheet, wrap
 from keras_attn.training.runs.outputs import top_classes
 
@@ -47,10 +48,14 @@ class Explanation:
         """Labels of the most probable classes."""
         return top_classes(self.probabilities, count).tolist()
 
+    def name(self, label):
+        """A class's name in pictures."""
+        return drawable(self.class_names[label], label)
+
     def answer(self):
         """The most probable class with its probability."""
         (best,) = self.top(1)
-        return f"{self.class_names[best]} ({100 * self.probabilities[best]:.1f} %)"
+        return f"{self.name(best)} ({100 * self.probabilities[best]:.1f} %)"
 
     def decision(self):
         """The image's name, its class and its probability."""
@@ -60,11 +65,11 @@ class Explanation:
         """A class's name and probability, for a panel of that class."""
         if probabilities is None:
             probabilities = self.probabilities
-        return f"{wrap(self.class_names[label])}\n{100 * probabilities[label]:.1f} %"
+        return f"{wrap(self.name(label))}\n{100 * probabilities[label]:.1f} %"
 
     def heading(self, label):
         """The image's name, and a class with its probability."""
-        name = wrap(self.class_names[label])
+        name = wrap(self.name(label))
         return f"{wrap(self.title)}\n{name}: {100 * self.probabilities[label]:.1f} %"
 
 
@@ -92,7 +97,7 @@ def draw_probabilities(axis, explanation, labels):
     axis.set_axis_on()
     axis.barh(range(len(labels)), percent, color="#56B4E9", height=0.8)
     for place, (label, value) in enumerate(zip(labels, percent, strict=True)):
-        text = f"{wrap(explanation.class_names[label])}: {value:.1f} %"
+        text = f"{wrap(explanation.name(label))}: {value:.1f} %"
         axis.text(2, place, text, va="center", fontsize=7)
     axis.set(xlim=(0, 100), ylim=(len(labels) - 0.4, -0.6), yticks=[])
     axis.set_box_aspect(explanation.image.shape[0] / explanation.image.shape[1])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
+from keras_attn.pipelines.images.fonts import numbered
 from keras_attn.training import drawing
 from keras_attn.training.adoption import ModelSource
 from keras_attn.training.explain import faithfulness
@@ -74,6 +75,8 @@ def explain(
     subject = load_trained(path, checkpoint)
     if subject.note:
         say(subject.note)
+    if note := numbered(subject.class_names):
+        say(note)
     labels = None if classes is None else labels_of(classes, subject.class_names)
     explainer = _chosen(subject, method, layer, labels, top, say)
     if metrics and not explainer.measurable:

@@ -111,7 +111,7 @@ def _patches_title(localized):
     label = localized.evidence_label
     return (
         f"{count} patch{'es' if count != 1 else ''} of {localized.chosen.name}, by "
-        f"evidence for {localized.class_names[label]}\n(logit: "
+        f"evidence for {localized.name(label)}\n(logit: "
         f"{localized.chosen.logits[label]:.2f})"
     )
 
@@ -126,7 +126,7 @@ def _draw_chosen(axis, localized):
     evidence.draw_evidence(axis, localized.image, branch, label, limit)
     _mark_centres(axis, localized)
     axis.set_title(
-        f"evidence for {wrap(localized.class_names[label])}\n{branch.name}", fontsize=8
+        f"evidence for {wrap(localized.name(label))}\n{branch.name}", fontsize=8
     )
 
 
@@ -143,12 +143,12 @@ def _draw_evidence_row(figure, axes, localized):
         best = branch.probabilities.argmax()
         axis.set_title(
             f"{'chosen: ' if chosen else ''}{branch.name}\n"
-            f"{wrap(localized.class_names[best])} "
+            f"{wrap(localized.name(best))} "
             f"({100 * branch.probabilities[best]:.1f} %)",
             fontsize=9,
             fontweight="bold" if chosen else "normal",
         )
-    _row_label(axes[0], f"evidence for {wrap(localized.class_names[label], 20)}")
+    _row_label(axes[0], f"evidence for {wrap(localized.name(label), 20)}")
 
 
 def _draw_attention_row(figure, axes, localized):
@@ -204,5 +204,5 @@ def _draw_crops(axes, localized):
         if localized.patch_probabilities is not None:
             row = localized.patch_probabilities[number]
             best = row.argmax()
-            title += f"\n{wrap(localized.class_names[best])} ({100 * row[best]:.0f} %)"
+            title += f"\n{wrap(localized.name(best))} ({100 * row[best]:.0f} %)"
         axis.set_title(title, fontsize=8)

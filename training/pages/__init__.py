@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from keras_attn.pipelines.files import write_then_rename
+from keras_attn.training.drawing import with_fonts
 
 # Pictures of figures are no wider, in pixels.
 WIDEST = 1600
@@ -72,7 +73,7 @@ def percent(share, digits=1):
 
 def figure_uri(figure):
     """A figure as a data URI."""
-    canvas = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(with_fonts(figure))
     canvas.draw()
     return image_uri(np.asarray(canvas.buffer_rgba())[..., :3], WIDEST)
 

@@ -2,9 +2,14 @@
 
 import pathlib
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
+from keras_attn.pipelines.images.fonts import (
+    font_file,
+    picture_font,
+    without_boxes,
+)
 from keras_attn.training.drawing import sheet_parts, write_pages
 
 CELL, GAP = 150, 8
@@ -64,7 +69,8 @@ def hit_sheet(results, folder):
 
 def _draw_cell(sheet, draw, place, file, heading, name):
     left, top = place
-    font = ImageFont.load_default(FONT_SIZE)
+    font = picture_font(name, FONT_SIZE)
+    name = name if font_file(name) else without_boxes(name)
     try:
         picture = Image.fromarray(decode_image(file.read_bytes(), str(file)))
         picture.thumbnail((CELL, CELL))

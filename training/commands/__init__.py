@@ -14,6 +14,7 @@ MODULES = (
     "evaluate",
     "report",
     "explain",
+    "places",
     "retrieval",
     "masks",
     "export",

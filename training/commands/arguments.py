@@ -202,13 +202,7 @@ def add_source(added, classes=True):
         metavar="OUTPUT",
         help="output with the scores, of a model with several (logits)",
     )
-    group.add_argument(
-        "--size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="height and width of its images, where it leaves them open (224)",
-    )
+    add_size(group)
     group.add_argument(
         "--several-labels",
         action="store_true",
@@ -216,19 +210,33 @@ def add_source(added, classes=True):
     )
 
 
+def add_size(added):
+    added.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="height and width of its images, where it leaves them open (224)",
+    )
+
+
 def source_of(arguments, path=None):
     """The `ModelSource` of a command's arguments; `path` in place of its `model`."""
     from keras_attn.training.adoption import ModelSource
 
-    size = arguments.size and (arguments.size * 2)[:2]
     return ModelSource(
         path or arguments.model,
         arguments.classes,
         arguments.pixels,
         arguments.head,
-        size and tuple(size),
+        size_of(arguments),
         arguments.several_labels,
     )
+
+
+def size_of(arguments):
+    """`(height, width)` of `--size`, or `None`."""
+    return tuple((arguments.size * 2)[:2]) if arguments.size else None
 
 
 def add_checkpoint(added):

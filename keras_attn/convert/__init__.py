@@ -6,6 +6,7 @@ from keras_attn.convert.anchornet95 import (
     load_anchornet95,
 )
 from keras_attn.convert.checkpoint import CheckpointError
+from keras_attn.convert.dino_head import convert_dino_head, load_dino_head
 from keras_attn.convert.state_dict import read_state_dict, strip_prefix
 from keras_attn.convert.vit import DINO_IMAGES, convert_vit, load_vit
 
@@ -14,8 +15,10 @@ __all__ = [
     "CheckpointError",
     "DINO_IMAGES",
     "convert_anchornet95",
+    "convert_dino_head",
     "convert_vit",
     "load_anchornet95",
+    "load_dino_head",
     "load_vit",
     "read_state_dict",
     "strip_prefix",

@@ -42,6 +42,7 @@ class Layout:
     others: dict
     normalization: str
     logits: str
+    position_offset: float
 
 
 AUTHORS = Layout(
@@ -59,6 +60,7 @@ AUTHORS = Layout(
     },
     normalization="norm",
     logits="head",
+    position_offset=0.1,
 )
 HUGGING_FACE = Layout(
     class_token="embeddings.cls_token",
@@ -79,6 +81,7 @@ HUGGING_FACE = Layout(
     },
     normalization="layernorm",
     logits="classifier",
+    position_offset=0.0,
 )
 
 
@@ -86,7 +89,9 @@ def load_vit(path: str | Path, key: str | None = None, **options) -> keras.Model
     """A vision transformer with the weights of a published checkpoint.
 
     Width, number of blocks and patch size are the checkpoint's, and so are the image
-    size that positions are learned for and the number of classes, if it has any.
+    size that positions are learned for and the number of classes, if it has any. For
+    images of other sizes the positions are interpolated as the code that goes with the
+    names of the tensors does: DINO's own adds 0.1 to the sizes, Hugging Face's nothing.
 
     Args:
         path: `.pth` or `.safetensors`, see `read_state_dict`: the authors' backbone,
@@ -94,7 +99,8 @@ def load_vit(path: str | Path, key: str | None = None, **options) -> keras.Model
         key: See `read_state_dict`; of a whole training `"teacher"`.
         **options: Arguments of `vit`, such as `input_shape` or `input_tensor`; by
             default images have the size that the positions are learned for. Heads
-            that are not 64 wide, as DINO's are, need `size=(width, blocks, heads)`.
+            that are not 64 wide, as DINO's are, need `size=(width, blocks, heads)`,
+            and what timm interpolates `position_offset=0`.
 
     Returns:
         The model. It takes normalised images; on raw pixels it stands behind
@@ -195,7 +201,11 @@ def _arguments(state_dict, options):
             f"axes and {layout.positions} of 3. Received: shapes {kernel.shape} and "
             f"{positions.shape}"
         )
-    arguments = {"patch_size": kernel.shape[2:], **options}
+    arguments = {
+        "patch_size": kernel.shape[2:],
+        "position_offset": layout.position_offset,
+        **options,
+    }
     if "size" not in options:
         arguments["size"] = _size(state_dict, layout, kernel.shape[0])
     if "position_size" not in options:

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_attn._checks import integer, positive_integer
+from keras_attn.ops.activations import exact_gelu
 from keras_attn.ops.precision import float32_at_least
 
 # Least length that a vector is divided by.
@@ -27,9 +28,12 @@ class DinoHead(keras.layers.Layer):
         bottleneck_units: Width of z.
         hidden_layers: Layers of the perceptron before the bottleneck.
         learn_gain: Whether g is learned; this makes the paper's larger models unstable.
+        batch_normalization: Whether each of the perceptron's hidden layers is
+            normalised before GELU, as in some of the published heads.
 
     Call arguments:
         inputs: Embeddings.
+        training: Whether batch normalisations use the statistics of the batch.
 
     Input shape: `(..., channels)`.
 
@@ -55,6 +59,7 @@ class DinoHead(keras.layers.Layer):
         bottleneck_units=256,
         hidden_layers=2,
         learn_gain=False,
+        batch_normalization=False,
         **kwargs,
     ):
         positive_integer("units", units)
@@ -67,6 +72,7 @@ class DinoHead(keras.layers.Layer):
         self.bottleneck_units = bottleneck_units
         self.hidden_layers = hidden_layers
         self.learn_gain = learn_gain
+        self.batch_normalization = batch_normalization
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -80,7 +86,11 @@ class DinoHead(keras.layers.Layer):
             )
 
         self.perceptron = [
-            dense(self.hidden_units, exact_gelu, f"hidden_{number + 1}")
+            dense(
+                self.hidden_units,
+                None if self.batch_normalization else exact_gelu,
+                f"hidden_{number + 1}",
+            )
             for number in range(self.hidden_layers)
         ]
         self.perceptron.append(dense(self.bottleneck_units, None, "bottleneck"))
@@ -88,6 +98,19 @@ class DinoHead(keras.layers.Layer):
         for layer in self.perceptron:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
+        if self.batch_normalization:
+            # Momentum and epsilon of PyTorch.
+            self.normalizations = [
+                keras.layers.BatchNormalization(
+                    momentum=0.9,
+                    epsilon=1e-5,
+                    dtype=self.dtype_policy,
+                    name=f"normalization_{number + 1}",
+                )
+                for number in range(self.hidden_layers)
+            ]
+            for layer in self.normalizations:
+                layer.build((*shape[:-1], self.hidden_units))
         self.directions = self.add_weight(
             shape=(self.bottleneck_units, self.units),
             # As PyTorch's linear layers start.
@@ -101,9 +124,12 @@ class DinoHead(keras.layers.Layer):
             name="gain",
         )
 
-    def call(self, inputs):
-        for layer in self.perceptron:
+    def call(self, inputs, training=None):
+        for number, layer in enumerate(self.perceptron):
             inputs = layer(inputs)
+            if self.batch_normalization and number < self.hidden_layers:
+                normalize = self.normalizations[number]
+                inputs = exact_gelu(normalize(inputs, training=training))
         unit = ops.cast(_normalized(inputs, axis=-1), self.compute_dtype)
         kernel = _normalized(self.directions, axis=0)
         kernel = kernel * ops.cast(self.gain, kernel.dtype)
@@ -128,11 +154,8 @@ class DinoHead(keras.layers.Layer):
             "bottleneck_units": self.bottleneck_units,
             "hidden_layers": self.hidden_layers,
             "learn_gain": self.learn_gain,
+            "batch_normalization": self.batch_normalization,
         }
-
-
-def exact_gelu(inputs):
-    return keras.activations.gelu(inputs, approximate=False)
 
 
 def _normalized(vectors, axis):

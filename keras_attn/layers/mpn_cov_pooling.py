@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_attn.layers._maps import MapLayer
 from keras_attn.ops import second_moments
+from keras_attn.ops.tracing import refuse_portable
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -14,7 +15,8 @@ class MPNCOVPooling(MapLayer):
     zero count as zero, in the gradient too, so that maps with fewer cells than
     channels and constant maps are safe.
 
-    Decompositions are slow on accelerators; `ISQRTCOVPooling` avoids them.
+    Decompositions are slow on accelerators, and files for ONNX and LiteRT cannot hold
+    them; `ISQRTCOVPooling` avoids them.
 
     Call arguments:
         inputs: A feature map.
@@ -24,6 +26,9 @@ class MPNCOVPooling(MapLayer):
     Output shape: `(batch, channels * (channels + 1) / 2)`, the upper triangle with the
         diagonal, row by row; computed in float32, returned in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: Where the layer is exported for ONNX or LiteRT.
 
     Example:
 
@@ -38,6 +43,7 @@ class MPNCOVPooling(MapLayer):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, inputs):
+        refuse_portable(self, "decomposes matrices; `ISQRTCOVPooling` does not")
         root = second_moments.eigen_root(second_moments.covariance(inputs))
         return ops.cast(second_moments.upper_triangle(root), self.compute_dtype)
 

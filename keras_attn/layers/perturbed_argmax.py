@@ -2,6 +2,7 @@ import keras
 
 from keras_attn._checks import positive_integer, positive_number
 from keras_attn.ops.soft_maximizers import perturbed_argmax
+from keras_attn.ops.tracing import refuse_portable
 
 
 @keras.saving.register_keras_serializable(package="keras_attn")
@@ -18,7 +19,8 @@ class PerturbedArgmax(keras.layers.Layer):
     the layer twice gives two estimates, whose standard deviation is at most
     `scale / (2 sqrt(samples))`. The backward pass sees the noise of the forward pass.
     A pass draws `samples` times as many random numbers as there are activations, in
-    chunks, so that it is slow but needs little memory.
+    chunks, so that it is slow but needs little memory. Files for ONNX and LiteRT
+    cannot hold it, and are refused.
 
     Args:
         margin: The paper's `mu`; its estimate for a ResNet20 on CIFAR-10 is 2.5.
@@ -45,7 +47,7 @@ class PerturbedArgmax(keras.layers.Layer):
 
     Raises:
         ValueError: If `inverse_temperature`, `samples`, `scale` or `chunk_size` is
-            not positive.
+            not positive; where the layer is exported for ONNX or LiteRT.
 
     Example:
 
@@ -85,6 +87,7 @@ class PerturbedArgmax(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs):
+        refuse_portable(self, "draws random numbers; `MarginSoftmax` does not")
         return self.scale * perturbed_argmax(
             inputs,
             self.margin,

@@ -4,6 +4,7 @@ from keras import layers, ops
 from keras_attn._checks import number_in, positive_integer, positive_number
 from keras_attn.layers._configs import renamed
 from keras_attn.layers.self_attention import SelfAttention
+from keras_attn.ops.activations import exact_gelu
 
 EPSILON = 1e-6
 
@@ -81,7 +82,7 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_normalization.build(input_shape)
         self.attention.build(input_shape)
         self.mlp_normalization.build(input_shape)
-        self.expand = self._dense(hidden, "gelu", "expand")
+        self.expand = self._dense(hidden, exact_gelu, "expand")
         self.expand.build((None, None, width))
         self.reduce = self._dense(width, None, "reduce")
         self.reduce.build((None, None, hidden))

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_attn.ops.tracing import traced_format
+
 
 def can_gather():
     """`True` on backends that run operations whose shapes depend on values.
@@ -28,7 +30,9 @@ def apply_to_rows(function, selected, tensors, outputs, gather=None):
         outputs: Structure of `keras.KerasTensor`s, one row of each result.
         gather: Whether to leave the other rows out, or `None`: where the backend
             can, see `can_gather`. XLA on TensorFlow compiles the gathering form too,
-            but pads it, so that nothing is saved.
+            but pads it, so that nothing is saved. Files for LiteRT never gather, and
+            files for ONNX compute all rows always: their converters know neither the
+            shapes inside of a branch nor, in ONNX Runtime, empty batches.
 
     Returns:
         Structure as `outputs`, of tensors `(rows, ...)`.
@@ -71,6 +75,9 @@ def apply_to_rows(function, selected, tensors, outputs, gather=None):
     try:
         needed = bool(needed)
     except TypeError:  # Not known while a graph is traced.
-        return ops.cond(needed, apply, zeros)
+        format = traced_format()
+        if format == "onnx":
+            return masked()
+        return ops.cond(needed, masked if format else apply, zeros)
     # JAX would compile a `cond` anew at every call outside of a graph.
     return apply() if needed else zeros()

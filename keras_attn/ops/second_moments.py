@@ -10,11 +10,14 @@ Literature: bilinear pooling (Lin et al., 2015), compact bilinear pooling (Gao e
 MPN-COV (Li et al., 2017), iSQRT-COV (Li et al., 2018).
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_attn.ops.precision import float32_at_least
+from keras_attn.ops.tracing import traced_format
 
 # Added under the signed square root, whose derivative is infinite at zero.
 ROOT_OFFSET = 1e-8
@@ -78,7 +81,8 @@ def newton_schulz_root(matrices, iterations=5):
     trace = ops.trace(matrices, axis1=-2, axis2=-1)[..., None, None]
     trace = ops.maximum(trace, SMALLEST_TRACE)
     normalized = matrices / trace
-    identity = ops.eye(matrices.shape[-1], dtype=matrices.dtype)
+    # Not `ops.eye`, which ONNX Runtime lacks.
+    identity = ops.convert_to_tensor(np.eye(matrices.shape[-1]), matrices.dtype)
     # The first iteration, with Z = I, takes one product instead of three, and the
     # last needs no Z.
     step = 1.5 * identity - 0.5 * normalized
@@ -239,8 +243,46 @@ def tensor_sketch_means(features, bins, signs, dimension):
             real * other_imaginary + imaginary * other_real,
         )
         mean = tuple(ops.mean(part, axis=1) for part in product)
-        means.append(ops.irfft(mean, fft_length=dimension))
+        inverse = _inverse_transform if traced_format() else ops.irfft
+        means.append(inverse(mean, fft_length=dimension))
     return means
+
+
+def _inverse_transform(spectrum, fft_length):
+    """`ops.irfft` as two products with small matrices, for formats without FFTs.
+
+    With `D = A B`, `k = A k2 + k1` and `n = B n1 + n2`, the exponent `k n / D` is
+    `k2 n2 / B + k1 n2 / D + k1 n1 / A` but for whole numbers (Cooley and Tukey, 1965).
+    """
+    a = next(n for n in range(math.isqrt(fft_length), 0, -1) if fft_length % n == 0)
+    b = fft_length // a
+
+    def turns(first, second, parts):
+        angles = np.outer(np.arange(first), np.arange(second)) % parts
+        angles = angles * (2 * np.pi / parts)
+        return np.cos(angles).astype("float32"), np.sin(angles).astype("float32")
+
+    # Each frequency stands for its mirror image too, but for the first and the middle.
+    weights = np.full(fft_length // 2 + 1, 2 / fft_length, "float32")
+    weights[[0, -1] if fft_length % 2 == 0 else 0] /= 2
+    missing = fft_length - len(weights)
+    real, imaginary = (
+        ops.reshape(ops.pad(part * weights, [[0, 0], [0, missing]]), (-1, b, a))
+        for part in spectrum
+    )
+    cosine, sine = turns(b, b, b)
+    real, imaginary = (
+        ops.matmul(cosine, real) - ops.matmul(sine, imaginary),
+        ops.matmul(sine, real) + ops.matmul(cosine, imaginary),
+    )
+    cosine, sine = turns(b, a, fft_length)
+    real, imaginary = (
+        real * cosine - imaginary * sine,
+        real * sine + imaginary * cosine,
+    )
+    cosine, sine = turns(a, a, a)
+    values = ops.matmul(real, cosine) - ops.matmul(imaginary, sine)
+    return ops.reshape(ops.swapaxes(values, 1, 2), (-1, fft_length))
 
 
 def _count_sketch_spectrum(vectors, bins, signs, dimension):

@@ -14,11 +14,11 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_attn.ops.tracing import NAMES, traced_for
 from keras_attn.training.serving.agreement import check_outputs, example_images
 from keras_attn.training.serving.signatures import with_probabilities
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
-NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
 OPSET = 18
 
 
@@ -54,7 +54,8 @@ def write_portable(format, trained, answer, folder):
         "onnx": (_write_onnx, _run_onnx),
         "litert": (_write_litert, _run_litert),
     }[format]
-    convert(portable, network, shape, trained, file)
+    with traced_for(format):
+        convert(portable, network, shape, trained, file)
     pixels = tf.cast(example_images(trained.spec), tf.float32)
     check_outputs(
         f"the {NAMES[format]} file",
@@ -105,7 +106,7 @@ def _write_onnx(function, network, shape, trained, file):
     # What it cannot convert is an error below, not lines of a log.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model, _ = tf2onnx.convert.from_function(
-        tf.function(function, signature),
+        tf.function(function, signature, autograph=False),
         signature,
         opset=OPSET,
         custom_op_handlers={"Erfc": (_erfc, []), "SelectV2": (_select, [])},

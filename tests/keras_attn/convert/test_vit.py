@@ -1,5 +1,7 @@
 """The converted transformer computes what the authors' transformer computes."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -122,6 +124,51 @@ def test_equals_a_forward_pass_in_torch(checkpoint, size):
         (attention_of(model, "block_2")(images), attention),
     ]:
         np.testing.assert_allclose(to_numpy(found), wanted.numpy(), atol=1e-5)
+
+
+def torch_positions(grid, size, offset):
+    """PyTorch's `interpolate(mode="bicubic")`, one cell and neighbour at a time.
+
+    With DINO's `scale_factor=(size + offset) / len(grid)`, by which places are found.
+    """
+
+    def kernel(x):
+        x, a = abs(x), -0.75
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+    places = [
+        [(cell + 0.5) * count / (wanted + offset) - 0.5 for cell in range(wanted)]
+        for count, wanted in zip(grid.shape, size, strict=False)
+    ]
+    resized = np.zeros((*size, grid.shape[2]))
+    for row, y in enumerate(places[0]):
+        for column, x in enumerate(places[1]):
+            for i in range(math.floor(y) - 1, math.floor(y) + 3):
+                for j in range(math.floor(x) - 1, math.floor(x) + 3):
+                    cell = grid[
+                        min(max(i, 0), len(grid) - 1), min(max(j, 0), len(grid[0]) - 1)
+                    ]
+                    resized[row, column] += kernel(y - i) * kernel(x - j) * cell
+    return resized
+
+
+@pytest.mark.parametrize("layout, offset", [("authors", 0.1), ("hugging_face", 0.0)])
+def test_positions_at_other_sizes_are_those_of_the_layout(
+    checkpoint, tmp_path, layout, offset
+):
+    tensors = checkpoint if layout == "authors" else hugging_face(checkpoint)
+    path = save_state_dict(tmp_path / "vit.pth", tensors)
+    # As many patches as learned positions, in another shape, and others.
+    for rows, columns in ((2, 8), (5, 3)):
+        model = load_vit(path, size=SIZE, input_shape=(8 * rows, 8 * columns, 3))
+        positions = model.get_layer("positions").positions_at(rows, columns)
+        grid = checkpoint["pos_embed"][0, 1:].reshape(4, 4, 24).astype("float64")
+        wanted = torch_positions(grid, (rows, columns), offset).reshape(-1, 24)
+        np.testing.assert_allclose(to_numpy(positions)[1:], wanted, atol=1e-5)
+    whole = load_vit(path, size=SIZE, position_offset=0.3)
+    assert whole.get_layer("positions").offset == 0.3
 
 
 def test_equals_transformers(tmp_path):

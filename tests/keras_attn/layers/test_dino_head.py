@@ -14,6 +14,7 @@ ARGUMENTS = {
     "bottleneck_units": 5,
     "hidden_layers": 1,
     "learn_gain": True,
+    "batch_normalization": True,
 }
 ON_TENSORFLOW = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -28,7 +29,8 @@ def test_keeps_the_promises_of_a_layer():
         (2, 3),
         other_shapes=[(2, 5, 3)],
         supports_masking=True,
-        expected_num_trainable_weights=6,
+        expected_num_trainable_weights=8,
+        expected_num_non_trainable_weights=2,
     )
 
 

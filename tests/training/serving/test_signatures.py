@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_attn.layers import VolumetricTransformer
+from keras_attn.layers import MPNCOVPooling, VolumetricTransformer
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
@@ -271,12 +271,32 @@ def test_litert_answers_alike(exported, name):
             np.testing.assert_allclose(value, wanted, atol=1e-4, err_msg=key)
 
 
-def test_what_a_format_cannot_express_is_named(tmp_path):
+def test_patches_of_every_image_are_in_portable_files(tmp_path):
+    """`check_outputs` compares them with the model before it writes them."""
     model = patch_classifier(tiny.localizer(), colour_classifier(), 1)
     model.save(tmp_path / "patches.keras")
     output = tmp_path / "saved"
-    with pytest.raises(ValueError, match="LiteRT cannot express patches: .* Unpack"):
-        export_formats(tmp_path / "patches.keras", output=output, formats=("litert",))
+    export_formats(
+        tmp_path / "patches.keras", output=output, formats=("onnx", "litert")
+    )
+    assert len([path for path in output.rglob("model.*")]) == 2
+
+
+@pytest.mark.parametrize(
+    "format, what, pool",
+    [
+        ("litert", "LiteRT cannot express model: .* Erfinv", keras.ops.erfinv),
+        ("onnx", "ONNX cannot express MPNCOVPooling", MPNCOVPooling()),
+    ],
+)
+def test_what_a_format_cannot_express_is_named(tmp_path, format, what, pool):
+    images, pixels = images_and_pixels()
+    x = layers.Flatten()(pool(layers.MaxPooling2D(8)(pixels)))
+    keras.Model(images, {"logits": layers.Dense(3)(x)}).save(tmp_path / "model.keras")
+    output = tmp_path / "saved"
+    with pytest.raises(ValueError, match=what) as caught:
+        export_formats(tmp_path / "model.keras", output=output, formats=(format,))
+    assert "\n" not in str(caught.value)
     assert not [path for path in output.rglob("*") if path.is_file()]
     with pytest.raises(ValueError, match="formats among .*'tflite'"):
         export_formats(tmp_path, output=output, formats=("tflite",))

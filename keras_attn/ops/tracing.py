@@ -1,0 +1,46 @@
+"""The kind of file that a model is being traced for."""
+
+import contextlib
+import contextvars
+import sys
+
+# Modules that trace a model to write a file, as Keras's `model.export` does.
+WRITERS = {
+    "keras.src.export.onnx": "onnx",
+    "tf2onnx.convert": "onnx",
+    "keras.src.export.litert": "litert",
+}
+NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
+_format = contextvars.ContextVar("format", default=None)
+
+
+@contextlib.contextmanager
+def traced_for(format: str):
+    """Context in which models are traced to be written as `"onnx"` or `"litert"`."""
+    token = _format.set(format)
+    try:
+        yield
+    finally:
+        _format.reset(token)
+
+
+def traced_format():
+    """The format that a model is being traced for, or `None`.
+
+    Keras does not pass it on to layers, so for its own `model.export` the caller is
+    looked up.
+    """
+    frame, format = sys._getframe(), _format.get()
+    while frame and not format:
+        format = WRITERS.get(frame.f_globals.get("__name__"))
+        frame = frame.f_back
+    return format
+
+
+def refuse_portable(layer, reason: str):
+    """Raises ValueError where a layer is traced for a format that cannot hold it."""
+    if format := traced_format():
+        raise ValueError(
+            f"{NAMES[format]} cannot express {type(layer).__name__}, which {reason}. "
+            f"Received: the layer {layer.name!r}; a SavedModel holds it."
+        )

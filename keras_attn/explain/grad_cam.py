@@ -220,6 +220,13 @@ def _array(logits):
 
 def _class_maps(parts, labels, weights_of, data_format):
     """`(batch, rows, columns, classes)` in float32."""
+    if parts.float8:
+        raise ValueError(
+            "Expected a model with exact gradients behind the layer; in float8 they "
+            "are rounded to two bits, and Keras has them in training only. Received: "
+            f"layers in float8, {', '.join(parts.float8)}; "
+            "`keras_attn.explain.occlusion` needs no gradients"
+        )
     columns = np.reshape(labels, (len(labels), -1)).T
     maps = [_class_map(parts, column, weights_of, data_format) for column in columns]
     return ops.stack(maps, axis=-1)

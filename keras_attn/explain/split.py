@@ -29,6 +29,7 @@ class Split:
         images: The images, as the model takes them.
         path: The layer.
         is_half: Whether a layer behind the features computes in float16.
+        float8: Names of the layers behind the features that are quantised to float8.
     """
 
     # Tensors of the backend, which have no common class.
@@ -38,6 +39,7 @@ class Split:
     images: Any
     path: str
     is_half: bool
+    float8: list
 
 
 def split(model, inputs, layer, output, image_input, data_format):
@@ -102,10 +104,15 @@ def _split(graph, score, inputs, layer, image_input, data_format):
         values = fixed | {features: features_now}
         return run(head, values, [score])[score]
 
-    is_half = any(
-        getattr(step.operation, "compute_dtype", None) == "float16" for step in head
-    )
-    return Split(found[features], found[score], logits_of, images, path, is_half)
+    layers = [step.operation for step in head]
+    is_half = any(getattr(each, "compute_dtype", 0) == "float16" for each in layers)
+    float8 = [
+        each.name
+        for each in layers
+        if getattr(each, "quantization_mode", None) == "float8"
+    ]
+    values = found[features], found[score], logits_of, images, path
+    return Split(*values, is_half, float8)
 
 
 def last_map(

@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 from keras_attn._checks import integer, positive_integer
@@ -14,11 +15,15 @@ class CompactBilinearPooling(MapLayer):
     of the pooled sketches are, in expectation over the random tables, those of the
     pooled outer products. Signed square root and L2 norm as in `BilinearPooling`.
 
-    The tables follow from `seed` alone and are the same on every backend.
+    The tables follow from `seed` alone and are the same on every backend, or are those
+    of a model from elsewhere.
 
     Args:
         dimension: Length of the descriptor, at least 1.
         seed: Non-negative integer.
+        hashes: `(bins, signs)`, two arrays `(2, channels)`: for each of the two
+            sketches and each channel the bin, 0 to `dimension - 1`, and the sign, -1
+            or 1. `None`: drawn from `seed`.
 
     Call arguments:
         inputs: A feature map.
@@ -29,7 +34,8 @@ class CompactBilinearPooling(MapLayer):
         in float32, returned in the layer's compute dtype.
 
     Raises:
-        ValueError: If `dimension` or `seed` is not such an integer.
+        ValueError: If an argument is out of its range, or the hashes are not those of
+            the map's channels.
 
     Example:
 
@@ -39,17 +45,17 @@ class CompactBilinearPooling(MapLayer):
     Reference: [gao2015] arXiv:1511.06062, algorithm 2.
     """
 
-    def __init__(self, dimension=8192, seed=0, **kwargs):
+    def __init__(self, dimension=8192, seed=0, hashes=None, **kwargs):
         check_sketch(dimension, seed)
+        hashes = checked_hashes(hashes, 2, dimension)
         super().__init__(**kwargs)
         self.dimension = dimension
         self.seed = seed
+        self.hashes = hashes
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
-        self.tables = second_moments.hash_tables(
-            2, input_shape[-1], self.dimension, self.seed
-        )
+        self.tables = tables_of(self, 2, input_shape[-1])
 
     def call(self, inputs):
         products = second_moments.outer_product_mean(inputs)
@@ -76,6 +82,7 @@ class CompactBilinearPooling(MapLayer):
             **super().get_config(),
             "dimension": self.dimension,
             "seed": self.seed,
+            "hashes": self.hashes,
         }
 
 
@@ -83,3 +90,45 @@ def check_sketch(dimension, seed):
     """Raises a ValueError for arguments that no sketch can have."""
     positive_integer("dimension", dimension)
     integer("seed", seed, 0)
+
+
+def checked_hashes(hashes, count, dimension):
+    """Bins and signs of `count` sketches as lists, which a config can hold, or `None`.
+
+    Raises:
+        ValueError: If they are not such arrays.
+    """
+    if hashes is None:
+        return None
+    bins, signs = (np.asarray(each) for each in hashes)
+    if (
+        bins.shape != signs.shape
+        or bins.ndim != 2
+        or len(bins) != count
+        or not np.all((bins == bins.astype("int32")) & (bins >= 0) & (bins < dimension))
+        or not np.all(np.abs(signs) == 1)
+    ):
+        raise ValueError(
+            f"Expected `hashes` to be bins 0 to {dimension - 1} and signs -1 or 1, "
+            f"each ({count}, channels). Received: bins of shape {bins.shape} from "
+            f"{bins.min(initial=0)} to {bins.max(initial=0)}, signs of shape "
+            f"{signs.shape} from {signs.min(initial=0)} to {signs.max(initial=0)}"
+        )
+    return [bins.astype("int32").tolist(), signs.astype("int32").tolist()]
+
+
+def tables_of(layer, count, channels):
+    """The bins and signs of a layer, given or drawn.
+
+    Raises:
+        ValueError: If those given are for another number of channels.
+    """
+    if layer.hashes is None:
+        return second_moments.hash_tables(count, channels, layer.dimension, layer.seed)
+    bins, signs = layer.hashes
+    if len(bins[0]) != channels:
+        raise ValueError(
+            f"Expected `hashes` for the {channels} channels of the map. "
+            f"Received: hashes for {len(bins[0])} channels"
+        )
+    return np.array(bins, "int32"), np.array(signs, "float32")

@@ -6,7 +6,11 @@ from keras import ops
 
 from keras_attn._checks import integer, positive_number
 from keras_attn.layers._maps import MapLayer
-from keras_attn.layers.compact_bilinear_pooling import check_sketch
+from keras_attn.layers.compact_bilinear_pooling import (
+    check_sketch,
+    checked_hashes,
+    tables_of,
+)
 from keras_attn.ops import second_moments
 from keras_attn.ops.precision import float32_at_least
 
@@ -35,6 +39,8 @@ class KernelPooling(MapLayer):
         gamma: Positive number, that of the kernel at the start.
         seed: Non-negative integer that determines the random tables, the same on every
             backend.
+        hashes: `(bins, signs)` of `degree` sketches in place of those tables, see
+            `CompactBilinearPooling`.
 
     Call arguments:
         inputs: A feature map.
@@ -55,9 +61,12 @@ class KernelPooling(MapLayer):
     Reference: [cui2017], section 3.
     """
 
-    def __init__(self, degree=4, dimension=4096, gamma=1.0, seed=0, **kwargs):
+    def __init__(
+        self, degree=4, dimension=4096, gamma=1.0, seed=0, hashes=None, **kwargs
+    ):
         degree = integer("degree", degree, 2)
         check_sketch(dimension, seed)
+        hashes = checked_hashes(hashes, degree, dimension)
         if dimension > LARGEST_DIMENSION:
             raise ValueError(
                 f"Expected `dimension` to be at most {LARGEST_DIMENSION}. "
@@ -69,6 +78,7 @@ class KernelPooling(MapLayer):
         self.dimension = dimension
         self.gamma = gamma
         self.seed = seed
+        self.hashes = hashes
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
@@ -79,9 +89,7 @@ class KernelPooling(MapLayer):
             autocast=False,
             name="degree_weights",
         )
-        self.tables = second_moments.hash_tables(
-            self.degree, input_shape[-1], self.dimension, self.seed
-        )
+        self.tables = tables_of(self, self.degree, input_shape[-1])
 
     def _gaussian_kernel(self, shape, dtype=None):
         squares = [
@@ -126,4 +134,5 @@ class KernelPooling(MapLayer):
             "dimension": self.dimension,
             "gamma": self.gamma,
             "seed": self.seed,
+            "hashes": self.hashes,
         }

@@ -78,11 +78,11 @@ def newton_schulz_root(matrices, iterations=5):
         gradient.
     """
     matrices = float32_at_least(matrices)
-    trace = ops.trace(matrices, axis1=-2, axis2=-1)[..., None, None]
+    # Neither `ops.eye` nor `ops.trace`, which ONNX Runtime lacks.
+    identity = ops.convert_to_tensor(np.eye(matrices.shape[-1]), matrices.dtype)
+    trace = ops.sum(matrices * identity, axis=(-2, -1), keepdims=True)
     trace = ops.maximum(trace, SMALLEST_TRACE)
     normalized = matrices / trace
-    # Not `ops.eye`, which ONNX Runtime lacks.
-    identity = ops.convert_to_tensor(np.eye(matrices.shape[-1]), matrices.dtype)
     # The first iteration, with Z = I, takes one product instead of three, and the
     # last needs no Z.
     step = 1.5 * identity - 0.5 * normalized

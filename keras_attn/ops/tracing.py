@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import sys
+from types import FrameType
 
 # Modules that trace a model to write a file, as Keras's `model.export` does.
 WRITERS = {
@@ -11,7 +12,9 @@ WRITERS = {
     "keras.src.export.litert": "litert",
 }
 NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
-_format = contextvars.ContextVar("format", default=None)
+_format: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "format", default=None
+)
 
 
 @contextlib.contextmanager
@@ -30,9 +33,10 @@ def traced_format():
     Keras does not pass it on to layers, so for its own `model.export` the caller is
     looked up.
     """
-    frame, format = sys._getframe(), _format.get()
+    frame: FrameType | None = sys._getframe()
+    format = _format.get()
     while frame and not format:
-        format = WRITERS.get(frame.f_globals.get("__name__"))
+        format = WRITERS.get(frame.f_globals.get("__name__", ""))
         frame = frame.f_back
     return format
 

@@ -1,5 +1,7 @@
 """Comparison of an exported model's answers with those of its Keras model."""
 
+import functools
+
 import numpy as np
 
 from keras_attn.graph.keras_graph import layers_of
@@ -33,11 +35,26 @@ def check_agreement(answers, model, spec, loaded):
     expected = {}
     for name, answer in answers.items():
         given = pixels if name == PIXELS else encoded
-        received = loaded.signatures[name](**{input_of(name): given})
+        signature = functools.partial(
+            loaded.signatures[name], **{input_of(name): given}
+        )
+        received = run_once(repr(name), signature)
         # Signatures share functions.
         if answer not in expected:
             expected[answer] = answer(pixels)
         check_outputs(repr(name), answer, expected[answer], received, model, pixels)
+
+
+def run_once(what, function):
+    """The outputs of an export, or a ValueError of one line if it cannot be run."""
+    try:
+        return function()
+    except Exception as error:
+        reason = f"{type(error).__name__} {str(error).strip()}".splitlines()[0]
+        raise ValueError(
+            f"Expected {what} to run as the model does. Received: {reason[:200]}. "
+            "Nothing was written."
+        ) from error
 
 
 def check_outputs(what, answer, expected, received, model, pixels):

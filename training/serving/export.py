@@ -1,5 +1,6 @@
 """Exports of trained models with their preprocessing inside."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -114,6 +115,8 @@ def export_formats(
         each: target.parent / f".{target.name}.partial-{os.getpid()}"
         for each, target in targets.items()
     }
+    parents = {target.parent for target in targets.values()} | {parent, parent.parent}
+    made = sorted((each for each in parents if not each.exists()), reverse=True)
     try:
         exported = _Exported(trained, name, version)
         for each, folder in temporary.items():
@@ -128,6 +131,9 @@ def export_formats(
     finally:
         for folder in temporary.values():
             shutil.rmtree(folder, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # Not empty, or never made.
+                folder.rmdir()
     if "saved_model" in formats:
         configs.write_templates(output, name)
         if has_protos():

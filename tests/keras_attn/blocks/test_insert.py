@@ -128,3 +128,15 @@ def test_a_block_of_ones_own_is_a_class_with_a_name():
         from keras_attn.layers import _blocks
 
         del _blocks._BLOCKS["halved"]
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_behind_a_quantised_layer_a_block_is_not_quantised(kind):
+    inputs = keras.Input((8, 8, 3))
+    dense = layers.Dense(8, name="map")
+    x = layers.GlobalAveragePooling2D()(dense(layers.Conv2D(6, 3)(inputs)))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    dense.quantize(kind)
+    copy = insert(model, "map", "squeeze_excitation")
+    np.testing.assert_allclose(logits(copy), logits(model), atol=1e-6)
+    assert copy.get_layer("map_squeeze_excitation").dtype_policy.name == "float32"

@@ -183,6 +183,13 @@ def test_half_precision_gives_finite_float32_maps():
     assert np.isfinite(to_numpy(found)).all()
 
 
+def test_layers_in_float8_are_refused(network, images):
+    model = keras.models.clone_model(network)
+    model.get_layer("classifier").quantize("float8")
+    with pytest.raises(ValueError, match="exact gradients.*float8, classifier; .*occl"):
+        grad_cam(model, images)
+
+
 def test_gradient_of_functions():
     x = ops.convert_to_tensor(np.array([1.0, -2.0], "float32"))
     found = gradient(lambda x: ops.sum(x**3), x)

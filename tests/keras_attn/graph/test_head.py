@@ -105,7 +105,7 @@ def test_functions_of_the_backend_count():
     assert head_of(graph, output_key(graph, None)).kind == "softmax"
 
 
-@pytest.mark.parametrize("kind", ["plain", "lora", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["plain", "lora", "int8", "int4", "float8"])
 def test_the_linear_part_is_that_of_the_layer_as_it_computes(kind):
     keras.utils.set_random_seed(0)
     layer = layers.Dense(4, "softmax", bias_initializer="ones")

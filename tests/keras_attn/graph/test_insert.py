@@ -392,7 +392,7 @@ def test_states_of_random_generators_travel():
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (found, wanted)))
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4", "lora", "spectral"])
+@pytest.mark.parametrize("kind", ["int8", "int4", "float8", "lora", "spectral"])
 def test_changed_layers_compute_as_before(kind):
     image = keras.Input((4, 6, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, name="conv")(image))

@@ -84,7 +84,7 @@ def test_refuses_wrong_arguments(options, message):
         ClassEvidence(**{"num_classes": 3, **options})
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4", "lora"])
+@pytest.mark.parametrize("kind", ["int8", "int4", "float8", "lora"])
 def test_a_changed_classifier_is_called_as_it_is(kind):
     layer = ClassEvidence(3)
     features = np.random.default_rng(0).standard_normal((2, 4, 5, 8)).astype("float32")

@@ -13,18 +13,20 @@ from tests.reference import second_moments as reference
 MAP = (2, 7, 3, 5)
 # As long as what `BilinearPooling` gives, so that JAX compiles fewer operations.
 ARGUMENTS = {"dimension": 25, "seed": 3}
+HASHES = [table.astype("int32").tolist() for table in hash_tables(2, 5, 25, 9)]
 
 
 def test_keeps_the_promises_of_a_layer():
-    check_layer(CompactBilinearPooling, ARGUMENTS, MAP)
+    check_layer(CompactBilinearPooling, {**ARGUMENTS, "hashes": HASHES}, MAP)
     layer = CompactBilinearPooling()
     assert layer.compute_output_shape((2, 28, 28, 256)) == (2, 8192)
 
 
-def test_equals_the_sketches_of_single_cells():
+@pytest.mark.parametrize("hashes", [None, HASHES])
+def test_equals_the_sketches_of_single_cells(hashes):
     maps = example(MAP)
-    bins, signs = hash_tables(2, 5, 25, 3)
-    found = run(CompactBilinearPooling(**ARGUMENTS), maps)
+    bins, signs = hash_tables(2, 5, 25, 9 if hashes else 3)
+    found = run(CompactBilinearPooling(**ARGUMENTS, hashes=hashes), maps)
     # By FFT, empty bins hold rounding noise, which the root blows up.
     reached = np.isin(np.arange(25), (bins[0][:, None] + bins[1]) % 25)
     assert 10 < reached.sum() < 25 and np.all(found[:, ~reached] == 0)
@@ -62,8 +64,18 @@ def test_cost_does_not_depend_on_the_dimension():
         ({"dimension": 2.5}, "Expected `dimension`.*dimension=2.5"),
         ({"seed": None}, "Expected `seed`.*seed=None"),
         ({"seed": -1}, "Expected `seed`.*seed=-1"),
+        ({"hashes": ([[0, 9]] * 2, [[1, 1]] * 2), "dimension": 9}, "bins 0 to 8.*to 9"),
+        ({"hashes": ([[0, 1]] * 2, [[1, 0]] * 2)}, "signs -1 or 1.*from 0 to 1"),
+        ({"hashes": ([[0, 1]], [[1, 1]])}, r"\(2, channels\).*shape \(1, 2\)"),
+        ({"hashes": ([[0]] * 2, [[1]] * 2)}, "the 5 channels.*for 1 channels"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        CompactBilinearPooling(**arguments)
+        CompactBilinearPooling(**arguments).build((None, 2, 2, 5))
+
+
+def test_configs_without_hashes_load():
+    config = CompactBilinearPooling(**ARGUMENTS).get_config()
+    del config["hashes"]
+    assert CompactBilinearPooling.from_config(config).hashes is None

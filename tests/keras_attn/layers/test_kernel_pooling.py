@@ -14,18 +14,21 @@ from tests.reference import second_moments as reference
 MAP = (2, 7, 3, 5)
 # No bin is left empty: it would hold rounding noise, which the root blows up.
 ARGUMENTS = {"degree": 3, "dimension": 8, "gamma": 0.5, "seed": 3}
+HASHES = [table.astype("int32").tolist() for table in hash_tables(3, 5, 8, 5)]
 
 
 def test_keeps_the_promises_of_a_layer():
-    check_layer(KernelPooling, ARGUMENTS, MAP, expected_num_trainable_weights=1)
+    arguments = {**ARGUMENTS, "hashes": HASHES}
+    check_layer(KernelPooling, arguments, MAP, expected_num_trainable_weights=1)
     layer = KernelPooling()
     assert layer.compute_output_shape((2, 28, 28, 256)) == (2, 1 + 256 + 3 * 4096)
 
 
-def test_equals_the_numpy_version():
-    layer = KernelPooling(**ARGUMENTS)
+@pytest.mark.parametrize("hashes", [None, HASHES])
+def test_equals_the_numpy_version(hashes):
+    layer = KernelPooling(**ARGUMENTS, hashes=hashes)
     maps = example(MAP)
-    tables = hash_tables(3, 5, 8, 3)
+    tables = hash_tables(3, 5, 8, 5 if hashes else 3)
     start = reference.gaussian_kernel_weights(0.5, 3)
     for weights in (start, [-0.5, 0.1, 2.0, 0.7]):
         if weights is not start:

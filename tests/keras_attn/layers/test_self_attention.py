@@ -109,7 +109,7 @@ def test_refuses_bad_arguments(layer, tokens):
         layer(tokens, output="values")
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4", "lora"])
+@pytest.mark.parametrize("kind", ["int8", "int4", "float8", "lora"])
 def test_class_attention_is_that_of_a_changed_layer(kind):
     layer = SelfAttention(2)
     tokens = np.random.default_rng(0).standard_normal((2, 5, 8)).astype("float32")

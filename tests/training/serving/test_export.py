@@ -12,8 +12,8 @@ from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.pipelines.images.decoding import decode_image
 from keras_attn.pipelines.images.files import read_images
 from keras_attn.training.runs.outputs import outputs_of
-from keras_attn.training.serving import signatures
-from keras_attn.training.serving.export import export
+from keras_attn.training.serving import portable, signatures
+from keras_attn.training.serving.export import export, export_formats
 from keras_attn.training.trained import load_trained
 from tests.training import tiny_models as tiny
 from tests.training.explain.test_localize import colour_classifier, looped
@@ -228,8 +228,20 @@ def test_an_export_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(signatures, "with_decision", wrong_in_graphs)
     with pytest.raises(ValueError, match="disagrees .* logits of 'serving_.* is off"):
         export(path, output=tmp_path / "saved")
-    assert not list((tmp_path / "saved" / "colours").iterdir())
-    assert not (tmp_path / "saved" / "models.config").exists()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_file_that_does_not_run_is_not_kept(tmp_path, monkeypatch):
+    def broken(file, images):
+        raise RuntimeError("no such operation\nand 20 more lines")
+
+    monkeypatch.setattr(portable, "_run_litert", broken)
+    path = tiny.save_colour_model(tmp_path)
+    (tmp_path / "saved").mkdir()
+    with pytest.raises(ValueError, match="Expected the LiteRT file to run") as caught:
+        export_formats(path, output=tmp_path / "saved", formats=["litert"])
+    assert "\n" not in str(caught.value) and "no such" in str(caught.value)
+    assert not list((tmp_path / "saved").iterdir())
 
 
 def test_models_that_draw_random_numbers_can_be_exported(tmp_path):

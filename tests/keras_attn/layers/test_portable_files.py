@@ -61,7 +61,7 @@ def network():
     outputs = {
         "ClassifyPatches": found,
         "EarlyExit": early_exit_classifier(
-            localizer, classifier(16), classifier(12), 2, 16, policy=ExitThresholds(0.4)
+            localizer, classifier(16), classifier(12), 1, 16, policy=ExitThresholds(0.4)
         )(images),
         "CropPatches": every_layer.CropPatches(12)([images, found["boxes"]]),
         "BranchDecision": every_layer.BranchDecision()([logits, logits[:, ::-1]]),

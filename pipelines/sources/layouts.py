@@ -256,6 +256,7 @@ def _image_of_row(tree, folder, filename, csv_name):
     )
 
 
+SEPARATOR = ";"
 FILE_COLUMNS = ("filename", "file", "image", "path", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "category", "target")
 
@@ -268,12 +269,14 @@ def labels_file(tree):
     return (named or (top if len(tables) == 1 else [None]) or [None])[0]
 
 
-def list_labels(tree, table) -> Listing:
+def list_labels(tree, table, several=False) -> Listing:
     """Read a table of labels: a column of files, one of labels, one `split` or none.
 
     Args:
         tree: A `FileTree`.
         table: Name of the CSV file; files are relative to its folder, or to `images/`.
+        several: Whether a label may be several, such as `cat;dog`, or empty. The
+            annotation `labels`, `(N, classes)`, has all; `labels` itself the first.
 
     Raises:
         ValueError: A column is missing, or an image that is named there.
@@ -291,7 +294,7 @@ def list_labels(tree, table) -> Listing:
     found = {}
     for row in rows:
         given, name = (row[file] or "").strip(), (row[label] or "").strip()
-        if not given or not name:
+        if not given or not (name or several):
             raise ValueError(
                 "Expected a file and a label in every row. Received: line "
                 f"{rows.line_num} of {tree.where(table)}."
@@ -309,7 +312,10 @@ def list_labels(tree, table) -> Listing:
         for image, (part, name) in found.items()
         if tree.sizes[image]
     )
-    class_names = tuple(sorted({name for _, name in found.values()}))
+    own = {name: _labels_in(name, several) for _, name in found.values()}
+    class_names = tuple(sorted({each for names in own.values() for each in names}))
+    rows = [[each in own[name] for each in class_names] for _, name, _ in good]
+    labels = np.array(rows, bool).reshape(len(good), len(class_names))
     official = {
         part: np.flatnonzero([number == place for number, _, _ in good])
         for place, part in enumerate(order)
@@ -319,9 +325,16 @@ def list_labels(tree, table) -> Listing:
     whole = whole and sum(map(len, official.values())) == len(good)
     return Listing(
         names=tuple(image for *_, image in good),
-        labels=np.array([class_names.index(name) for _, name, _ in good], np.int32),
+        labels=labels.argmax(axis=1).astype(np.int32),
         class_names=class_names,
+        annotations={"labels": labels} if several else {},
         official=official if whole else {},
         problems=tuple((name, EMPTY) for name in found if not tree.sizes[name]),
         ignored=tuple(n for n in tree.sizes if n not in found and n != table),
     )
+
+
+def _labels_in(cell, several):
+    """The labels in a cell of a table; a class name may have a semicolon."""
+    parts = cell.split(SEPARATOR) if several else [cell]
+    return [part.strip() for part in parts if part.strip()]

@@ -140,13 +140,13 @@ def _read_class_folders(name, tree, on_corrupt):
     return _listed_source(name, tree, on_corrupt, listing)
 
 
-def _load_folder(path, on_corrupt, depth=0):
+def _load_folder(path, on_corrupt, depth=0, several=False):
     if path is None:
         return _load_by_name("folder", on_corrupt, {})
     tree = archives.open_tree(path)
     table = None if depth else layouts.labels_file(tree)
     if table:
-        listing = layouts.list_labels(tree, table)
+        listing = layouts.list_labels(tree, table, several)
     else:
         listing = layouts.list_class_folders(tree, depth)
     layouts.check_parts_share_classes(listing, tree.root)

@@ -15,6 +15,11 @@ from keras_attn.pipelines.sources import load_source
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.training.choices import SPLITS
 from keras_attn.training.data.load import load_source_split
+from keras_attn.training.evaluation.labels import (
+    format_labels,
+    score_labels,
+    truth_of,
+)
 from keras_attn.training.runs.outputs import (
     log_softmax,
     outputs_of,
@@ -48,7 +53,8 @@ class EvaluationData:
     Args:
         trained: `Trained`.
         images: `(examples, height, width, 3)`, an array or `StreamedImages`.
-        labels: `(examples,)` integers, of the model's classes.
+        labels: `(examples,)` integers, of the model's classes; `(examples, labels)`
+            booleans for a model of labels that do not exclude each other.
         names: Names of the images: files, or places in the data set.
         dataset: Name of the data set.
         split: `test`, `validation`, `train` or `all`.
@@ -186,7 +192,9 @@ def evaluate(
     Returns:
         The dict of `evaluate_model` with class names for `per_class_accuracy`, and
         `model`, `checkpoint`, `epoch`, `dataset`, `split`, `same_data`, see
-        `EvaluationData`.
+        `EvaluationData`. For a model of labels that do not exclude each other the dict
+        of `score_labels`, with their names for `labels`; its data may have several
+        labels per image, `a;b` in a table of labels, or none.
     """
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
     return evaluated(found, batch_size).result
@@ -202,9 +210,16 @@ class Evaluated(NamedTuple):
 def evaluated(found, batch_size=128, progress=None):
     """`evaluate` of an `EvaluationData`, recorded in the same way, as `Evaluated`."""
     trained = found.trained
+    # Several labels per image are judged below.
+    labels = found.labels if found.labels.ndim == 1 else np.zeros(len(found.labels))
     logits, patches = judged_outputs(
-        trained.judged, found.images, found.labels, batch_size, progress
+        trained.judged, found.images, labels.astype(int), batch_size, progress
     )
+    if found.labels.ndim == 1:
+        judged = evaluate_outputs(logits, patches, found.labels)
+        by_class = "per_class_accuracy"
+    else:
+        judged, by_class = score_labels(logits, found.labels), "labels"
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,
@@ -212,11 +227,9 @@ def evaluated(found, batch_size=128, progress=None):
         "dataset": found.dataset,
         "split": found.split,
         "same_data": found.same_data,
-        **evaluate_outputs(logits, patches, found.labels),
+        **judged,
     }
-    result["per_class_accuracy"] = dict(
-        zip(trained.class_names, result["per_class_accuracy"], strict=True)
-    )
+    result[by_class] = dict(zip(trained.class_names, result[by_class], strict=True))
     if found.own:
         record(trained.run, result)
     return Evaluated(result, logits)
@@ -306,6 +319,10 @@ def format_evaluation(result):
         f"model           {model}",
         f"data            {result['dataset']}, {result['split']} split, "
         f"{result['examples']} images",
+    ]
+    if "labels" in result:
+        return "\n".join([*lines, *format_labels(result)])
+    lines += [
         f"accuracy        {100 * result['accuracy']:.2f} %",
         f"top-5 accuracy  {100 * result['top5_accuracy']:.2f} %",
         f"cross-entropy   {result['cross_entropy']:.4f}",
@@ -343,6 +360,8 @@ def _other_data(trained, dataset, data, on_corrupt):
                 f"Received: {spec.height} x {spec.width}"
             )
         options = {"image_size": spec.height, "num_classes": len(trained.class_names)}
+    if trained.several_labels and dataset == "folder":
+        options["several"] = True
     source = load_source(dataset, path=data, on_corrupt=on_corrupt, **options)
     unknown = [name for name in source.class_names if name not in trained.class_names]
     if unknown:
@@ -354,6 +373,8 @@ def _other_data(trained, dataset, data, on_corrupt):
     source, images = load_images(source, trained.spec)
     positions = [trained.class_names.index(name) for name in source.class_names]
     labels = np.array(positions, "int32")[source.labels]
+    if trained.several_labels:
+        labels = truth_of(source, positions, len(trained.class_names))
     return source, images, labels, {**source.official, "all": np.arange(len(labels))}
 
 

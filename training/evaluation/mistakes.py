@@ -27,6 +27,19 @@ class Mistake:
     image: np.ndarray
 
 
+def check_excluding(found):
+    """Raises for a model of labels, of which none is taken for another.
+
+    Args:
+        found: `EvaluationData`.
+    """
+    if found.labels.ndim > 1:
+        raise ValueError(
+            "Expected a model whose classes exclude each other. Received: "
+            f"{found.trained.path}, with labels; `keras-attn evaluate` has their scores"
+        )
+
+
 def worst_mistakes(model, images, labels, count=12, batch_size=128):
     """The images that a model gives to a wrong class with the highest probability.
 

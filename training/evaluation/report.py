@@ -27,7 +27,7 @@ from keras_attn.training.evaluation.evaluate import (
     evaluated,
     evaluation_data,
 )
-from keras_attn.training.evaluation.mistakes import mistakes_among
+from keras_attn.training.evaluation.mistakes import check_excluding, mistakes_among
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.pages import (
@@ -87,6 +87,7 @@ def write_report(
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
     progress = progress or (lambda activity: lambda *done: None)
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
+    check_excluding(found)
     result, logits = evaluated(found, progress=progress("Evaluated"))
     worst = mistakes_among(logits, found.images, found.labels, mistakes)
     probabilities = softmax(logits)

@@ -6,7 +6,11 @@ import threading
 import numpy as np
 
 from keras_attn.training.evaluation.evaluate import evaluation_data
-from keras_attn.training.evaluation.mistakes import Mistake, mistakes_among
+from keras_attn.training.evaluation.mistakes import (
+    Mistake,
+    check_excluding,
+    mistakes_among,
+)
 from keras_attn.training.runs.outputs import outputs_of
 
 MOST_IMAGES = 1000
@@ -94,6 +98,7 @@ class Searches:
             checkpoint=self.library.checkpoint,
             on_corrupt="skip",
         )
+        check_excluding(found)
         search.split, search.same_data = found.split, found.same_data
         images, labels, names = found.images, found.labels, found.names
         # Evenly spread: many data sets are sorted by class.

@@ -13,6 +13,7 @@ from keras_attn._checks import one_of
 POOLED = {
     "pooled_65_15_20": (65, 15, 20),
     "pooled_40k_10k_10k": (4, 1, 1),
+    "pooled_80_20": (4, 0, 1),
 }
 SPLIT_NAMES = (*POOLED, "official", "45k_5k")
 NOTHING = np.zeros(0, np.int64)
@@ -27,6 +28,8 @@ def split_indices(source, name, seed=0):
       split of the class-embedding paper for Mini-ImageNet (39,000/9,000/12,000).
     - `pooled_40k_10k_10k`: all images pooled, 4/6, 1/6 and 1/6 of them (of 60,000:
       40,000/10,000/10,000).
+    - `pooled_80_20`: all images pooled, 80 % for training, none for validation and 20 %
+      for the test.
     - `official`: the source's own train and test images, and its own validation
       images, or else a tenth of the train images.
     - `45k_5k`: nine tenths of the official train images (of all images, when there is
@@ -77,6 +80,21 @@ def split_indices(source, name, seed=0):
         else:
             train, validation = stratified(source, train, (9, 1), seed)
     return {"train": train, "validation": validation, "test": test}
+
+
+def at_most(source, indices, count, seed=0):
+    """At most `count` images of every class among the indices, sorted.
+
+    Args:
+        source, indices, seed: See `stratified`.
+        count: Number of images; 0: all.
+    """
+    if not count:
+        return indices
+    order = np.random.default_rng(seed).permutation(indices)
+    labels = np.asarray(source.labels)[order]
+    chosen = [order[labels == label][:count] for label in np.unique(labels)]
+    return np.sort(np.concatenate(chosen))
 
 
 def missing_classes(source, indices):

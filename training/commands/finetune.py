@@ -1,6 +1,14 @@
 """Fine-tuning of a trained classifier on images of one's own."""
 
-from keras_attn.training.commands.arguments import add_on_corrupt
+import dataclasses
+import shlex
+
+from keras_attn.training.commands.arguments import (
+    add_depth,
+    add_on_corrupt,
+    add_recipe_set,
+    progress_to,
+)
 from keras_attn.training.commands.train import add_run, changed, run_recipe
 
 
@@ -17,6 +25,29 @@ def add(command):
     )
     added.add_argument("--pooling", metavar="NAME", help="pool its last map so")
     add_run(added)
+
+    added = command(compare, "find out whether a block helps on a folder of images")
+    add_images_and_model(added)
+    added.add_argument(
+        "--blocks",
+        nargs="+",
+        default=["none", "squeeze_excitation", "cbam", "class_embedding"],
+        metavar="NAME[@LAYER]",
+        help="what is compared, with the first (none squeeze_excitation cbam "
+        "class_embedding)",
+    )
+    added.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")
+    added.add_argument("--per-class", type=int, default=0, metavar="N", help=PER_CLASS)
+    added.add_argument("--name", help="name of the comparison (that of the images)")
+    added.add_argument("--pooling", metavar="NAME", help="pool the last map so")
+    added.add_argument("--epochs", metavar="N", help="as --set epochs=N")
+    added.add_argument("--workdir", default="runs", help="folder of the runs (runs)")
+    added.add_argument("--results", default="results", help="folder (results)")
+    add_depth(added)
+    add_recipe_set(added)
+
+
+PER_CLASS = "training images of each class that are used (all)"
 
 
 def add_images_and_model(added):
@@ -39,6 +70,46 @@ def add_images_and_model(added):
 def finetune(arguments):
     options = {"blocks": ",".join(arguments.block), "pooling": arguments.pooling or ""}
     run_recipe(changed(own_recipe(arguments, **options), arguments), arguments)
+
+
+def compare(arguments):
+    from keras_attn.training.data.own import own_name
+    from keras_attn.training.experiments import compare as experiment
+
+    count = arguments.per_class
+    own = own_name(arguments.data) + (f"_{count}_per_class" if count else "")
+    name, arguments.name = arguments.name or own, None
+    options = {"pooling": arguments.pooling or "", "patience": 0}
+    recipe = own_recipe(arguments, train_per_class=count, **options)
+    if recipe.split != "official":
+        # Nothing is chosen by a validation: the last epoch is judged.
+        recipe = dataclasses.replace(recipe, split="pooled_80_20")
+    recipe = changed(recipe, arguments)
+    with progress_to(arguments):
+        path = experiment.compare(
+            recipe,
+            arguments.blocks,
+            arguments.data,
+            name,
+            arguments.workdir,
+            arguments.results,
+            arguments.seeds,
+            arguments.on_corrupt,
+            _command(arguments, recipe),
+        )
+    print(experiment.format_table(experiment.table(path, arguments.blocks)))
+    print(f"\nTable, plot and page: {path.with_suffix('')}.md, .png, .html")
+
+
+def _command(arguments, recipe):
+    """The command with what was given, without the places of files."""
+    words = ["keras-attn", "compare", "PHOTOS", "--from", recipe.backbone, "--blocks"]
+    words += [*arguments.blocks, "--seeds", str(arguments.seeds)]
+    for option in ("per_class", "pooling", "epochs", "set"):
+        if value := getattr(arguments, option):
+            values = value if isinstance(value, list) else [str(value)]
+            words += [f"--{option.replace('_', '-')}", *values]
+    return shlex.join(words)
 
 
 def own_recipe(arguments, **options):

@@ -11,7 +11,7 @@ from keras_attn.pipelines.images.source import Source
 from keras_attn.pipelines.images.streaming import StreamedImages, load_images
 from keras_attn.pipelines.sources import load_source
 from keras_attn.pipelines.sources.catalogue import KNOWN
-from keras_attn.pipelines.sources.splits import missing_classes, split_indices
+from keras_attn.pipelines.sources.splits import at_most, missing_classes, split_indices
 from keras_attn.preprocessing import ImageSpec
 
 
@@ -117,6 +117,9 @@ def load_source_split(
     given = source
     source, images = load_images(source, spec, recipe.in_memory)
     indices = split_indices(source, recipe.split, recipe.split_seed)
+    indices["train"] = at_most(
+        source, indices["train"], recipe.train_per_class, recipe.split_seed
+    )
     build.check_arrays(images, source.labels, len(source.class_names))
     for line in missing_classes(source, indices):
         print(line, file=sys.stderr)

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_attn.pipelines.images.decoding import CorruptImageError, image_size
 from keras_attn.pipelines.sources.load import load_source
-from keras_attn.pipelines.sources.splits import split_indices
+from keras_attn.pipelines.sources.splits import at_most, split_indices
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.methods.finetune import trained_model
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
@@ -57,12 +57,13 @@ def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
         data, on_corrupt, depth: See `own_data_recipe`.
         model: The classifier, see
             `keras_attn.training.recipes.options.finetune.FinetuneOptions`.
-        **options: Further options of fine-tuning.
+        **options: Further fields of the recipe.
     """
     source = load_source("folder", data, on_corrupt, depth=depth)
     split = own_split(source)
-    trained = len(split_indices(source, split)["train"])
     recipe = Recipe("finetune", "finetune", model=str(model), **options)
+    train = split_indices(source, split)["train"]
+    trained = len(at_most(source, train, recipe.train_per_class))
     size = spec_of(trained_model(recipe.options))
     if size.height != size.width:
         raise ValueError(

@@ -95,6 +95,7 @@ class Comparison:
         path: Path of the results.
         command: Command that makes the same results again.
         load: Function from a recipe to its `Source`.
+        own_splits: Whether every seed of a run is that of its split, too.
         sources: Dict from image sizes to the data that was loaded so far.
     """
 
@@ -104,6 +105,7 @@ class Comparison:
     path: pathlib.Path
     command: str
     load: Callable
+    own_splits: bool = False
     sources: dict = dataclasses.field(default_factory=dict)
 
     def source(self, recipe):
@@ -121,6 +123,8 @@ class Comparison:
 
     def recipe(self, row, seed):
         needed = {field: str(self.workdir(label, seed)) for field, label in row.needs}
+        if self.own_splits:
+            needed["split_seed"] = seed
         return dataclasses.replace(self.recipes[row.label], seed=seed, **needed)
 
     def train_and_measure(self, row, seed):

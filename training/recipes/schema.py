@@ -44,6 +44,11 @@ class Recipe:
         at_least=0,
         below=2**31,
     )
+    train_per_class: int = number(
+        0,
+        "Training images of each class that are used, chosen by `split_seed`; 0: all.",
+        at_least=0,
+    )
     depth: int = number(
         0,
         "Number of nested folders that name a class of the data set `folder`; 0: one, "

@@ -26,6 +26,8 @@ from keras_attn.pipelines.images.orientation import (
 CHUNK = 4096
 # Bytes of a JPEG in which its orientation is looked for.
 HEADER_BYTES = 2**17
+# Older versions of TensorFlow decode no WebP.
+DECODES_WEBP = hasattr(tf.io, "decode_webp")
 
 
 class CorruptImageError(ValueError):
@@ -142,9 +144,10 @@ def _prepared(data):
     reason = header_problem(data)
     if reason is not None:
         return data, 1, reason
-    moving = data[:4] == b"RIFF" and data[12:16] == b"VP8X" and data[20] & 2
+    webp = data[:4] == b"RIFF"
+    moving = webp and data[12:16] == b"VP8X" and data[20] & 2
     tiff = data[:2] in (b"II", b"MM") or data[4:8] == b"ftyp"
-    if not (moving or tiff):
+    if not (moving or tiff or (webp and not DECODES_WEBP)):
         return data, orientation_of(data), None
     try:
         with open_header(data) as image:

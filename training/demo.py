@@ -7,6 +7,7 @@ import time
 import numpy as np
 from PIL import Image
 
+from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.data import describe
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.evaluation import evaluate, report
@@ -78,5 +79,6 @@ def write_test_images(recipe, source, folder):
     _, first = np.unique(labels, return_index=True)
     for index in sorted(first)[:IMAGES]:
         name = source.class_names[labels[index]]
-        Image.fromarray(images[index]).save(folder / f"test_{index}_{name}.png")
+        with write_then_rename(folder / f"test_{index}_{name}.png") as file:
+            Image.fromarray(images[index]).save(file, "PNG")
     return folder

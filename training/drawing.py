@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.fonts import font_file, is_plain, without_boxes
 
 MAP_COLOURS = "inferno"
@@ -67,10 +68,14 @@ def titles_of(files):
 
 
 def save(figure, path):
-    """Writes a figure as PNG to a path or a binary file."""
-    canvas = FigureCanvasAgg(figure)
-    with_fonts(canvas.figure)
-    canvas.print_png(path)
+    """Writes a figure as PNG; the file appears when it is complete."""
+    with write_then_rename(path) as file:
+        print_png(figure, file)
+
+
+def print_png(figure, file):
+    """Writes a figure as PNG to a binary file."""
+    FigureCanvasAgg(with_fonts(figure)).print_png(file)
 
 
 def with_fonts(figure):

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 
-from tests.pipelines.map_models import grey_model
 from tests.training.commands import test_failures
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -33,7 +32,7 @@ COMMANDS = {
     "summary": "summary generated_rn26_baseline",
     "train": f"train generated_rn26_baseline {SHORT} --workdir {{out}}/w",
     "tune": f"tune generated_rn26_baseline {SHORT} --workdir {{out}}/w --trials 2 "
-    "--grid 1",
+    "--grid 1 --search batch_size=8,16",
     "reproduce": f"reproduce class_embedding_table1_generated {SHORT} --rows baseline "
     "--workdir {out}/w --results {out}/r",
     "demo": "demo --workdir {out}/w",
@@ -44,7 +43,7 @@ COMMANDS = {
     "explain": "explain {good} {images} --output {out}/e --metrics",
     "localize": "localize {localizer} {images} --output {out}/l",
     "index": "index {good} {images} --output {out}/i",
-    "search": "search {index} {image} --output {out}/s",
+    "search": "search {searched} {image} --output {out}/s",
     "retrieval": "retrieval {good} {json} --images {images}",
     "masks": "masks {maps} {images} --output {out}/m",
     "export": "export {good} --name n --output {out}/s",
@@ -64,14 +63,11 @@ SAVING = ("train", "tune", "reproduce", "index", "masks", "export", "report", "e
 
 def made(root):
     """Paths of all that the commands read."""
-    from keras_attn.training.retrieval.index import index_folder
     from keras_attn.training.serving.export import export
 
     root.mkdir()
     paths = test_failures.given(root)
-    grey_model(16, 24, 4).save(root / "maps.keras")
-    paths.update(maps=root / "maps.keras", index=root / "index", served=root / "s")
-    index_folder(paths["good"], paths["images"], paths["index"])
+    paths["served"] = root / "served"
     export(paths["good"], name="n", output=paths["served"])
     return paths
 

@@ -98,7 +98,8 @@ def through_explain(paths, root, trained, folder):
 
     draw = explain_files.save
     words = ("explain", trained.path, root, "--on-corrupt", "skip")
-    with mock.patch.object(explain_files, "save", save):
+    sheets = mock.patch("keras_attn.training.drawing.save", lambda *page: None)
+    with mock.patch.object(explain_files, "save", save), sheets:
         _, errors = run(*words, "--output", folder / "e")
     answers = skipped(errors)
     for path in paths:

@@ -190,6 +190,7 @@ def tune(
             f"Expected a split with validation images. Received: {recipe.split!r} of "
             f"{recipe.dataset}"
         )
+    _check_batches(fields, len(splits["train"][1]))
     del splits
     source = source.decoded(spec)
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,17 @@ def tune(
     near = _grid(fields, search.best(["random"]))
     search.run("grid", itertools.islice(near, grid), source)
     return search.summary()
+
+
+def _check_batches(fields, count):
+    """Raises ValueError for batches of more than all training images."""
+    sizes = [each.values for each in fields if each.name == "batch_size"]
+    large = [size for values in sizes for size in values if int(size) > count]
+    if large:
+        raise ValueError(
+            f"Expected batches of at most the {count} training images. Received: "
+            f"batch_size={','.join(large)}. Name all fields to search with --search."
+        )
 
 
 def _drawn(fields, seed):

@@ -4,6 +4,7 @@ import pathlib
 
 from PIL import Image, ImageDraw
 
+from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
 from keras_attn.pipelines.images.fonts import (
     font_file,
@@ -31,7 +32,12 @@ def draw_sheets(results, folder, output):
         Paths of the sheets.
     """
     sheets = (hit_sheet(results[part], folder) for part in sheet_parts(len(results)))
-    return write_pages(sheets, pathlib.Path(output), "hits", Image.Image.save)
+    return write_pages(sheets, pathlib.Path(output), "hits", _save)
+
+
+def _save(sheet, path):
+    with write_then_rename(path) as file:
+        sheet.save(file, "PNG")
 
 
 def hit_sheet(results, folder):

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_attn.training.drawing import panel_inches, save
+from keras_attn.training.drawing import panel_inches, print_png
 from keras_attn.training.viewer.uploads import data_address, png
 
 # Drawn small and fine: on the page text is then as large as that around it.
@@ -58,7 +58,7 @@ def panel(image, draw, caption, description, bar=None, marked=False):
     if bar:
         _draw_bar(figure, axis, bar, room / total, BAR_HEIGHT / total)
     buffer = io.BytesIO()
-    save(figure, buffer)
+    print_png(figure, buffer)
     return Picture(data_address(buffer.getvalue()), caption, description, marked)
 
 

@@ -1,18 +1,33 @@
 """Every command with what people give it by mistake: one line, and nothing is lost."""
 
+import contextlib
+import dataclasses
 import io
 import json
+import os
+import pathlib
+import re
 import resource
+import tempfile
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from keras_attn.early_exit.policy import fit_exit_policy
 from keras_attn.pipelines.files import UNPACKED_BYTES
-from keras_attn.training import cli
+from keras_attn.training import cli, demo
+from keras_attn.training.recipes.registry import DEFAULT, get_recipe
+from keras_attn.training.retrieval.index import index_folder
+from tests.pipelines.map_models import grey_model
 from tests.training import tiny_models as tiny
+
+NOBODY = 65534
+SHORT = dataclasses.replace(get_recipe(DEFAULT), examples=120)
+# Bytes of a file on a full disk.
+LIMIT = 20
 
 # Commands with a model; {model}, {image}, {images} and {out} are paths.
 WITH_MODEL = {
@@ -65,6 +80,14 @@ WRITING = {
     "export": "export {good} --name n --output {into}/s",
     "data": "data folder --data {images} --output {into}/d.png",
     "train": "train generated_rn26_baseline --set examples=120 --workdir {into}/w",
+    "tune": "tune generated_rn26_baseline --set examples=120 --workdir {into}/w "
+    "--search batch_size=8,16",
+    "reproduce": "reproduce class_embedding_table1_generated --set examples=120 "
+    "--workdir {into}/w --results {into}",
+    "demo": "demo --workdir {into}/w",
+    "masks": "masks {maps} {images} --output {into}/m",
+    "promote": "promote n --output {into}",
+    "search": "search {searched} {image} --output {into}/s",
     "fit": "exit-policy fit {table} --output {into}/p.json",
     "judge": "exit-policy judge {table} --results {into}/r --seeds 1",
 }
@@ -169,8 +192,11 @@ FILE_CASES.remove(("examples", text))
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    return given(tmp_path_factory.mktemp("given"))
+def paths():
+    """Where nobody can read them, too: see `read_only`."""
+    with tempfile.TemporaryDirectory() as root:
+        os.chmod(root, 0o755)
+        yield given(pathlib.Path(root))
 
 
 def given(root):
@@ -186,11 +212,17 @@ def given(root):
     truth = {"imlist": ["red/0"], "qimlist": ["red/1"], "gnd": [entry]}
     (root / "a.json").write_text(json.dumps(truth))
     fit_exit_policy(**np.load(root / "table.npz")).save(root / "policy.json")
+    model = tiny.save_colour_model(root)
+    images = tiny.colour_folder(root / "images")
+    index_folder(model, images, root / "index")
+    grey_model(16, 24, 4).save(root / "maps.keras")
     return {
         "policy": root / "policy.json",
-        "good": tiny.save_colour_model(root),
+        "good": model,
+        "maps": root / "maps.keras",
+        "searched": root / "index",
         "localizer": tiny.save_localizer(root),
-        "images": tiny.colour_folder(root / "images"),
+        "images": images,
         "image": root / "images" / "red" / "0.png",
         "json": root / "a.json",
         "table": root / "table.npz",
@@ -232,21 +264,78 @@ def test_wrong_files(tmp_path, paths, capsys, name, make):
     assert line.startswith("error: ")
 
 
-@pytest.mark.parametrize("name", WRITING)
-def test_folders_that_cannot_be_written(tmp_path, paths, capsys, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
-    line = fails(capsys, WRITING[name], {**paths, "into": tmp_path / "file"})
-    assert line.startswith("error: ") and "file" in line
+@contextlib.contextmanager
+def file_in_place(folder, monkeypatch):
+    folder.rmdir()
+    folder.touch()
+    yield
 
 
-@pytest.mark.parametrize("name", WRITING)
-def test_a_full_disk(tmp_path, paths, capsys, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+@contextlib.contextmanager
+def read_only(folder, monkeypatch):
+    """For root, too, who becomes nobody meanwhile."""
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
     try:
-        line = fails(capsys, WRITING[name], {**paths, "into": tmp_path})
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@contextlib.contextmanager
+def full_disk(folder, monkeypatch):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, limits[1]))
+    try:
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "too large" in line and "Free some space" in line
+
+
+@contextlib.contextmanager
+def interrupt(folder, monkeypatch):
+    """Ctrl-C when the first file gets its name, or the first picture is drawn."""
+
+    def press(*args, **options):
+        raise KeyboardInterrupt
+
+    for owner, name in (
+        (os, "replace"),
+        (os, "rename"),
+        (FigureCanvasAgg, "print_png"),
+    ):
+        monkeypatch.setattr(owner, name, press)
+    yield
+
+
+OBSTACLES = {
+    file_in_place: (2, "into"),
+    read_only: (2, "(?=.*Permission denied).*into"),
+    full_disk: (2, "too large.*Free some space"),
+    interrupt: (130, "^Interrupted"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=_named)
+@pytest.mark.parametrize("name", WRITING)
+def test_obstacles_to_writing(paths, capsys, monkeypatch, name, obstacle):
+    code, words = OBSTACLES[obstacle]
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        root.chmod(0o755)
+        monkeypatch.chdir(root)
+        into = root / "into"
+        into.mkdir()
+        if name == "promote" and obstacle is not file_in_place:
+            served = into / "n" / "1" / "saved_model.pb"
+            served.parent.mkdir(parents=True)
+            served.touch()
+        monkeypatch.setattr(demo, "get_recipe", lambda name: SHORT)
+        with obstacle(into, monkeypatch):
+            line = fails(capsys, WRITING[name], {**paths, "into": into}, [code])
+        assert re.search(words, line)
+        files = [path for path in into.rglob("*") if path.is_file()]
+        if obstacle is full_disk:
+            assert not [path for path in files if path.stat().st_size == LIMIT]

@@ -221,6 +221,8 @@ def test_what_cannot_be_searched(tmp_path):
         tune(RECIPE, tmp_path / "tuned", trials=0)
     with pytest.raises(ValueError, match="--set map_model=RUN"):
         tune(RECIPES["generated_resnet8_a1"], tmp_path / "tuned")
+    with pytest.raises(ValueError, match="at most the .* images.*batch_size=999"):
+        tune(RECIPE, tmp_path / "tuned", space=["batch_size=5,999"])
     assert not list(tmp_path.iterdir())
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):

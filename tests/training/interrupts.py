@@ -123,7 +123,7 @@ def complete(*command):
 
 
 def interrupted(moment, *command):
-    """`(outcome, seconds)` of Ctrl-C after so many seconds."""
+    """`(outcome, seconds)` of Ctrl-C after `moment` seconds."""
     process = Process(*command)
     time.sleep(moment)
     sent = time.monotonic()

@@ -19,10 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from keras_attn.early_exit.policy import fit_exit_policy
 from keras_attn.pipelines.files import UNPACKED_BYTES
 from keras_attn.training import cli, demo
+from keras_attn.training.methods import class_embedding
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
 from keras_attn.training.retrieval.index import index_folder
 from tests.pipelines.map_models import grey_model
 from tests.training import tiny_models as tiny
+from tests.training.tiny import tiny_model
 
 NOBODY = 65534
 SHORT = dataclasses.replace(get_recipe(DEFAULT), examples=120)
@@ -193,7 +195,7 @@ FILE_CASES.remove(("examples", text))
 
 @pytest.fixture(scope="module")
 def paths():
-    """Where nobody can read them, too: see `read_only`."""
+    """Paths of `given`, which nobody can read, too: see `read_only`."""
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         yield given(pathlib.Path(root))
@@ -333,6 +335,7 @@ def test_obstacles_to_writing(paths, capsys, monkeypatch, name, obstacle):
             served.parent.mkdir(parents=True)
             served.touch()
         monkeypatch.setattr(demo, "get_recipe", lambda name: SHORT)
+        monkeypatch.setattr(class_embedding, "build_model", tiny_model)
         with obstacle(into, monkeypatch):
             line = fails(capsys, WRITING[name], {**paths, "into": into}, [code])
         assert re.search(words, line)

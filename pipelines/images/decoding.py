@@ -1,6 +1,5 @@
 """Decoding of image files to arrays, with errors that name the file."""
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from keras_attn.pipelines.images.headers import (
     CONVERTED,
     NO_IMAGE,
+    converted,
     header_problem,
     open_header,
 )
@@ -137,30 +137,11 @@ def stored_size(file: str | bytes, where: str) -> tuple[tuple[int, int], int]:
 
 
 def _prepared(data):
-    """`(data, orientation, reason)`: a file as TensorFlow decodes it, or its problem.
-
-    Formats of `CONVERTED`, and WebP that moves, become PNG of the upright first frame.
-    """
+    """`(data, orientation, reason)`: a file as TensorFlow decodes it, or why not."""
     reason = header_problem(data)
-    if reason is not None:
-        return data, 1, reason
-    webp = data[:4] == b"RIFF"
-    moving = webp and data[12:16] == b"VP8X" and data[20] & 2
-    tiff = data[:2] in (b"II", b"MM") or data[4:8] == b"ftyp"
-    if not (moving or tiff or (webp and not DECODES_WEBP)):
-        return data, orientation_of(data), None
-    try:
-        with open_header(data) as image:
-            if image.mode in ("I", "F"):
-                return data, 1, f"a {image.format} with 32-bit samples. Save it as PNG"
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
-            buffer = io.BytesIO()
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            upright.save(buffer, "PNG", compress_level=1)
-    except Exception as error:  # Pillow's parsers raise many types.
-        return data, 1, f"truncated or damaged ({error})"
-    return buffer.getvalue(), 1, None
+    if reason is None:
+        data, reason = converted(data, webp=not DECODES_WEBP)
+    return data, 1 if reason else orientation_of(data), reason
 
 
 def rows_above(banner, height, where):

@@ -1,10 +1,14 @@
 """Image files named by a user."""
 
 import pathlib
+import sys
 
 from keras_attn._checks import one_of
 from keras_attn.pipelines.images.headers import SUFFIXES
+from keras_attn.pipelines.progress import counted
 
+# Images from which on decoding takes more than moments.
+MANY = 500
 # Images in memory at a time.
 CHUNK = 1024
 
@@ -12,23 +16,25 @@ CHUNK = 1024
 def image_files(paths):
     """Files in the given order, and all images below folders, sorted.
 
-    Hidden files and folders are left out, and files named twice come once.
+    Hidden files and folders are left out, and files named twice come once. A line on
+    stderr counts the other files of folders.
 
     Raises:
         FileNotFoundError: If a path does not exist, or a folder holds no images.
     """
-    files = []
+    files, others = [], []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
             inside = [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES
-                and file.is_file()
+                if file.is_file()
                 and not any(
                     part.startswith(".") for part in file.relative_to(path).parts
                 )
             ]
+            others += [str(file) for file in inside if not _is_image(file)]
+            inside = [file for file in inside if _is_image(file)]
             if not inside:
                 raise FileNotFoundError(
                     f"Expected images ({', '.join(SUFFIXES)}). "
@@ -41,16 +47,33 @@ def image_files(paths):
             raise FileNotFoundError(
                 f"Expected an image or a folder. Received: {path}, which does not exist"
             )
+    if others:
+        text = counted_names(
+            others, "file that is no image", "files that are no images"
+        )
+        print(f"Left out: {text}", file=sys.stderr)
     return list(dict.fromkeys(files))
 
 
-def read_images(files, spec, on_corrupt="error"):
+def _is_image(file):
+    return file.suffix.lower() in SUFFIXES
+
+
+def counted_names(names, one, many):
+    """The number of some names with their kind, and the first three."""
+    more = ", ..." * (len(names) > 3)
+    kind = one if len(names) == 1 else many
+    return f"{len(names)} {kind} ({', '.join(names[:3])}{more})"
+
+
+def read_images(files, spec, on_corrupt="error", progress=None):
     """Decodes files and fits them to the size of an `ImageSpec`, as training does.
 
     Args:
         files: Paths.
         spec: `ImageSpec`.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
+        progress: Called with (files done, files in all); by default `counted` of many.
 
     Returns:
         `Decoded`, with the paths of the readable files.
@@ -69,6 +92,7 @@ def read_images(files, spec, on_corrupt="error"):
         [str(file) for file in files],
         (spec.height, spec.width),
         ImagePreprocessing(spec).fit_size,
+        progress or counted("Decoded", MANY),
     )
     raise_or_list([(p.where, p.reason) for p in decoded.problems], on_corrupt)
     return decoded._replace(kept=[files[index] for index in decoded.kept])

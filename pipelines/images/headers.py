@@ -77,6 +77,48 @@ def header_problem(data: bytes) -> str | None:
     return None
 
 
+def format_to_convert(data):
+    """Name of a format that TensorFlow does not read, by its first bytes, or `None`."""
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if data[4:8] == b"ftyp":
+        return "AVIF" if data[8:11] == b"avi" else "HEIC"
+    return None
+
+
+def converted(data, webp=False):
+    """`(data, reason)`: an encoded image in one of `FORMATS`, or its problem.
+
+    Formats of `CONVERTED`, and WebP that moves, become PNG of the upright first frame;
+    others stay as they are, whatever they are.
+
+    Args:
+        data: The encoded file.
+        webp: Whether every WebP is converted.
+    """
+    riff = data[:4] == b"RIFF"
+    moving = riff and data[12:16] == b"VP8X" and data[20:21] and data[20] & 2
+    if not (moving or format_to_convert(data) or (riff and webp)):
+        return data, None
+    if reason := header_problem(data):
+        return data, reason
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with open_header(data) as image:
+            if image.mode in ("I", "F"):
+                return data, f"a {image.format} with 32-bit samples. Save it as PNG"
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+            buffer = io.BytesIO()
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.save(buffer, "PNG", compress_level=1)
+    except Exception as error:  # Pillow's parsers raise many types.
+        return data, f"truncated or damaged ({error})"
+    return buffer.getvalue(), None
+
+
 def decoded_pixels(data, limit=MAX_PIXELS):
     """Pixels that TensorFlow's decoders work through for an encoded image.
 

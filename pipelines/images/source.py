@@ -15,6 +15,7 @@ from keras_attn.pipelines.images.decoding import (
     stored_size,
     where_of,
 )
+from keras_attn.pipelines.images.files import counted_names
 from keras_attn.pipelines.images.orientation import turned_box, turned_size
 from keras_attn.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -77,14 +78,15 @@ class Source:
     def left_out(self):
         """Files left out, counted, with the first names; empty without any."""
         skipped = [f"{file}: {reason}" for file, reason in self.skipped]
-        return "; ".join(
-            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
-            for kind, names in (
-                ("images that cannot be read", skipped),
-                ("files that are no images or in no class", list(self.ignored)),
-            )
-            if names
+        kinds = (
+            (skipped, "image that cannot be read", "images that cannot be read"),
+            (
+                self.ignored,
+                "file that is no image or in no class",
+                "files that are no images or in no class",
+            ),
         )
+        return "; ".join(counted_names(*kind) for kind in kinds if kind[0])
 
     def where(self, index):
         """The name of an example in messages."""

@@ -22,13 +22,12 @@ from keras_attn.pipelines.images.decoding import (
     fit_image,
     unreadable,
 )
+from keras_attn.pipelines.images.files import MANY
 from keras_attn.pipelines.progress import counted
 from keras_attn.preprocessing import ImagePreprocessing
 
 # Decoded data sets up to this size are held in memory.
 IN_MEMORY_GIB = 4.0
-# Images from which on decoding takes more than moments.
-MANY = 500
 # Images decoded at the same time, and batches made ahead: memory grows with these, not
 # with the size of the data.
 WORKERS = os.cpu_count() or 1

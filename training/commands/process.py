@@ -19,11 +19,14 @@ NOISE = re.compile(
     rb"WARNING: All log messages before absl::|.*Unable to register cu\w+ factory|"
     rb"To enable the following instructions: "
 )
-# Of Keras and TensorFlow; no user of a command can act on them.
+# Of Keras, TensorFlow and Pillow; no user of a command can act on them.
 WARNINGS = (
     "Gradients do not exist for variables",
     "`shuffle=True` was passed",
     "Your input ran out of data",
+    "Truncated File Read",
+    "Corrupt EXIF data",
+    "Possibly corrupt EXIF data",
 )
 
 

@@ -1,6 +1,7 @@
 """Check of a data set: every image decoded, duplicates, classes; a text and a page."""
 
 import collections
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -168,8 +169,7 @@ def _facts(source, split, indices, seen):
         facts["Formats and modes"] = _counted(each.mode for each in good)
         facts["EXIF orientation"] = _counted(each.orientation for each in good)
     if source.ignored:
-        names = ", ".join(source.ignored[:3]) + ", ..." * (len(source.ignored) > 3)
-        facts["Left out"] = f"{len(source.ignored)} other files: {names}"
+        facts["Left out"] = replace(source, skipped=()).left_out
     return facts
 
 

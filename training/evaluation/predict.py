@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from keras_attn.pipelines.images.files import (
     CHUNK,
+    MANY,
     check_readable,
     image_files,
     read_images,
 )
+from keras_attn.pipelines.progress import counted
 from keras_attn.training.runs.outputs import top_classes
 from keras_attn.training.trained import load_trained
 
@@ -61,9 +63,15 @@ def predict(
         say(trained.note)
     names = trained.class_names
     predictions, problems = [], []
+    show = counted("Decoded", MANY)
     for start in range(0, len(files), CHUNK):
         part = files[start : start + CHUNK]
-        pixels, kept, corrupt = read_images(part, trained.spec, on_corrupt)
+        pixels, kept, corrupt = read_images(
+            part,
+            trained.spec,
+            on_corrupt,
+            lambda done, total, before=start: show(before + done, len(files)),
+        )
         problems += corrupt
         if not kept:
             continue

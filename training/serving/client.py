@@ -6,7 +6,7 @@ import time
 import urllib.parse
 
 from keras_attn.pipelines.images.files import image_files
-from keras_attn.pipelines.images.headers import SUFFIXES
+from keras_attn.pipelines.images.headers import SUFFIXES, converted
 from keras_attn.training.serving.protocols import (
     GrpcServer,
     Refused,
@@ -81,7 +81,7 @@ class Client:
         self._server.close()
 
     def classify(self, images, batch_size=8):
-        """The model's outputs for image files.
+        """The model's outputs for image files, TIFF, AVIF and HEIC converted to PNG.
 
         Args:
             images: Paths of images, and of folders of images.
@@ -172,9 +172,10 @@ def _parts(files, batch_size):
         try:
             if not file.is_file():
                 raise OSError("not a file")
-            data = file.read_bytes()
+            data, reason = converted(file.read_bytes())
         except OSError as error:
-            reason = f"cannot be read ({error.strerror or error})"
+            data, reason = b"", f"cannot be read ({error.strerror or error})"
+        if reason:
             unreadable.append({"image": str(file), "error": reason})
             continue
         if part and (len(part) == batch_size or size + len(data) > MAX_IMAGES):

@@ -134,9 +134,7 @@ def test_nothing_is_left_out_silently(tmp_path):
     source = load_source("folder", root, on_corrupt="skip")
     assert source.ignored == ("beside.png", "cat/notes.txt")
     found = source.decoded(ImageSpec(HEIGHT, WIDTH)).left_out
-    assert (
-        "1 images that cannot be read" in found and "ant/2.png: not an image" in found
-    )
+    assert "1 image that cannot be read" in found and "ant/2.png: not an image" in found
     assert "2 files that are no images or in no class (beside.png, cat/not" in found
     assert load_source("folder", make_folder(root / "cat", TWO_CLASSES)).left_out
 

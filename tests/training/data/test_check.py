@@ -98,7 +98,7 @@ def test_every_fault_is_found(tmp_path, capsys, change, faults, line):
     code, printed = checked(capsys, root, "--output", page)
     assert code == faults and f"\n{line}\n" in printed.out, printed.out
     assert f"Faults: {faults}." in printed.out
-    assert "Left out: 1 other files: notes.txt" in printed.out
+    assert "Left out: 1 file that is no image or in no class (notes.txt)" in printed.out
     text = page.read_text()
     assert line in text
     pictures = {damage: 0, empty: 0, shrink: 1}.get(change, 2)

@@ -48,13 +48,13 @@ def test_a_folder_alone_is_enough(tmp_path, monkeypatch, capsys):
     (root / "a" / "notes.txt").write_text("no image")
     command = ["train", "--data", "photos", "--epochs", "1", "--batch-size", "4"]
     assert cli.main([*command, "--set", "deterministic=false"]) == 0
-    assert "1 files that are no images or in no class (a/notes.txt)" in (
+    assert "1 file that is no image or in no class (a/notes.txt)" in (
         capsys.readouterr().err
     )
     run = Run.open("runs/photos")
     assert run.recipe.epochs == 1 and run.recipe.batch_size == 4
     card = (run.workdir / "card.md").read_text()
-    assert "- Left out: 1 files that are no images" in card
+    assert "- Left out: 1 file that is no image" in card
     assert cli.main(["evaluate", "runs/photos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["examples"] == 4
     # Moved together, they still find each other.

@@ -23,7 +23,7 @@ def truncated_jpeg(path):
     return path
 
 
-def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path):
+def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path, capsys):
     pixels = tiny.plain_image()
     names = ["b/2.png", "b/1.JPG", "a/deep/3.bmp", ".hidden/4.png", "b/.5.png"]
     for name in names:
@@ -33,6 +33,8 @@ def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path):
     found = image_files([single, tmp_path / "in", str(single)])
     expected = ["single.png", "in/a/deep/3.bmp", "in/b/1.JPG", "in/b/2.png"]
     assert [str(path.relative_to(tmp_path)) for path in found] == expected
+    line = f"Left out: 1 file that is no image ({tmp_path}/in/notes.txt)\n"
+    assert capsys.readouterr().err == line
 
 
 def test_missing_paths_and_empty_folders_are_named(tmp_path):
@@ -40,6 +42,18 @@ def test_missing_paths_and_empty_folders_are_named(tmp_path):
         image_files([tmp_path / "nowhere.png"])
     with pytest.raises(FileNotFoundError, match="a folder without any"):
         image_files([tmp_path])
+
+
+def test_long_decoding_shows_its_progress(tmp_path, monkeypatch, capsys):
+    for name, value in (("MANY", 3), ("CHUNK", 2)):
+        monkeypatch.setattr(f"keras_attn.training.evaluation.predict.{name}", value)
+    path = tiny.save_colour_model(tmp_path)
+    files = [tiny.save_image(tmp_path / f"{n}.png", tiny.plain_image()) for n in (1, 2)]
+    predict(path, files)
+    assert "Decoded" not in capsys.readouterr().err
+    files.append(tiny.save_image(tmp_path / "3.png", tiny.plain_image()))
+    predict(path, files)
+    assert capsys.readouterr().err == "Decoded 3 of 3 images\n"
 
 
 def test_predictions_are_those_of_the_model_on_fitted_pixels(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from keras_attn.training import cli
 from keras_attn.training.serving import client as module
 from keras_attn.training.serving.client import Client, format_answers
+from keras_attn.training.serving.protocols import Refused
 from tests.training.serving.server.tiny import encoded, running, save
 
 
@@ -66,11 +67,27 @@ def test_both_protocols_give_the_same_json(server, images):
     json.dumps(found)
 
 
-def test_a_folder_stands_for_its_images(server, images):
-    (images[0].parent / "note.txt").write_text("no image")
+def test_a_folder_stands_for_its_images(server, images, capsys):
+    note = images[0].parent / "note.txt"
+    note.write_text("no image")
     with Client(server.address, model="tiny") as client:
         (answers,) = client.classify([images[0].parent])
     assert [answer["image"] for answer in answers] == [str(path) for path in images]
+    assert capsys.readouterr().err == f"Left out: 1 file that is no image ({note})\n"
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_formats_that_a_server_refuses_are_converted(server, tmp_path, which):
+    for name, kind in (("a.tif", "TIFF"), ("b.webp", "WEBP")):
+        (tmp_path / name).write_bytes(encoded(250, kind=kind))
+    (tmp_path / "c.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (tmp_path / "d.tiff").write_bytes(encoded(9, kind="TIFF")[:60])
+    with Client(urls(server)[which]) as client:
+        (answers,) = client.classify([tmp_path])
+        assert [row.get("class") for row in answers] == ["light", "light", None, None]
+        assert "HEIC" in answers[2]["error"] and "damaged" in answers[3]["error"]
+        with pytest.raises(Refused, match="JPEG, PNG, .* Received: TIFF"):
+            client._ask([(tmp_path / "a.tif").read_bytes()])
 
 
 @pytest.mark.parametrize("which", [0, 2])

@@ -1,6 +1,10 @@
 """Limits of encoded images in requests, checked before they are decoded."""
 
-from keras_attn.pipelines.images.headers import decoded_pixels
+from keras_attn.pipelines.images.headers import (
+    FORMATS,
+    decoded_pixels,
+    format_to_convert,
+)
 from keras_attn.training.serving.server.errors import invalid
 
 # All images of a batch together may have this many times the limit of one.
@@ -18,10 +22,14 @@ def check_images(values, max_pixels):
         Pixels of all images together.
 
     Raises:
-        ServingError: For a damaged header, and for too many pixels.
+        ServingError: For other formats, a damaged header, and too many pixels.
     """
     total = 0
     for index, data in enumerate(values):
+        if kind := format_to_convert(data):
+            raise invalid(
+                f"Image {index}: expected {', '.join(FORMATS)}. Received: {kind}"
+            )
         try:
             pixels = decoded_pixels(data, max_pixels) or 0
         except ValueError as error:

@@ -194,7 +194,7 @@ def decode_files(
             for decoded, batch in _decode_chunk(chunk, size, fit, banner):
                 images[decoded] = batch
                 good[decoded] = True
-                if progress is not None:
+                if progress is not None and decoded[-1] < indices[-1]:
                     progress(int(decoded[-1]) + 1, total)
             for index in chunk:
                 if not good[index]:

@@ -17,6 +17,7 @@ from keras_attn.training.recipes.registry import RECIPES
 from keras_attn.training.recipes.schema import apply_overrides
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
+from tests.data.a8c9ace.models import NEEDS_KERAS
 from tests.training.tiny import tiny_model, tiny_recipe
 
 RECIPE = tiny_recipe(epochs=1, row="baseline")
@@ -229,6 +230,7 @@ def test_what_cannot_be_searched(tmp_path):
         tune(RECIPE, tmp_path)
 
 
+@NEEDS_KERAS
 @pytest.mark.parametrize(
     "name, watched",
     [

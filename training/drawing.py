@@ -29,16 +29,8 @@ SHEET_ROWS = 20
 def upsample(maps, height, width):
     """Bilinear interpolation that keeps each cell's value at its region's centre.
 
-    Beyond the outermost centres the border's values are repeated.
-
-    Args:
-        maps: `(h, w, ...)`.
-        height, width: Size of the result.
-
-    Returns:
-        `(height, width, ...)`, float64.
-
-    Example:
+    Beyond the outermost centres the border's values are repeated. Maps `(h, w, ...)`
+    become `(height, width, ...)`, float64.
 
     >>> upsample(np.array([[0.0, 1.0]]), 1, 4)
     array([[0.  , 0.25, 0.75, 1.  ]])
@@ -95,16 +87,13 @@ def with_fonts(figure):
 
 
 def write_pages(pages, output, name="overview", write=None):
-    """Writes `overview.png`, `overview_2.png`, ...
+    """Writes `overview.png`, `overview_2.png`, ...; the paths.
 
     Args:
         pages: Figures; a generator makes each one when the one before is written.
         output: Folder; made if it does not exist.
         name: Name of the first file.
         write: Function of a page and its path; `None`: `save`.
-
-    Returns:
-        The paths.
     """
     written = []
     for number, page in enumerate(pages, 1):

@@ -86,17 +86,11 @@ def load_source_of(recipe, data=None, on_corrupt="error", download=True):
 
 
 def load_data(recipe, data=None, source=None, on_corrupt="error"):
-    """The recipe's data, split.
+    """The recipe's data, split: its `ImageSpec`, and a dict from names to `Examples`.
 
-    Args:
-        recipe: `Recipe`.
-        data: Path of the data, where the data set is not made or fetched by name.
-        source: A loaded `Source` instead.
-        on_corrupt: `"error"` or `"skip"`.
-
-    Returns:
-        `(spec, splits)`: the `ImageSpec`, and a dict from `train`, `validation` and
-        `test` to `Examples`.
+    The names are `train`, `validation` and `test`. `data` is the path of a data set
+    that is not made or fetched by name, `source` a loaded `Source` instead;
+    `on_corrupt` is `"error"` or `"skip"`.
     """
     found = load_source_split(recipe, data, source, on_corrupt)
     return found.spec, found.splits

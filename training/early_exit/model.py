@@ -67,11 +67,10 @@ def write_table(
     """Writes the exit table of a run's images, see `keras_attn.early_exit.policy`.
 
     Args:
-        path, resized: See `early_exit_model`.
+        path, resized, checkpoint: See `early_exit_model`.
         output: `.npz` file.
         data: Path of the data.
         split: `train`, `validation` or `test`.
-        checkpoint: See `early_exit_model`.
         on_corrupt: `"error"` or `"skip"`.
 
     Returns:

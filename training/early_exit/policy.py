@@ -77,15 +77,9 @@ def fit(table, output, points=40):
 
 
 def evaluate(policy, table, picture=None):
-    """Cost and accuracy of every budget of a policy on a table.
+    """List of `{"cost": ..., "accuracy": ...}`, every budget of a policy on a table.
 
-    Args:
-        policy: Path of the policy.
-        table: Path of the table.
-        picture: PNG file to draw the curve into, or `None`.
-
-    Returns:
-        List of `{"cost": ..., "accuracy": ...}`.
+    Both are paths; `picture` is a PNG file to draw the curve into.
     """
     loaded = load_policy(policy)
     arrays = read_table(table)
@@ -158,15 +152,9 @@ def accuracy_at(costs, points):
 
 
 def draw_curve(curves, table, title):
-    """Accuracy against cost of named curves, of one threshold, and of each exit.
+    """A figure of accuracy against cost: named curves, one threshold, and each exit.
 
-    Args:
-        curves: Dict from name to list of points.
-        table: `ExitTable` that the points were measured on.
-        title: Title.
-
-    Returns:
-        A matplotlib `Figure`.
+    Curves are lists of points by name, measured on `table`, an `ExitTable`.
     """
     figure = Figure(figsize=(6.4, 4.4), dpi=100, layout="constrained")
     draw_curves(figure.subplots(), curves, table)

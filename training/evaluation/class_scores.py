@@ -14,17 +14,8 @@ BINS = 15
 def wilson_interval(right, total):
     """The 95 % confidence interval of a share, after Wilson (1927).
 
-    Unlike the normal approximation it stays within 0..1, also for few examples and
-    for shares near the ends.
-
-    Args:
-        right: Number of successes, 0 to `total`.
-        total: Number of trials, at least 1.
-
-    Returns:
-        `(lower, upper)`.
-
-    Example:
+    Unlike the normal approximation it stays within 0..1, also for few examples and for
+    shares near the ends. At least one trial, `total`, is needed.
 
     >>> wilson_interval(8, 10)
     (0.4901624715366418, 0.9433178485456247)
@@ -144,13 +135,7 @@ class Calibration:
 def calibration(probabilities, labels, bins=BINS):
     """Confidence against accuracy, Guo et al. (2017), in bins of equal width.
 
-    Args:
-        probabilities: `(examples, classes)`.
-        labels: `(examples,)` integers.
-        bins: Their number.
-
-    Returns:
-        `Calibration`.
+    Probabilities are `(examples, classes)`, labels `(examples,)` integers.
     """
     confidence = probabilities.max(axis=-1)
     right = probabilities.argmax(axis=-1) == labels

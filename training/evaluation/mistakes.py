@@ -43,19 +43,8 @@ def check_excluding(found):
 def worst_mistakes(model, images, labels, count=12, batch_size=128):
     """The images that a model gives to a wrong class with the highest probability.
 
-    Args:
-        model: Model with the named output `logits`.
-        images: `(examples, height, width, 3)`, 8-bit, of the model's size; an array or
-            `StreamedImages`.
-        labels: `(examples,)` integers.
-        count: Number of mistakes, at most.
-        batch_size: Images at a time.
-
-    Returns:
-        A list of `Mistake`, the most probable wrong class first.
-
-    Raises:
-        ValueError: If images or labels do not fit, or there are none.
+    A list of at most `count` `Mistake`s, the most probable wrong class first. Other
+    arguments and errors are those of `evaluate_model`.
     """
     model = with_outputs(model, ["logits"])
     logits, _ = judged_outputs(model, images, labels, batch_size)

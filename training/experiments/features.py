@@ -104,16 +104,9 @@ def _places(model):
 def same_class_neighbours(features, labels, images, neighbours=NEIGHBOURS):
     """Share, in per cent, of the nearest cells of other images with the cell's class.
 
-    Nearest by Euclidean distance, with every channel scaled to spread one.
-
-    Args:
-        features: `(cells, channels)`.
-        labels: `(cells,)` classes.
-        images: `(cells,)` numbers of the images.
-        neighbours: Number of nearest cells.
-
-    Returns:
-        The mean over the cells; a tenth is chance for ten classes.
+    The mean over the cells; a tenth is chance for ten classes. Nearest by Euclidean
+    distance, with every channel scaled to spread one. Features are `(cells, channels)`;
+    labels and the numbers of the images `(cells,)`.
     """
     points = standardized(features)
     squares = np.sum(points**2, axis=1)

@@ -15,12 +15,8 @@ BY_OUTPUT = {
 def explainer_of(subject):
     """The `Explainer` of the maps that a model itself returns.
 
-    Args:
-        subject: `Trained`.
-
-    Returns:
-        The `explainer` of its run's method, or the one for its outputs; `None` for a
-        model without any maps.
+    That of its run's method, or else the one for its outputs; `None` for a model
+    without any maps.
     """
     method = method_of(subject.run.recipe) if subject.run else None
     if method is not None and method.explainer is not None:

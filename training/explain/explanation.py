@@ -74,15 +74,10 @@ class Explanation:
 
 
 def image_sheet(explanations, columns, note=""):
-    """An overview with the images in its first column, to be filled.
+    """An overview, a `Grid`, with the images in its first column, to be filled.
 
-    Args:
-        explanations: List of `Explanation`, one per row.
-        columns: Number of panels per row, that of the image included.
-        note: Line below.
-
-    Returns:
-        `Grid`.
+    There is one row per `Explanation`, with `columns` panels, that of the image
+    included.
     """
     figure, axes = sheet(len(explanations), columns, explanations[0].image, note)
     for axis, explanation in zip(axes[:, 0], explanations, strict=True):

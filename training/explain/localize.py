@@ -263,15 +263,8 @@ def boxes_in_file(boxes, spec, size):
     """Boxes in the pixels of the file that an image was made from.
 
     Undoes `ImagePreprocessing.fit_size`: the central crop, the resize, and the crop to
-    the aspect ratio before it.
-
-    Args:
-        boxes: `(..., 4)` in pixels of the fitted image.
-        spec: `ImageSpec` that it was fitted to.
-        size: `(height, width)` of the file.
-
-    Returns:
-        Integers `(..., 4)`, rounded to the nearest pixel and cut off at the border.
+    the aspect ratio before it. Integers `(..., 4)`, rounded to the nearest pixel and
+    cut off at the border of the file, whose `size` is its height and width.
     """
     corners = []
     start, scale = frame_windows(size, spec)

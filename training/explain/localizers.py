@@ -95,15 +95,10 @@ class Localizing(NamedTuple):
 
 
 def localizing(trained, **settings):
-    """The trained model with its patches among the outputs.
+    """The trained model with its patches among the outputs, a `Localizing`.
 
-    Args:
-        trained: `Trained` localiser, or model that contains one and chooses patches
-            itself.
-        settings: See `patch_settings`; for localisers only.
-
-    Returns:
-        `Localizing`.
+    A model that chooses patches itself is left as it is; settings are for localisers
+    only, see `patch_settings`.
 
     Raises:
         ValueError: If the model has no evidence, or settings are given that are fixed.

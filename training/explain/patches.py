@@ -21,14 +21,7 @@ OUTLINE = [withStroke(linewidth=2, foreground="black")]
 
 
 def picture(localized):
-    """The image with its boxes, the maps of all branches, and the cut-out patches.
-
-    Args:
-        localized: `keras_attn.training.explain.localize.Localized`.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
+    """The image with its boxes, the maps of all branches, and the cut-out patches."""
     width, height = panel_inches(localized.image)
     rows = [_draw_evidence_row]
     if evidence.highest_attention(localized.branches) is not None:
@@ -55,14 +48,7 @@ def picture(localized):
 
 
 def sheet(all_localized):
-    """All images, one per row: boxes, the deciding branch's evidence, crops.
-
-    Args:
-        all_localized: List of `Localized`.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
+    """All images, one per row: boxes, the deciding branch's evidence, crops."""
     crops = min(CROPS_PER_LINE, max(len(each.boxes) for each in all_localized))
     ratios = [1.0] * 2 + [0.6] * max(1, crops)
     image = all_localized[0].image

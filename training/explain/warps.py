@@ -127,17 +127,10 @@ def group_means(maps, groups):
 
 
 def distinct_groups(fields, count=GROUPS_SHOWN):
-    """Groups that show the fields' variety.
+    """Groups that show the variety of fields `(N, h, w, G, 2)`, in rising order.
 
     The first is the one whose field varies most, over cells and images; each next one
     is the one that differs most from the nearest of those before it.
-
-    Args:
-        fields: `(N, h, w, G, 2)`.
-        count: Number of groups, at most.
-
-    Returns:
-        Tuple of groups in rising order.
     """
     fields = np.moveaxis(np.asarray(fields, "float64"), 3, 0)
     fields = fields.reshape(len(fields), -1, 2)

@@ -6,13 +6,8 @@ from keras_attn.training.data.load import load_source_split
 def annotated(run, source, names):
     """The `SplitSource` of a run's data, with annotations in pixels of its images.
 
-    Args:
-        run: `Run`.
-        source: `Source` of its data set.
-        names: Annotations that are needed.
-
     Raises:
-        ValueError: If the source has no such annotations.
+        ValueError: If its `Source` lacks one of the annotations in `names`.
     """
     for name in names:
         if name not in source.annotations:

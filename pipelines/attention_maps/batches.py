@@ -48,19 +48,12 @@ def masked_batches(
             `StreamedImages`, whose fitted images are cropped as those in memory are.
         maps: `(examples, rows, columns, channels)`: floats, or uint8 for [0, 1], as
             from a `MapCache`.
-        labels: `(examples,)` integers.
-        batch_size: Images in a batch; an incomplete last batch is left out.
-        seed: Seed of the order and of the augmentation.
-        epochs: End of the epochs.
-        initial_epoch: First epoch.
-        augmentation: Name or composition, see
-            `keras_attn.pipelines.augment.composition`.
+        labels, batch_size, seed, epochs, initial_epoch, augmentation, normalization:
+            See `training_batches`.
         image_size: Height and width of the batches' images, enlarged after the
             augmentation, bicubic with half-pixel centres; their own by default.
         interpolation: `"nearest"` or `"bilinear"`, of the maps.
         fill: Value of the maps where there is no image.
-        normalization: `Normalization`, or `ImageSpec`, of the network, for noise; by
-            default that of the spec of streamed images, or ImageNet's.
 
     Returns:
         `tf.data.Dataset` of `({"images", "attention_map"}, labels)`: raw pixels, 8-bit
@@ -231,17 +224,10 @@ def placed_maps(
 ):
     """Maps of whole images, as large as the images were made after their transforms.
 
-    Args:
-        maps: `(count, rows, columns, channels)`, floats, each of a whole image.
-        transforms: `(count, 3, 3)`, of the images, see
-            `keras_attn.pipelines.augment.geometry`.
-        image_size: Height and width of the images before and after the transforms.
-        size: Height and width of the result.
-        interpolation, fill, turned: See
-        `keras_attn.pipelines.augment.geometry.transform_maps`.
-
-    Returns:
-        Tensor `(count, *size, channels)`.
+    `(count, *size, channels)` of floats `(count, rows, columns, channels)`. The
+    transforms are those of the images, whose height and width are `image_size` before
+    and after them; other arguments are those of
+    `keras_attn.pipelines.augment.geometry.transform_maps`.
     """
     cells = np.divide(tuple(maps.shape[1:3]), image_size, dtype="float32")
     enlarged = np.divide(size, image_size, dtype="float32")

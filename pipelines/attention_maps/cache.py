@@ -54,17 +54,10 @@ class MapCache(Store):
         return arrays["maps"], arrays["keys"]
 
     def maps_of(self, images):
-        """The maps of any images that the cache holds, in their order.
+        """The maps of any images that the cache holds, in their order, as stored.
 
-        An image is found by its content, not by its number, so that splits of a data
-        set share one cache.
-
-        Args:
-            images: `(examples, height, width, 3)`, 8-bit, or `StreamedImages`.
-
-        Returns:
-            `(len(images), rows, columns, channels)` as stored, see
-            `keras_attn.pipelines.attention_maps.compute.as_floats`.
+        An image, 8-bit, is found by its content, not by its number, so that splits of a
+        data set share one cache.
 
         Raises:
             ValueError: If the cache lacks one, or as in `read`.

@@ -21,12 +21,8 @@ def affine(linear, offset):
 def rescale(transforms, image_scale, scale=(1.0, 1.0)):
     """The same transforms for images, or results, of another size.
 
-    For maps with a cell for 16x16 pixels both scales are 1/16.
-
-    Args:
-        transforms: `(count, 3, 3)`.
-        image_scale: Rows and columns of the maps, relative to those of the images.
-        scale: Rows and columns of the results, relative to those of the images.
+    For maps with a cell for 16x16 pixels both scales are 1/16: rows and columns of the
+    maps and of the results, relative to those of the images.
     """
     outer = tf.linalg.diag(tf.concat([image_scale, [1.0]], axis=0))
     inner = tf.linalg.diag(tf.concat([tf.divide(1.0, scale), [1.0]], axis=0))

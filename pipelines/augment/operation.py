@@ -41,26 +41,16 @@ class Operation(Protocol):
     of_image: ClassVar = None
 
     def draw(self, seed, count):
-        """Everything random about `count` images.
+        """Everything random about `count` images, a tensor or tuple of tensors.
 
-        Args:
-            seed: Integer tensor of shape `(2,)`.
-            count: Number of images.
-
-        Returns:
-            Tensor, or tuple of tensors.
+        The seed is an integer tensor of shape `(2,)`.
         """
 
     def apply(self, images, drawn, normalization):
-        """Images as drawn.
+        """Images as drawn, in their own dtype.
 
-        Args:
-            images: `(batch, height, width, channels)`, raw pixels in 0..255.
-            drawn: Result of `draw`.
-            normalization: `Normalization` of the network.
-
-        Returns:
-            Tensor of the dtype of `images`.
+        They are `(batch, height, width, channels)`, raw pixels in 0..255; `drawn` is
+        the result of `draw`, `normalization` the `Normalization` of the network.
         """
 
     def result_size(self, size):
@@ -70,12 +60,8 @@ class Operation(Protocol):
     def matrix(self, drawn, before, after):
         """Transforms `(count, 3, 3)` as drawn, or `None` where nothing moves.
 
-        See `keras_attn.pipelines.augment.geometry`.
-
-        Args:
-            drawn: Result of `draw`.
-            before: Height and width of the images.
-            after: Height and width of the results.
+        See `keras_attn.pipelines.augment.geometry`; height and width are `before` those
+        of the images and `after` those of the results.
         """
         return None
 

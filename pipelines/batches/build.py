@@ -176,16 +176,9 @@ def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):
 def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
     """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`.
 
-    Args:
-        order_of_epoch: From the number of an epoch and the seed of its order,
-            `(2,)` integers, to the images of its batches, `(steps, batch_size)`.
-        steps: Batches in an epoch.
-        seed: Seed of the order and of the augmentation.
-        epochs: End of the epochs.
-        initial_epoch: First epoch.
-
-    Returns:
-        `tf.data.Dataset`; every batch has a seed of its own.
+    A data set; every batch has a seed of its own. `order_of_epoch` leads from the
+    number of an epoch and the seed of its order, `(2,)` integers, to the images of its
+    batches, `(steps, batch_size)`.
     """
 
     def batches_of_epoch(epoch):
@@ -203,15 +196,7 @@ def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
 
 
 def evaluation_batches(images, labels, batch_size):
-    """All examples in order; the last batch has the remaining ones.
-
-    Args:
-        images, labels: See `training_batches`.
-        batch_size: Images in a batch.
-
-    Returns:
-        `tf.data.Dataset` of `(images, labels)`.
-    """
+    """All examples in order, `(images, labels)`; the last batch has the rest."""
     if isinstance(images, StreamedImages):
         indices = tf.data.Dataset.range(len(labels)).batch(batch_size)
         labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
@@ -223,15 +208,10 @@ def evaluation_batches(images, labels, batch_size):
 
 
 def evaluation_batch_size(examples, largest, devices=1):
-    """The largest batch size that gives every device images of every batch.
+    """The largest batch size, up to `largest`, that gives every device some images.
 
     Devices share a batch in equal parts, the last one takes the rest; Keras fails if
     that is empty, and if the first batch does not divide.
-
-    Args:
-        examples: Number of images, at least 1.
-        largest: Largest batch size to return.
-        devices: Number of devices.
     """
     for size in range(min(largest, examples) // devices * devices, 0, -devices):
         rest = examples % size

@@ -76,15 +76,11 @@ class MultiCrop:
         )
 
     def __call__(self, images, seed):
-        """Views of a batch.
+        """Views of 8-bit `(batch, height, width, 3)`; the same ones by the same seed.
 
-        Args:
-            images: `(batch, height, width, 3)`, 8-bit.
-            seed: Integer tensor of shape `(2,)`; the same seed gives the same views.
-
-        Returns:
-            Dict of 8-bit `"global_views"`, `(batch, 2, size, size, 3)`, and, if there
-            are any, `"local_views"`, `(batch, local_views, size, size, 3)`.
+        A dict of 8-bit `"global_views"`, `(batch, 2, size, size, 3)`, and, if there are
+        any, `"local_views"`, `(batch, local_views, size, size, 3)`. The seed is `(2,)`
+        integers.
         """
         first, second, *local = self.views()
         pair = [
@@ -173,17 +169,9 @@ def multi_crop_batches(
 def crop_and_resize(images, seed, size, area):
     """Boxes of random area and shape, resized by bicubic interpolation.
 
-    Drawn by `keras_attn.pipelines.augment.crops.RandomResizedCrop`. A box is reduced
-    with antialiasing, as Pillow does it.
-
-    Args:
-        images: `(batch, height, width, 3)`.
-        seed: `(2,)`.
-        size: Side of the results.
-        area: Smallest and greatest share of the image's area.
-
-    Returns:
-        float32 tensor `(batch, size, size, 3)`, within the range of 8 bits.
+    Drawn by `keras_attn.pipelines.augment.crops.RandomResizedCrop`, with the smallest
+    and the greatest share of the image's area. A box is reduced with antialiasing, as
+    Pillow does it, to float32 `(batch, size, size, 3)` within the range of 8 bits.
     """
     crop = RandomResizedCrop(*area)
     boxes = crop.boxes(crop.draw(seed, tf.shape(images)[0]), images.shape[1:3])
@@ -193,13 +181,8 @@ def crop_and_resize(images, seed, size, area):
 def resize_boxes(images, boxes, size):
     """Bicubic interpolation of a box of each image, a matrix product for each axis.
 
-    Args:
-        images: `(batch, height, width, channels)`.
-        boxes: `(batch, 4)`, `(y0, x0, y1, x1)`; nothing outside of them is seen.
-        size: Height and width of the results.
-
-    Returns:
-        float32 tensor `(batch, *size, channels)`, clipped to [0, 255].
+    Nothing outside the boxes `(batch, 4)`, `(y0, x0, y1, x1)`, is seen. The result is
+    float32, `(batch, *size, channels)`, clipped to [0, 255].
     """
     boxes = tf.cast(boxes, tf.float32)
     rows = _bicubic_weights(boxes[:, 0], boxes[:, 2], images.shape[1], size[0])

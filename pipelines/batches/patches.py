@@ -201,15 +201,10 @@ def patch_batches(
 
 
 def best_patch_batches(images, labels, boxes, batch_size):
-    """The first patch of every image that has one, to validate on.
+    """The first patch of every image that has one, to validate on; see `patch_batches`.
 
-    Args:
-        images, labels, boxes: See `patch_batches`.
-        batch_size: Patches in a batch; the last batch of a size may be smaller.
-
-    Returns:
-        `tf.data.Dataset` of `(patches, labels)`, the sizes one after the other, the
-        images of a size in their order.
+    The sizes come one after the other, the images of a size in their order; the last
+    batch of a size may be smaller.
     """
     groups = by_size(boxes)
     boxes = np.asarray(boxes, "int32")

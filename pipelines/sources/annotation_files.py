@@ -41,16 +41,12 @@ class ListedImage(NamedTuple):
 
 
 def find(tree, name, data_set, packed=()):
-    """Path of a file in a tree, the least deep one of several.
+    """Path of a file in a `FileTree`, the least deep one of several.
 
-    Args:
-        tree: A `FileTree`.
-        name: The file's name without folders.
-        data_set: Name in the catalogue, for the message.
-        packed: Other names to look for if it is not there.
+    `name` is without folders; other names, `packed`, are looked for if it is not there.
 
     Raises:
-        ValueError: It is not there.
+        ValueError: It is not there; the message has the name of the data set.
     """
     for wanted in (name, *packed):
         found = [
@@ -176,16 +172,10 @@ def _unzipped(data, name):
 
 
 def entries(content, key, kinds, where):
-    """The entries of a list in a JSON file, checked.
+    """Tuples of the fields of the entries of a list in a JSON file, checked.
 
-    Args:
-        content: The file's content.
-        key: Name of the list.
-        kinds: Dict from the fields that are needed to their types.
-        where: Name of the file in messages.
-
-    Returns:
-        A list of tuples, the values of the fields.
+    `kinds` leads from the fields that are needed to their types; `key` is the list's
+    name, `where` the file's in messages.
     """
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list):

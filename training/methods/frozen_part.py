@@ -86,15 +86,9 @@ class _Progress(keras.callbacks.Callback):
 def fit_linear(features, labels, classes, steps, seed):
     """Multinomial regression with the decay that does best on a fifth held out.
 
-    Args:
-        features: `(examples, channels)`.
-        labels: `(examples,)` integers.
-        classes: Number of classes.
-        steps: Steps of the descent.
-        seed: Seed of the fifth, and of the examples where there are very many.
-
-    Returns:
-        Kernel `(channels, classes)` and bias `(classes,)`.
+    Kernel `(channels, classes)` and bias `(classes,)`, after `steps` of descent on
+    features `(examples, channels)`. `seed` is that of the fifth, and of the examples
+    where there are very many.
     """
     order = np.random.default_rng(seed).permutation(len(labels))[:MOST]
     x, y = features[order].astype("float32"), labels[order]

@@ -4,12 +4,8 @@
 def split_assignment(text, expected="--set key=value"):
     """Splits `key=value` into key and value, both texts; the value may be empty.
 
-    Args:
-        text: The text.
-        expected: Form of the text in the error.
-
     Raises:
-        ValueError: If there is no `=`, or no key.
+        ValueError: If there is no `=`, or no key; with the form that is `expected`.
     """
     key, equals, value = text.partition("=")
     if not key or not equals:

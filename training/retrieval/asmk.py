@@ -29,12 +29,8 @@ CODEBOOK = "codebook.npy"
 def local_embedder_of(trained):
     """The network up to the features that a model pools, all weights shared.
 
-    Args:
-        trained: `Trained`, see `keras_attn.training.trained.load_trained`.
-
-    Returns:
-        `keras.Model`: raw pixels of the model's size in; out `(batch, rows, columns,
-        dimension)`, or `(batch, tokens, dimension)`.
+    From raw pixels of the model's size to `(batch, rows, columns, dimension)`, or
+    `(batch, tokens, dimension)`.
 
     Raises:
         ValueError: If the model does not pool one feature map.
@@ -87,14 +83,8 @@ def describe_local(embedder, images, batch_size=64):
 def learn_codebook(descriptors, words, iterations=ITERATIONS, seed=0):
     """A codebook for `keras_attn.retrieval.asmk`, by FAISS's k-means.
 
-    Args:
-        descriptors: `(descriptors, dimension)`.
-        words: Number of centroids; 65,536 in the literature.
-        iterations: Number of k-means iterations.
-        seed: Seed of the initial centroids.
-
-    Returns:
-        `(words, dimension)`, float32.
+    `(words, dimension)`, float32, of descriptors `(descriptors, dimension)`; `words` is
+    65,536 in the literature.
 
     Raises:
         ImportError: If FAISS is not installed.
@@ -220,14 +210,10 @@ class WordSearcher:
         self.names = list(store.files)
 
     def search(self, queries, top=10):
-        """The images most similar to each query, see `asmk_similarity`.
+        """For each query a list of `(name, similarity)`, the most similar images first.
 
-        Args:
-            queries: For each `(descriptors, dimension)`, of length one.
-            top: Number of hits; fewer where fewer share a word with the query.
-
-        Returns:
-            For each query a list of `(name, similarity)`, the most similar first.
+        See `asmk_similarity`. Queries are `(descriptors, dimension)` each, of length
+        one. There are fewer hits than `top` where fewer share a word with the query.
         """
         positive_integer("top", top)
         nearest = min(NEAREST, len(self.codebook))

@@ -21,15 +21,10 @@ _QUERY_COLOUR, _MISSING_COLOUR = (200, 30, 30), (220, 220, 220)
 
 
 def draw_sheets(results, folder, output):
-    """Writes the contact sheets of a search: `hits.png`, `hits_2.png`, ...
+    """Writes the contact sheets of a search, `hits.png`, `hits_2.png`, ...; the paths.
 
-    Args:
-        results: As `keras_attn.training.retrieval.search.search` returns them.
-        folder: Folder of the images of the index; names are relative to it.
-        output: Folder of the sheets; made if it does not exist.
-
-    Returns:
-        Paths of the sheets.
+    Results are those of `keras_attn.training.retrieval.search.search`, with names
+    relative to `folder`. The folder `output` is made if it does not exist.
     """
     sheets = (hit_sheet(results[part], folder) for part in sheet_parts(len(results)))
     return write_pages(sheets, pathlib.Path(output), "hits", _save)

@@ -96,16 +96,10 @@ def _attended(sources):
 
 
 def describe(embedder, images, batch_size=64):
-    """Descriptors of images.
+    """Descriptors `(examples, dimension)`, float32, of length one, or zero.
 
-    Args:
-        embedder: As `embedder_of` returns it.
-        images: `(examples, height, width, 3)`, raw pixels of the model's size; an
-            array, or what is sliced like one.
-        batch_size: Images at a time.
-
-    Returns:
-        `(examples, dimension)`, float32, of length one; zero where all features are.
+    Images are raw pixels of the model's size, in an array or what is sliced like one;
+    `embedder` is that of `embedder_of`.
 
     Raises:
         ValueError: If a descriptor is not finite.

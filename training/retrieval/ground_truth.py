@@ -45,13 +45,7 @@ class GroundTruth:
 
 
 def read_ground_truth(path):
-    """Reads and checks a ground truth.
-
-    Args:
-        path: File, JSON or pickle. The content decides, not the name.
-
-    Returns:
-        `GroundTruth`.
+    """Reads and checks a `GroundTruth`, JSON or pickle by its content, not its name.
 
     Raises:
         FileNotFoundError: If there is no such file.

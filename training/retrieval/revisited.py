@@ -152,15 +152,9 @@ def find_images(folder, names):
 
 
 def excerpt_of(path, box=None):
-    """An image file, or what lies in a box of it.
+    """An image file, or what lies in a box of it, as an `Excerpt`.
 
-    Args:
-        path: The file.
-        box: `(y0, x0, y1, x1)`, half-open pixels of the image as it is stored, or
-            `None` for the whole image.
-
-    Returns:
-        `Excerpt`.
+    The box is `(y0, x0, y1, x1)`, half-open pixels of the image as it is stored.
 
     Raises:
         CorruptImageError: If the file cannot be decoded.

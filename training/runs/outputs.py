@@ -75,14 +75,9 @@ def _array(value):
 
 
 def top_classes(scores, count):
-    """Labels of the classes with the highest scores, in falling order.
+    """Labels of the highest of scores `(..., classes)`, `count` in falling order.
 
-    Args:
-        scores: `(..., classes)`, such as logits or probabilities.
-        count: Number of classes, at most.
-
-    Returns:
-        Integers `(..., count)`. Of equal scores the first class wins, as in `argmax`.
+    Of equal scores the first class wins, as in `argmax`.
     """
     return np.argsort(-np.asarray(scores), axis=-1, kind="stable")[..., :count]
 

@@ -3,9 +3,11 @@
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
 
+import keras_attn
 from keras_attn import __version__
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,8 +21,7 @@ def blocks(name):
 README = (ROOT / "README.md").read_text()
 EXPLAIN, INSERT = blocks("README.md")
 INSERT_PAGE = blocks("docs/insert.md")
-# Those by name stand between.
-FUNCTIONAL = "\n".join(INSERT_PAGE[:3])
+FUNCTIONAL = INSERT_PAGE[0] + INSERT_PAGE[2]
 PATCHES = blocks("docs/patches.md")[1]
 
 
@@ -51,6 +52,16 @@ def test_block_in_a_functional_model_trains():
     ).history
     assert history["loss"][-1] < history["loss"][0]
     assert len(INSERT_PAGE[2].splitlines()) <= 12
+
+
+def test_blocks_by_name_in_a_network_with_such_a_layer(capsys):
+    images = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, 2)(images)
+    x = keras.layers.Conv2D(4, 3, name="block5c_add")(x)
+    names = {"insert": keras_attn.insert, "backbone": keras.Model(images, x)}
+    exec(INSERT_PAGE[1], names)
+    assert names["model"].get_layer("block5c_add_squeeze_excitation").ratio == 8
+    assert "['block5c_add']" in capsys.readouterr().out
 
 
 def test_block_in_resnet50_has_the_stated_maps():

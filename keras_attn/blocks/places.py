@@ -139,11 +139,11 @@ def _unknown_fields(graph, fields, size):
 
 def _bottlenecks(graph, fields):
     """Yields the maps through which all images go to the scores, as `_Map`."""
-    steps = max((graph.steps_to([out], graph.inputs) for out in graph.outputs), key=len)
-    last_use = {
-        key: place for place, step in enumerate(steps) for _, key in step.sources
-    }
-    live = set(graph.inputs) & set(last_use)
+    paths = {out: graph.steps_to([out], graph.inputs) for out in graph.outputs}
+    out, steps = max(paths.items(), key=lambda path: len(path[1]))
+    last_use = {key: at for at, step in enumerate(steps) for _, key in step.sources}
+    last_use[out] = len(steps)
+    live = {key for key in graph.inputs if key in last_use}
     for place, step in enumerate(steps):
         live = {key for key in {*live, *step.results} if last_use.get(key, 0) > place}
         key = next(iter(live), None)

@@ -79,6 +79,11 @@ def test_a_nested_network_of_any_size():
     np.testing.assert_array_equal(new(images), model(images))
 
 
+def test_a_network_without_a_head_ends_in_its_last_stage():
+    found = [place.layer for place in places(backbone(), 32)]
+    assert found == ["first", "second", "third"]
+
+
 def test_places_behind_a_layer_of_unknown_windows():
     class Unknown(layers.Layer):
         def call(self, inputs):

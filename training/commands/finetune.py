@@ -33,7 +33,7 @@ def add(command):
         nargs="+",
         default=["none", "squeeze_excitation", "cbam", "class_embedding"],
         metavar="NAME[@LAYER]",
-        help="what is compared, with the first (none squeeze_excitation cbam "
+        help="blocks to compare with the first (none squeeze_excitation cbam "
         "class_embedding)",
     )
     added.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")

@@ -46,8 +46,19 @@ def pytest_configure(config):
 def pytest_collection_finish():
     """Garbage is looked for among what the tests make alone."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000)
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_graphs():
+    """TensorFlow rewrites no graph, which takes longer than it saves on small arrays."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True)

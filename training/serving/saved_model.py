@@ -21,11 +21,12 @@ def write_saved_model(answers, model, spec, folder):
     archive = keras.export.ExportArchive()
     for network in {id(each): each for each in _networks(answers)}.values():
         archive.track(network)
+    decode = _decoder(spec)
     for signature, answer in answers.items():
         if signature == PIXELS:
             function, shape, dtype = answer.function, model.inputs[0].shape, tf.float32
         else:
-            function = _bytes_endpoint(answer.function, spec)
+            function = _bytes_endpoint(answer.function, decode)
             shape, dtype = (None,), tf.string
         given = tf.TensorSpec(shape, dtype, input_of(signature))
         archive.add_endpoint(signature, function, [given])
@@ -36,13 +37,18 @@ def _networks(answers):
     return [network for answer in answers.values() for network in answer.networks]
 
 
-def _bytes_endpoint(answer, spec):
+def _bytes_endpoint(answer, decode):
+    return lambda image_bytes: answer(decode(image_bytes))
+
+
+def _decoder(spec):
+    """One graph function, which all signatures share."""
     import tensorflow as tf
 
     fit_size = ImagePreprocessing(spec).fit_size
     size = (spec.height, spec.width)
 
-    def decode(data):
+    def decode_one(data):
         # The decoder of `keras_attn.pipelines.images.decoding.decode_image`.
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
@@ -55,12 +61,12 @@ def _bytes_endpoint(answer, spec):
         )
         return tf.ensure_shape(image, (*size, 3))
 
-    def call(image_bytes):
+    def decode(image_bytes):
         signature = tf.TensorSpec((*size, 3), tf.uint8)
-        images = tf.map_fn(decode, image_bytes, fn_output_signature=signature)
-        return answer(tf.cast(images, tf.float32))
+        images = tf.map_fn(decode_one, image_bytes, fn_output_signature=signature)
+        return tf.cast(images, tf.float32)
 
-    return call
+    return tf.function(decode, [tf.TensorSpec((None,), tf.string)], autograph=False)
 
 
 def signatures_of(loaded):

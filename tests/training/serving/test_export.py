@@ -1,3 +1,4 @@
+import functools
 import json
 import subprocess
 import sys
@@ -115,9 +116,13 @@ def alone(colours, patches, tmp_path_factory):
 
 def served(folder, files, signature="serving_default"):
     """Outputs of a bytes signature, in this process."""
-    loaded = tf.saved_model.load(str(folder))
     data = tf.constant([file.read_bytes() for file in files])
-    return loaded.signatures[signature](image_bytes=data)
+    return loaded(folder).signatures[signature](image_bytes=data)
+
+
+@functools.cache
+def loaded(folder):
+    return tf.saved_model.load(str(folder))
 
 
 def test_tensorflow_alone_gives_the_numbers_of_keras(colours, alone):
@@ -391,10 +396,10 @@ def check_scores(seen):
 def test_models_of_any_size_are_served_at_any_size(tmp_path):
     colour_classifier().save(tmp_path / "any.keras")
     folder = export(tmp_path / "any.keras", output=tmp_path / "saved")
-    loaded = tf.saved_model.load(str(folder))
     for size in ((31, 17), tiny.LOCALIZER_SIZE):
         images = noise(0, *size)[None]
-        logits = loaded.signatures["image"](images=tf.constant(images, tf.float32))
+        given = tf.constant(images, tf.float32)
+        logits = loaded(folder).signatures["image"](images=given)
         expected = 5 * images.mean(axis=(1, 2)) / 255
         np.testing.assert_allclose(logits["logits"], expected, rtol=1e-4)
 
@@ -431,6 +436,6 @@ def test_corrupt_files_are_an_error(colours, tmp_path, data, message):
     if data is None:
         Image.fromarray(noise(0, 90, 70)).save(tmp_path / "cut.jpg")
         data = (tmp_path / "cut.jpg").read_bytes()[:1500]
-    loaded = tf.saved_model.load(str(folder))
+    answer = loaded(folder).signatures["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        loaded.signatures["serving_default"](image_bytes=tf.constant([data]))
+        answer(image_bytes=tf.constant([data]))

@@ -52,7 +52,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_graphs():
-    """TensorFlow rewrites no graph, which takes longer than it saves on small arrays."""
+    """TensorFlow rewrites no graph: it takes longer than it saves on small arrays."""
     import keras
 
     if keras.backend.backend() == "tensorflow":

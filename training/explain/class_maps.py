@@ -44,7 +44,8 @@ def explain(subject, images, titles=None, batch_size=128):
             f"{model.name!r} with outputs {list(model.output)}"
         )
     outputs = outputs_of(model, images, batch_size)
-    probabilities = softmax(outputs["logits"])
+    kept = {name: outputs.get(name) for name in ("logits", "probabilities")}
+    probabilities = subject.probabilities_of(**kept)
     maps = softmax(outputs["patch_logits"])
     return ClassExplanation.of_images(subject, images, titles, probabilities, maps)
 

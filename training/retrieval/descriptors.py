@@ -4,9 +4,12 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_attn.graph.flat import FlatGraph, run
+from keras_attn.graph.head import head_of, output_key, producer, wrapped
 from keras_attn.graph.keras_graph import node_of
 from keras_attn.layers.branch_decision import BranchDecision
 from keras_attn.layers.class_evidence import ClassEvidence
+from keras_attn.models.adopted import AsClasses
 
 # Layers that may stand between the last `Dense` layer and `logits`, or before it.
 _PASSED = (layers.Identity, layers.Dropout, layers.Activation, layers.Softmax)
@@ -31,7 +34,7 @@ def embedder_of(trained):
         ValueError: If there is no such vector: the model classifies patches or exits
             early, so its logits are no function of one vector per image.
     """
-    described = _described(trained.model.output)
+    described = _described(trained.model)
     if described is None:
         raise ValueError(
             "Expected a model with an output named 'embedding', or whose logits are "
@@ -44,15 +47,18 @@ def embedder_of(trained):
 
 def can_embed(model):
     """Checks that `embedder_of` finds a vector in the model."""
-    return _described(model.output) is not None
+    return _described(model) is not None
 
 
-def _described(output):
+def _described(model):
     """The vector that describes an image, or `None`."""
+    output = model.output
     if "embedding" in output:
         described = output["embedding"]
     else:
         described = _pooled(output["logits"])
+    if described is None:
+        described = _pooled_inside(model)
     has_one = described is not None and len(described.shape) == 2
     return described if has_one else None
 
@@ -79,6 +85,21 @@ def _pooled(logits):
         if not isinstance(operation, _PASSED):
             return None
         (logits,) = sources
+
+
+def _pooled_inside(model):
+    """`_pooled` where the last `Dense` layer is in a model inside the model."""
+    graph = FlatGraph(model)
+    key = head_of(graph, output_key(graph, "logits")).key
+    step = producer(graph, key)
+    if step is not None and isinstance(step.operation, AsClasses):
+        key = head_of(graph, step.sources[0][1]).key
+        step = producer(graph, key)
+    if step is None or not isinstance(wrapped(step.operation), layers.Dense):
+        return None
+    key = step.sources[0][1]
+    given = dict(zip(graph.inputs, model.inputs, strict=True))
+    return run(graph.steps_to([key], graph.inputs), given, [key])[key]
 
 
 def origin_of(tensor):

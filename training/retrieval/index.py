@@ -18,9 +18,14 @@ def maker_of(trained, embedder):
     """The `Maker` of the descriptors of a trained model."""
     fields = ("height", "width", "mean", "std", "interpolation", "crop_fraction")
     described = trained.spec.to_dict()
-    path = trained.run.workdir if trained.run else trained.path
+    path = pathlib.Path(trained.run.workdir if trained.run else trained.path)
+    if not path.exists():
+        raise ValueError(
+            "Expected a model in a file for an index. Received: "
+            f"{path}; `keras-attn adopt` writes one"
+        )
     return Maker(
-        path=str(pathlib.Path(path).resolve()),
+        path=str(path.resolve()),
         checkpoint=trained.checkpoint,
         name=trained.name,
         digest=digest_of(pathlib.Path(trained.path)),

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from keras_attn._checks import positive_integer
+from keras_attn.models.adopted import PIXELS
 from keras_attn.pipelines.images.files import (
     CHUNK,
     check_readable,
@@ -13,6 +14,7 @@ from keras_attn.pipelines.images.files import (
     read_images,
 )
 from keras_attn.preprocessing import ImageSpec
+from keras_attn.training.adoption import ModelSource
 from keras_attn.training.retrieval.contact_sheets import draw_sheets
 from keras_attn.training.retrieval.index import maker_of
 from keras_attn.training.retrieval.methods import IndexMethod, method_of
@@ -148,4 +150,11 @@ def _place(store, model):
             f"Expected the model that made the index {store.path} at {maker.path}. "
             "Received: nothing there. Name it with --model if it was moved."
         )
-    return model or maker.path, maker.checkpoint or "best"
+    # Those of others are prepared as for the index.
+    made = maker.preprocessing
+    statistics = tuple(made["mean"]), tuple(made["std"])
+    named = [name for name, each in PIXELS.items() if each[:2] == statistics]
+    size = made["height"], made["width"]
+    pixels = named[0] if named else statistics
+    source = ModelSource(model or maker.path, pixels=pixels, size=size)
+    return source, maker.checkpoint or "best"

@@ -210,13 +210,11 @@ class Store:
 
 
 def read_description(path, kind, read):
-    """Reads a JSON description.
+    """Reads the JSON description of a store.
 
-    Args:
-        path: The file.
-        kind: Class with `CONTENT`, `FORMAT`, `VERSION` and `MAKER`, see `Store`.
-        read: Function from the description to the result; what it raises of
-            `keras_attn.pipelines.files.DAMAGE` is damage.
+    `kind` is a class with `CONTENT`, `FORMAT`, `VERSION` and `MAKER`, see `Store`.
+    `read` makes the result of the description; what it raises of
+    `keras_attn.pipelines.files.DAMAGE` is damage.
 
     Raises:
         FileNotFoundError: If there is no such file.

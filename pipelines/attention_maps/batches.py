@@ -135,15 +135,9 @@ def masked_evaluation_batches(
 ):
     """All clean images in order with their maps, the last batch as large as is left.
 
-    Args:
-        images, labels: See `masked_batches`.
-        maps: See `masked_batches`, or the model of `online_masked_batches`: they give
-            the same, but for the steps in which a cache stores values.
-        batch_size: Images in a batch.
-        image_size, interpolation: See `masked_batches`.
-
-    Returns:
-        `tf.data.Dataset` of `({"images", "attention_map"}, labels)`, 8-bit images.
+    Arguments are those of `masked_batches`. In place of maps, the model of
+    `online_masked_batches` gives the same, but for the steps in which a cache stores
+    values. Images are 8-bit.
     """
     size = tuple(image_size or images.shape[1:3])
     is_model = isinstance(maps, keras.Model)

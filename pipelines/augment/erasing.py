@@ -60,12 +60,7 @@ class RandomErasing(Operation):
         return tf.where(erased, tf.cast(noise, images.dtype), images)
 
     def boxes(self, drawn, size):
-        """`(count, 4)` int32 boxes `(y0, x0, y1, x1)`, half-open; empty: not erased.
-
-        Args:
-            drawn: See `draw`.
-            size: Height and width of the images.
-        """
+        """`(count, 4)` int32 boxes `(y0, x0, y1, x1)`, half-open; empty: not erased."""
         chosen, draws, _ = drawn
         size = tf.cast(size, tf.float32)
         low, high = self.area

@@ -123,17 +123,11 @@ def training_batches(
 def augmented_batches(
     images, labels, steps, batch_size, augmentation, normalization=None
 ):
-    """Augmented batches of given images.
+    """Augmented batches `(images, labels)` of given images.
 
-    Args:
-        images, labels: See `training_batches`.
-        steps: `tf.data.Dataset` of `(indices, seed)` of the batches: the images, and
-            the `(2,)` integers that decide the augmentation. Every pass gives the same.
-        batch_size: Images in a batch.
-        augmentation, normalization: See `training_batches`.
-
-    Returns:
-        `tf.data.Dataset` of `(images, labels)`.
+    `steps` is a `tf.data.Dataset` of `(indices, seed)` of the batches: the images, and
+    the `(2,)` integers that decide the augmentation. Every pass gives the same. The
+    other arguments are those of `training_batches`.
     """
     check_augmentation(augmentation, images.shape[1:3])
     augment = Augmentation(augmentation)

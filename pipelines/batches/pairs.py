@@ -97,14 +97,9 @@ def balanced_steps_per_epoch(
 
 
 def members_of_classes(labels, classes_per_batch, images_per_class, class_names=None):
-    """The images of every class that has any, in the order of the labels.
+    """The images of every class that has any, in the order of the labels; int64 arrays.
 
-    Args:
-        labels, classes_per_batch, images_per_class, class_names: See
-            `balanced_batches`; all are checked.
-
-    Returns:
-        List of int64 arrays.
+    The arguments of `balanced_batches` are checked.
     """
     if classes_per_batch < 2 or images_per_class < 2:
         raise ValueError(
@@ -135,13 +130,8 @@ def members_of_classes(labels, classes_per_batch, images_per_class, class_names=
 def epoch_of_groups(members, classes_per_batch, images_per_class, random):
     """The images of an epoch's batches, one class after the other in a batch.
 
-    Args:
-        members: Result of `members_of_classes`.
-        classes_per_batch, images_per_class: See `balanced_batches`.
-        random: `np.random.Generator`.
-
-    Returns:
-        int64 array `(steps, classes_per_batch, images_per_class)`.
+    int64 `(steps, classes_per_batch, images_per_class)` of those of
+    `members_of_classes`, drawn by `random`, a generator of NumPy.
     """
     needed = _group_counts(members, images_per_class)
     steps = _steps(needed, classes_per_batch)

@@ -222,13 +222,9 @@ def best_patch_batches(images, labels, boxes, batch_size):
 
 
 def by_size(boxes):
-    """The images with patches of each size.
+    """The images with patches of each size: `((rows, columns), indices)`, sizes rising.
 
-    Args:
-        boxes: `(examples, K, 4)` integers, absent ones last in their row.
-
-    Returns:
-        A list of `((rows, columns), indices)` in increasing order of the sizes.
+    Boxes are `(examples, K, 4)` integers, absent ones last in their row.
     """
     boxes = np.asarray(boxes)
     if boxes.ndim != 3 or boxes.shape[-1] != 4:

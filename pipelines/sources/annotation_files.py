@@ -81,17 +81,10 @@ def text_lines(tree, name):
 
 
 def keyed_lines(tree, name, layout, parse=str):
-    """Values of a text file, one per line, by the first word of the line.
+    """Dict of the values of a text file, one per line, by the first word of the line.
 
-    Args:
-        tree: A `FileTree`.
-        name: The file's name in it.
-        layout: Layout of a line, for messages.
-        parse: Makes a value of what follows the first word; a ValueError of it is a
-            damaged line.
-
-    Returns:
-        A dict from first words to values.
+    `parse` makes a value of what follows the first word; a ValueError of it is a
+    damaged line. `layout` is that of a line, for messages.
 
     Raises:
         ValueError: A damaged line, or a first word for the second time.
@@ -219,16 +212,10 @@ def read_mat(tree, name, data_set):
 
 
 def mat_records(content, variable, kinds, where):
-    """The rows of a struct array in a MAT-file, checked.
+    """The rows of a struct array among the variables of a MAT-file, checked; tuples.
 
-    Args:
-        content: The file's variables.
-        variable: Name of the struct array.
-        kinds: Dict from the fields that are needed to `str` or `float`.
-        where: Name of the file in messages.
-
-    Returns:
-        A list of tuples, the values of the fields.
+    `kinds` leads from the fields that are needed to `str` or `float`; `where` is the
+    name of the file in messages.
     """
     table = content.get(variable)
     names = getattr(getattr(table, "dtype", None), "names", None) or ()
@@ -264,15 +251,11 @@ def mat_value(value, kind):
 
 
 def listing_of(tree, rows, class_names, data_set, problems=()):
-    """The `Listing` of a data set.
+    """The `Listing` of a data set, by its name in the catalogue.
 
-    Args:
-        tree: A `FileTree`.
-        rows: `ListedImage`s, in the order of the examples, which all have the same
-            annotations.
-        class_names: In the order of the labels.
-        data_set: Name in the catalogue.
-        problems: Pairs (name, reason) of files to be reported.
+    `ListedImage`s are in the order of the examples and all have the same annotations,
+    class names in that of the labels; problems are pairs (name, reason) of files to be
+    reported.
 
     Raises:
         ValueError: No rows, or an image that is not there.

@@ -118,14 +118,8 @@ def missing_classes(source, indices):
 def stratified(source, indices, parts, seed=0):
     """Divide some images of a source in the same proportion in every class.
 
-    Args:
-        source: A `Source`.
-        indices: The images to divide.
-        parts: Whole numbers, the proportion of the parts.
-        seed: Whole number; with a class's number it seeds the choice in that class.
-
-    Returns:
-        A list of sorted index arrays, one for each part.
+    The proportion is that of `parts`, whole numbers; each part is a sorted index array.
+    The seed and a class's number decide the choice in that class.
     """
     labels = np.asarray(source.labels)[indices]
     sizes = np.bincount(labels, minlength=len(source.class_names))

@@ -121,15 +121,8 @@ def format_summary(summary):
 def map_sheet(images, maps, labels, class_names, examples_per_class=5):
     """The first images of every class, each beside its map over the image in grey.
 
-    Args:
-        images: `(examples, height, width, 3)`, 8-bit, or `StreamedImages`.
-        maps: `(examples, rows, columns, 1)`, as stored; 0 dark, 1 bright.
-        labels: `(examples,)` integers.
-        class_names: One name per class.
-        examples_per_class: Images of each class, at most.
-
-    Returns:
-        A `PIL.Image.Image`.
+    8-bit images or `StreamedImages`, maps `(examples, rows, columns, 1)` as stored, 0
+    dark and 1 bright. The result is a `PIL.Image.Image`.
     """
     labels = np.asarray(labels)
     if examples_per_class < 1:

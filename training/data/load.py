@@ -67,11 +67,9 @@ def image_spec(recipe, source):
 
 
 def load_source_of(recipe, data=None, on_corrupt="error", download=True):
-    """The `Source` of a recipe's data set.
+    """The `Source` of a recipe's data set, see `load_data`.
 
-    Args:
-        recipe, data, on_corrupt: See `load_data`.
-        download: Whether TensorFlow Datasets may get a data set that is not there.
+    `download` decides whether TensorFlow Datasets may get a data set that is not there.
     """
     options = {"depth": recipe.depth} if recipe.dataset == "folder" and data else {}
     if recipe.dataset in KNOWN and KNOWN[recipe.dataset].synthetic:
@@ -99,12 +97,7 @@ def load_data(recipe, data=None, source=None, on_corrupt="error"):
 def load_source_split(
     recipe, data=None, source=None, on_corrupt="error", download=True
 ):
-    """The `SplitSource` of a recipe's data.
-
-    Args:
-        recipe, data, source, on_corrupt: See `load_data`.
-        download: See `load_source_of`.
-    """
+    """The `SplitSource` of a recipe's data; see `load_data` and `load_source_of`."""
     if source is None:
         source = load_source_of(recipe, data, on_corrupt, download)
     spec = image_spec(recipe, source)

@@ -109,11 +109,9 @@ class Judged(NamedTuple):
 
 
 def judged_outputs(model, images, labels, batch_size=128, progress=None):
-    """The outputs that `evaluate_model` judges, as `Judged`.
+    """The outputs that `evaluate_model` judges, as `Judged`; see there for errors too.
 
-    Args:
-        model, images, labels, batch_size: See `evaluate_model`, for errors too.
-        progress: Called with (images done, images in all) now and then.
+    `progress` is called with (images done, images in all) now and then.
     """
     check_arrays(images, np.asarray(labels), model.output["logits"].shape[-1])
     if not len(labels):
@@ -243,11 +241,7 @@ def evaluation_data(
     checkpoint="best",
     on_corrupt="error",
 ):
-    """The model and the images that `evaluate` evaluates, as `EvaluationData`.
-
-    Args:
-        path, split, data, dataset, checkpoint, on_corrupt: See `evaluate`.
-    """
+    """The model and the images that `evaluate` evaluates, as `EvaluationData`."""
     if split not in (None, *SPLITS):
         raise ValueError(f"Expected a split among {SPLITS}. Received: {split!r}")
     trained = load_trained(path, checkpoint)

@@ -50,14 +50,10 @@ NAME_WIDTH = 28
 
 
 def curves(history, best_epoch=None):
-    """Every metric over the epochs, in training and in validation.
+    """SVG text: every metric over the epochs, in training and in validation.
 
-    Args:
-        history: One dict of logs per epoch, as `Progress.history` has it.
-        best_epoch: The epoch of the best model, 0-based, to be marked.
-
-    Returns:
-        SVG text.
+    The history has one dict of logs per epoch, see `Progress.history`; the epoch of the
+    best model, 0-based, is marked.
     """
     names = curve_names(history)
     columns = min(len(names), 3)

@@ -186,12 +186,7 @@ def differences(rows):
 
 
 def table(path, order):
-    """The lines of a comparison: dicts of texts, in the order of the rows.
-
-    Args:
-        path: The CSV file.
-        order: Labels of the rows.
-    """
+    """The lines of a comparison of a CSV file: dicts of texts, ordered as the rows."""
     rows = sorted(
         results.read_rows(path),
         key=lambda line: order.index(line["row"]) if line["row"] in order else 99,

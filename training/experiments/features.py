@@ -45,15 +45,8 @@ class Cells:
 def sampled_cells(run, examples, seed=0):
     """Cells of a trained run's features before and, if it has one, after the block.
 
-    The same images and cells for every run, whatever its seed.
-
-    Args:
-        run: `keras_attn.training.runs.run.Run`.
-        examples: `(images, labels)`.
-        seed: Seed of the sample.
-
-    Returns:
-        List of `Cells`; the last one is what the last stage receives.
+    The same images, of `(images, labels)`, and cells for every run, whatever its seed.
+    The last of the list of `Cells` is what the last stage receives.
     """
     images, labels = examples
     generator = np.random.default_rng(seed)
@@ -154,12 +147,7 @@ def require_scikit_learn():
 
 
 def tsne_figure(runs, examples, class_names):
-    """Panels of the runs' features, coloured by class.
-
-    Args:
-        runs, examples, class_names: See
-            `keras_attn.training.experiments.protocol.Figure`.
-    """
+    """Panels of the runs' features, coloured by class; see `Figure` in `protocol`."""
     panels = [
         (label, cells)
         for label, run in runs.items()

@@ -26,10 +26,7 @@ CLASSES = 6
 def patches_figure(runs, examples, class_names):
     """Figure 3: localised patches, the images of every branch together.
 
-    Args:
-        runs: Dict from the rows' labels to `Run`; the first is a localiser.
-        examples: `(images, labels)`, of which the most confident right ones are shown.
-        class_names: One name per class.
+    The first run is a localiser; its most confident right answers are shown.
     """
     localized, counts = _best_of_every_branch(runs, examples, class_names)
     notes = [
@@ -62,13 +59,8 @@ def attention_figure(runs, examples, class_names):
 def masks_figure(runs, examples, class_names):
     """Figure 4 of attention-masked residuals: the heads' maps, their mean, the masks.
 
-    Args:
-        runs: Dict from the rows' labels to `Run`; the first has masks.
-        examples: `(images, labels)`, of which the first one of some classes is shown.
-        class_names: One name per class.
-
-    Returns:
-        `Drawing` with a note on the variation of every block's mask.
+    Of the first run, for the first image of some classes; a note has the variation of
+    every block's mask.
     """
     trained = load_trained(next(iter(runs.values())).workdir, "last")
     images, labels = examples

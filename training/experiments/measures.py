@@ -8,13 +8,10 @@ from keras_attn.training.trained import load_trained
 
 
 def accuracy(run, splits):
-    """Top-1 accuracy of the last epoch's model, in per cent.
+    """Top-1 accuracy of the last epoch's model, in per cent; a `Measure`.
 
-    On the test set, or on the validation set where the split has no test set. The
-    last epoch is taken, not the best one on the validation set, which would flatter.
-
-    Args:
-        run, splits: See `keras_attn.training.experiments.protocol.Measure`.
+    On the test set, or on the validation set where the split has no test set. The last
+    epoch is taken, not the best one on the validation set, which would flatter.
     """
     split = held_out(splits)
     method = method_of(run.recipe)
@@ -27,11 +24,7 @@ def accuracy(run, splits):
 
 
 def same_class_neighbours(run, splits):
-    """Share of same-class neighbours among the features that the last stage receives.
-
-    Args:
-        run, splits: See `keras_attn.training.experiments.protocol.Measure`.
-    """
+    """Share of same-class neighbours among the features before the last stage."""
     cells = features.sampled_cells(run, splits[held_out(splits)])
     last = cells[-1]
     value = features.same_class_neighbours(last.features, last.labels, last.images)
@@ -41,8 +34,7 @@ def same_class_neighbours(run, splits):
 def held_out(splits):
     """The name of the split that judges: `test`, else `validation`.
 
-    Args:
-        splits: Dict from names to `(images, labels)`, or to indices.
+    Splits are a dict from names to `(images, labels)`, or to indices.
     """
     test = splits["test"]
     labels = test[1] if isinstance(test, tuple) else test

@@ -116,14 +116,7 @@ def add_row(path, row):
 
 
 def new_row(experiment, found, seed, epochs, seconds, paper_value=None):
-    """A row as this code on this machine measured it.
-
-    Args:
-        experiment: `Experiment`.
-        found: `keras_attn.training.experiments.protocol.RowValue`.
-        seed, epochs, seconds: See the columns.
-        paper_value: The paper's number, or `None`.
-    """
+    """A row of a `RowValue` as this code on this machine measured it."""
     return {
         "method": experiment.method,
         "table": experiment.table,

@@ -112,15 +112,9 @@ def evaluate_retrieval(
 
 
 def find_images(folder, names):
-    """The files of images by their names, which may lack folder and suffix.
+    """The paths of images by their names, in a folder and those below it.
 
-    Args:
-        folder: Where they are, also in folders below.
-        names: Such as `"all_souls_000013"`, `"all_souls_000013.jpg"` or a path inside
-            the folder.
-
-    Returns:
-        List of paths.
+    Such as `"all_souls_000013"`, `"all_souls_000013.jpg"` or a path inside the folder.
 
     Raises:
         FileNotFoundError: If the folder holds no images, or one of them is missing.

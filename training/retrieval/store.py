@@ -219,13 +219,10 @@ class IndexParts(Store):
 
     @classmethod
     def begun(cls, store, dtype, files=None):
-        """The parts of an index.
+        """The parts of an index, an `IndexStore`.
 
-        Args:
-            store: `IndexStore`.
-            dtype: Name of the dtype of the descriptors.
-            files: Files to describe, see `IndexStore`; by default those of the call
-                that was interrupted.
+        The files to describe are by default those of the call that was interrupted;
+        `dtype` is the name of that of the descriptors.
         """
         path = store.path / cls.FOLDER
         # Other files than those that were listed are another maker.

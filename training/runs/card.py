@@ -43,11 +43,7 @@ def kept_facts(run):
 
 
 def facts_of(run, spec):
-    """Facts about a run, but for who trained it: names to texts.
-
-    Args:
-        run, spec: See `write_card`.
-    """
+    """Facts about a run, but for who trained it: names to texts; see `write_card`."""
     recipe = run.recipe
     progress = load_progress(run.checkpoints / "last.npz")
     return {

@@ -43,15 +43,9 @@ class ViewerAnswer:
 
 
 def answer(viewed, upload, name):
-    """The answer of a model to an image.
+    """The `ViewerAnswer` of a `Viewed` model of some name to an `Upload`.
 
-    Args:
-        viewed: `keras_attn.training.viewer.library.Viewed`.
-        upload: `keras_attn.training.viewer.uploads.Upload`.
-        name: Name of the model.
-
-    Returns:
-        `ViewerAnswer`. A section that this model cannot give contains the reason.
+    A section that this model cannot give contains the reason.
 
     Raises:
         UploadError: If the image is damaged.

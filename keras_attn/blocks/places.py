@@ -143,9 +143,14 @@ def _bottlenecks(graph, fields):
     out, steps = max(paths.items(), key=lambda path: len(path[1]))
     last_use = {key: at for at, step in enumerate(steps) for _, key in step.sources}
     last_use[out] = len(steps)
-    live = {key for key in graph.inputs if key in last_use}
+    # What does not depend on images, such as a second input of numbers, is left out.
+    live = {key for key in graph.inputs if id(graph.tensors[key]) in fields}
+    seen = set(live)
     for place, step in enumerate(steps):
-        live = {key for key in {*live, *step.results} if last_use.get(key, 0) > place}
+        if any(key in seen for _, key in step.sources):
+            seen.update(step.results)
+            live.update(step.results)
+        live = {key for key in live if last_use.get(key, 0) > place}
         key = next(iter(live), None)
         if len(live) > 1 or key not in step.results:
             continue

@@ -79,6 +79,23 @@ def test_a_nested_network_of_any_size():
     np.testing.assert_array_equal(new(images), model(images))
 
 
+def test_an_input_and_an_output_beside_the_images():
+    images, numbers = keras.Input((32, 32, 3)), keras.Input((4,))
+    network = backbone((32, 32))
+    first = keras.Model(
+        network.input, [network.get_layer("first").output, network.output]
+    )
+    early, x = first(images)
+    x = layers.Concatenate()([layers.Flatten()(x), layers.Dense(2)(numbers)])
+    outputs = [layers.Dense(3)(x), layers.Dense(3)(layers.Flatten()(early))]
+    found = places(keras.Model([images, numbers], outputs))
+    assert [place.layer.split("/")[1] for place in found] == [
+        "first",
+        "second",
+        "third",
+    ]
+
+
 def test_a_network_without_a_head_ends_in_its_last_stage():
     found = [place.layer for place in places(backbone(), 32)]
     assert found == ["first", "second", "third"]

@@ -70,7 +70,7 @@ class MapCache(Store):
             raise ValueError(
                 f"Expected the maps of all {len(found)} images in {self.path}. "
                 f"Received: a cache of {len(self)} images that lacks {lacking} of "
-                "them; it was made of other images, of another size, or files have "
-                "changed since."
+                "them; it was made of other images, of another size or by an earlier "
+                "version, or files have changed since."
             )
         return maps[np.asarray(found, int)]

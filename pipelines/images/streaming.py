@@ -189,6 +189,9 @@ class StreamedImages:
                 for files in a folder the time of their last change.
         """
         described = [repr(self.spec_of_pixels())]
+        if content:
+            # Caches of earlier versions are of images as they are stored.
+            described.append("turned by EXIF orientation")
         for index in self.indices:
             name = _class_and_name(self.source, index)
             size, version = self.source.stamp(index)

@@ -19,6 +19,10 @@ from keras_attn.training.runs.state import (
     save_state,
 )
 
+# Steps below which statistics are those of the last two batches, see
+# `adapt_statistics`.
+FEW_STEPS = 20
+
 
 def make_model(recipe, spec):
     """The recipe's network, untrained: raw 8-bit pixels in, named outputs out."""
@@ -165,18 +169,23 @@ def trainable_model(recipe, spec, steps, report=None):
         recipe: `Recipe`; its random weights depend on its seed after `prepare`.
         spec: `ImageSpec` of its images.
         steps: Steps per epoch.
-        report: Called with a line about the initial weights.
+        report: Called with lines about the initial weights and the statistics.
     """
     method = method_of(recipe)
     with devices.scope(), dtype_policy(recipe.dtype_policy):
         model = method.make_trainer(recipe, spec, steps)
         origin = method.start(recipe, model)
         devices.synchronize(model, devices.device_count() > 1)
-        adapt_statistics(model, steps * recipe.epochs)
+        few = adapt_statistics(model, steps * recipe.epochs)
         method.compile(model, recipe, steps)
         model.optimizer.build(model.trainable_variables)
     if report:
         report(f"Initial weights: {origin}")
+        if few:
+            report(
+                f"Batch normalisation: statistics of {steps * recipe.epochs} steps. "
+                "More epochs or smaller batches make them better"
+            )
     return model
 
 
@@ -189,10 +198,15 @@ def adapt_statistics(model, steps):
     Args:
         model: Model to train.
         steps: Steps of the whole training.
+
+    Returns:
+        True for statistics of fewer than `FEW_STEPS` steps.
     """
-    for layer in layers_of(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
+    kind = keras.layers.BatchNormalization
+    layers = [layer for layer in layers_of(model) if isinstance(layer, kind)]
+    for layer in layers:
+        layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
+    return bool(layers) and steps < FEW_STEPS
 
 
 def initial_model(recipe, spec):

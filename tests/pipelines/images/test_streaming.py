@@ -1,5 +1,6 @@
 """Streamed images are the images in memory, read later."""
 
+import os
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches import build
+from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images import streaming
 from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.images.streaming import (
@@ -286,6 +288,16 @@ def test_the_digest_sees_what_it_says(tmp_path):
 
     first = digests()
     assert digests() == first
+    # Runs of earlier versions resume; caches of images as they are stored do not.
+    source, streamed = load_images(load_source("folder", tmp_path), SPEC, 0)
+    lines = [repr((10, 14, "bilinear", 0.875))]
+    for name, file in zip(CLASSES, source.files, strict=True):
+        status = os.stat(file)
+        lines.append(f"{name}/0.png\n{status.st_size}\n{{}}\n")
+    assert streamed.digest() == digest_of(*(line.format("") for line in lines))
+    times = ["", *(os.stat(file).st_mtime_ns for file in source.files)]
+    stored = digest_of(*(line.format(t) for line, t in zip(lines, times, strict=True)))
+    assert streamed.digest(content=True) != stored
     every = [first, digests(ImageSpec(10, 14)), digests(indices=[1, 0, 2])]
     for kind in zip(*every, strict=True):
         assert len(set(kind)) == 3

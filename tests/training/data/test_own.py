@@ -48,9 +48,9 @@ def test_a_folder_alone_is_enough(tmp_path, monkeypatch, capsys):
     (root / "a" / "notes.txt").write_text("no image")
     command = ["train", "--data", "photos", "--epochs", "1", "--batch-size", "4"]
     assert cli.main([*command, "--set", "deterministic=false"]) == 0
-    assert "1 file that is no image or in no class (a/notes.txt)" in (
-        capsys.readouterr().err
-    )
+    printed = capsys.readouterr()
+    assert "1 file that is no image or in no class (a/notes.txt)" in printed.err
+    assert "\nBatch normalisation: statistics of 3 steps. More" in printed.out
     run = Run.open("runs/photos")
     assert run.recipe.epochs == 1 and run.recipe.batch_size == 4
     card = (run.workdir / "card.md").read_text()

@@ -9,7 +9,7 @@ Expected, on ImageNet: ResNet-50 falls from 72.6 to 71.9 % at half of the multip
 (the localiser not counted). On the small sets no number is known before.
 """
 
-from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.experiment import Row, by_dataset
 from keras_attn.training.recipes.schema import Recipe
 
 IMAGENET = {
@@ -132,13 +132,9 @@ ROWS = {
 
 RECIPES = tuple(row.recipe for rows in ROWS.values() for row in rows)
 
-EXPERIMENTS = tuple(
-    Experiment(
-        method="anchornet",
-        table="table3",
-        dataset=dataset,
-        title="AnchorNet, table 3: whole image, localised patches, rescaled image",
-        rows=rows,
-    )
-    for dataset, rows in ROWS.items()
+EXPERIMENTS = by_dataset(
+    "anchornet",
+    "table3",
+    "AnchorNet, table 3: whole image, localised patches, rescaled image",
+    ROWS,
 )

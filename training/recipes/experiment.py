@@ -62,3 +62,11 @@ class Experiment:
     @property
     def name(self):
         return f"{self.method}_{self.table}_{self.dataset}"
+
+
+def by_dataset(method, table, title, rows):
+    """An `Experiment` per data set of a dict from data sets to rows."""
+    return tuple(
+        Experiment(method, table, dataset, title, each)
+        for dataset, each in rows.items()
+    )

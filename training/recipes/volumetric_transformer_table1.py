@@ -11,7 +11,7 @@ those of others, 83.1 with the volumetric transformer. The paper's base is low f
 this network. On the small sets no number is known before.
 """
 
-from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.experiment import Row, by_dataset
 from keras_attn.training.recipes.schema import Recipe
 
 # The paper states the sizes, the augmentation's kinds, groups, window, alpha and
@@ -168,13 +168,9 @@ EXPERIMENT_ROWS = {
 
 RECIPES = tuple(row.recipe for rows in EXPERIMENT_ROWS.values() for row in rows)
 
-EXPERIMENTS = tuple(
-    Experiment(
-        method="volumetric_transformer",
-        table="table1",
-        dataset=dataset,
-        title="Volumetric Transformer Networks, table 1: deformations of the last map",
-        rows=rows,
-    )
-    for dataset, rows in EXPERIMENT_ROWS.items()
+EXPERIMENTS = by_dataset(
+    "volumetric_transformer",
+    "table1",
+    "Volumetric Transformer Networks, table 1: deformations of the last map",
+    EXPERIMENT_ROWS,
 )

@@ -9,7 +9,7 @@ networks of others, whose numbers are literature's: `table3` trains this row alo
 """
 
 from keras_attn.training.recipes import volumetric_transformer_table1 as table1
-from keras_attn.training.recipes.experiment import Experiment, Row
+from keras_attn.training.recipes.experiment import Experiment, Row, by_dataset
 
 # Second-order poolings take the map of a last stage that keeps its stride.
 SECOND_ORDER = {"backbone": "resnet50_stride16"}
@@ -60,15 +60,11 @@ RECIPES = tuple(
     if row.recipe.options.pooling != "average"
 )
 
-EXPERIMENTS = tuple(
-    Experiment(
-        method="volumetric_transformer",
-        table="table2",
-        dataset=dataset,
-        title="Volumetric Transformer Networks, table 2: second-order pooling",
-        rows=rows,
-    )
-    for dataset, rows in ROWS.items()
+EXPERIMENTS = by_dataset(
+    "volumetric_transformer",
+    "table2",
+    "Volumetric Transformer Networks, table 2: second-order pooling",
+    ROWS,
 ) + tuple(
     Experiment(
         method="volumetric_transformer",

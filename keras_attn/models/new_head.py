@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_attn._checks import did_you_mean
+from keras_attn._checks import one_of
 from keras_attn.graph.flat import FlatGraph, run
-from keras_attn.graph.head import head_of, output_key, producer
+from keras_attn.graph.head import output_key, producer
 from keras_attn.models.descriptors import POOLINGS, pool
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 
@@ -48,13 +48,7 @@ def with_new_head(
         ValueError: If there is no such pooling; if the model does not end in a layer
             with weights, or has no map to pool.
     """
-    pooling = ALIASES.get(pooling, pooling)
-    if pooling and pooling not in POOLINGS:
-        known = sorted({*POOLINGS, *ALIASES})
-        raise ValueError(
-            f"Expected `pooling` to be one of {', '.join(known)}. "
-            f"Received: pooling={pooling!r}{did_you_mean(pooling, known)}"
-        )
+    pooling = known_pooling(pooling)
     graph = FlatGraph(model)
     fitting = _preprocessing(graph)
     features, last_map = _features(graph, model)
@@ -85,6 +79,17 @@ def with_new_head(
     return NewHead(found, tuple(new), at and at.operation.name)
 
 
+def known_pooling(name: str) -> str:
+    """The name in `POOLINGS` of a pooling, or of none.
+
+    Raises:
+        ValueError: If there is no such pooling.
+    """
+    if name:
+        one_of("pooling", name, sorted({*POOLINGS, *ALIASES}))
+    return ALIASES.get(name, name)
+
+
 def freeze_statistics(model: keras.Model, but: Sequence[str] = ()) -> None:
     """Lets batch normalisation use the statistics it has, also in training.
 
@@ -109,9 +114,10 @@ def _preprocessing(graph):
 
 def _features(graph, model):
     """Keys of what the last layer with weights takes, and of the last map."""
-    head = head_of(graph, output_key(graph, None))
-    step = producer(graph, head.key)
-    if step is None or not getattr(step.operation, "weights", ()):
+    step = producer(graph, output_key(graph, None))
+    while step is not None and not getattr(step.operation, "weights", ()):
+        step = producer(graph, step.sources[0][1]) if step.sources else None
+    if step is None or not step.sources:
         raise ValueError(
             "Expected a classifier whose scores come from a layer with weights. "
             f"Received: {model.name!r}"

@@ -9,8 +9,7 @@ import numpy as np
 from keras_attn.pipelines.images.decoding import CorruptImageError, image_size
 from keras_attn.pipelines.sources.load import load_source
 from keras_attn.pipelines.sources.splits import at_most, split_indices
-from keras_attn.preprocessing import spec_of
-from keras_attn.training.methods.finetune import trained_model
+from keras_attn.training.methods.finetune import trained_spec
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
 from keras_attn.training.recipes.schema import Recipe
 
@@ -64,7 +63,7 @@ def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
     recipe = Recipe("finetune", "finetune", model=str(model), **options)
     train = split_indices(source, split)["train"]
     trained = len(at_most(source, train, recipe.train_per_class))
-    size = spec_of(trained_model(recipe.options))
+    size = trained_spec(recipe.options)
     if size.height != size.width:
         raise ValueError(
             "Expected a model of square images. "
@@ -81,7 +80,7 @@ def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
         # Networks for photographs are trained and judged on such crops.
         crop_fraction=size.crop_fraction if size.height < 160 else 0.875,
         batch_size=max(1, min(32, trained // 2)),
-        epochs=13,
+        epochs=11,
         learning_rate=2e-4,
         weight_decay=1e-2,
     )

@@ -2,15 +2,23 @@
 
 import contextlib
 import dataclasses
+import functools
+import pathlib
 
 import keras
 
 from keras_attn import insert
-from keras_attn.layers import get_block
+from keras_attn._checks import one_of
+from keras_attn.layers import get_block, list_blocks
 from keras_attn.losses.patch_crossentropy import PatchCrossentropy
-from keras_attn.models.new_head import freeze_statistics, with_new_head
+from keras_attn.models.new_head import (
+    freeze_statistics,
+    known_pooling,
+    with_new_head,
+)
 from keras_attn.pipelines.batches import build
-from keras_attn.preprocessing import spec_of
+from keras_attn.pipelines.files import digest_of
+from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.adoption import ModelSource, adopted
 from keras_attn.training.methods.classifier import Classifier
 from keras_attn.training.methods.frozen_part import FrozenPart, fit_linear
@@ -39,13 +47,19 @@ class Finetune(Classifier):
                 "Expected the model to start from (--from MODEL, or --set "
                 "model=MODEL). Received: none"
             )
+        known_pooling(recipe.options.pooling)
+        for name, _ in recipe.options.placed:
+            one_of("block", name, list_blocks())
+        if any(place for _, place in recipe.options.placed):
+            # Places are layers of the model: refused before images are read.
+            side = recipe.image_size
+            self.make_model(recipe, ImageSpec(side, side, class_names=("0", "1")))
 
     def make_model(self, recipe, spec):
         options = recipe.options
         trained = trained_model(options)
-        head = with_new_head(
-            trained, self._spec(spec, trained), options.pooling, options.dropout
-        )
+        spec = self.network_spec(recipe, spec)
+        head = with_new_head(trained, spec, options.pooling, options.dropout)
         model = head.model
         for name, place in options.placed:
             at = place or head.last_map
@@ -64,13 +78,13 @@ class Finetune(Classifier):
         return model
 
     def start(self, recipe, model):
-        return f"{recipe.options.model}, with new {', '.join(model.new_layers)}"
+        origin = recipe.options.model
+        if pathlib.Path(origin).is_file():
+            origin += f", SHA-256 {digest_of(pathlib.Path(origin))[:16]}"
+        return f"{origin}, with new {', '.join(model.new_layers)}"
 
     def network_spec(self, recipe, spec):
-        return self._spec(spec, trained_model(recipe.options))
-
-    def _spec(self, spec, trained):
-        own = spec_of(trained)
+        own = trained_spec(recipe.options)
         return dataclasses.replace(spec, mean=own.mean, std=own.std)
 
     def losses(self, recipe, model):
@@ -137,6 +151,12 @@ def trained_model(options):
         options.model, pixels=options.pixels or None, output=options.output or None
     )
     return adopted(source)[0]
+
+
+@functools.cache
+def trained_spec(options):
+    """The `ImageSpec` of the trained classifier."""
+    return spec_of(trained_model(options))
 
 
 def _arguments(block, spec):

@@ -24,7 +24,7 @@ class FrozenPart:
         new: Names of its new layers, `logits` among them.
 
     Attributes:
-        places: Names of what the features are.
+        places: Paths of the layers that the features come from.
         rest: Model from the features to the model's outputs; shares its layers.
         vectors: Model from the features to what the layer `logits` takes.
     """
@@ -38,7 +38,8 @@ class FrozenPart:
         used = {key for step in behind for _, key in step.sources}
         keys = sorted({*used, *graph.outputs} - made)
         self.tensors = [graph.tensors[key] for key in keys]
-        self.places = tuple(tensor.name for tensor in self.tensors)
+        steps = [producer(graph, key) for key in keys]
+        self.places = tuple(step and step.path for step in steps)
         self.body = keras.Model(model.input, self.tensors)
         inputs = [
             keras.Input(each.shape[1:], dtype=each.dtype) for each in self.tensors

@@ -7,39 +7,59 @@ import pytest
 
 from keras_attn.training.cli import main
 from keras_attn.training.experiments import compare, results
+from keras_attn.training.methods.frozen_part import FrozenPart
 from tests.training.methods.test_finetune import files, pytestmark  # noqa: F401
 
 
 @pytest.fixture(scope="module")
-def compared(files):  # noqa: F811
+def computed():
+    """Places whose features were computed, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def compared(files, computed):  # noqa: F811
+    features = FrozenPart.features
+
+    def counted(part, *examples):
+        computed.append(part.places)
+        return features(part, *examples)
+
     def run(*words):
         given = "compare", files / "photos", "--from", files / "net.keras"
-        given += "--blocks", "none", "squeeze_excitation", "--seeds", 2
+        given += "--seeds", 2
         given += "--epochs", 1, "--set", "new_epochs=1", "--per-class", 4
         given += "--workdir", files / "runs", "--results", files / "results"
         assert main([str(word) for word in (*given, *words)]) == 0
         return files / "results" / "finetune_compare_photos_4_per_class.csv"
 
-    run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrozenPart, "features", counted)
+        run("--blocks", "none", "squeeze_excitation", "cbam")
     return run
 
 
+def test_rows_of_a_seed_share_the_features(compared, computed):
+    # For `none` the vector in front of the head, for the blocks the last map.
+    assert len(computed) == 4 and len({*computed}) == 2
+
+
 def test_rows_seeds_and_costs_are_recorded_once(compared, capsys):
-    path = compared()
+    path = compared("--blocks", "none", "squeeze_excitation")
     assert "training in" not in capsys.readouterr().out
     rows = results.read_rows(path)
     scores = [row for row in rows if row["metric"] == "test_accuracy"]
     assert sorted((row["row"], row["seed"]) for row in scores) == [
-        (row, seed) for row in ("none", "squeeze_excitation") for seed in (0, 1)
+        (row, seed) for row in ("cbam", "none", "squeeze_excitation") for seed in (0, 1)
     ]
     costs = {(row["row"], row["metric"]): row["value"] for row in rows}
     for metric in ("parameters", "multiply_adds"):
         assert costs["none", metric] <= costs["squeeze_excitation", metric]
-    assert len(rows) == 4 + 2 * 3
+    assert len(rows) == 6 + 3 * 3
 
 
 def test_the_page_and_the_table_have_the_verdict(compared):
-    path = compared()
+    path = compared("--blocks", "none", "squeeze_excitation")
     found = compare.differences(results.read_rows(path))["squeeze_excitation"]
     for suffix in (".md", ".html"):
         text = path.with_suffix(suffix).read_text()

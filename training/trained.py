@@ -9,8 +9,7 @@ import numpy as np
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
-from keras_attn.graph.flat import FlatGraph
-from keras_attn.graph.head import head_of, output_key
+from keras_attn.graph.head import has_labels
 from keras_attn.models.adopted import PIXELS, adopt
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.models.pixel_check import likely_pixels
@@ -70,11 +69,7 @@ class Trained:
     @functools.cached_property
     def several_labels(self):
         """`True` if its classes do not exclude each other, by what its graph does."""
-        if "probabilities" not in self.model.output:
-            return False
-        graph = FlatGraph(self.model)
-        kind = head_of(graph, output_key(graph, "probabilities")).kind
-        return kind == "sigmoid"
+        return has_labels(self.model)
 
     @property
     def judged(self):

@@ -86,6 +86,18 @@ def head_of_model(model):
         return None
 
 
+def has_labels(model):
+    """`True` for `logits` of labels that do not exclude each other.
+
+    The output `probabilities` beside them decides, by what makes it.
+    """
+    output = getattr(model, "output", None)
+    if not isinstance(output, dict) or "probabilities" not in output:
+        return False
+    graph = FlatGraph(model)
+    return head_of(graph, output_key(graph, "probabilities")).kind == "sigmoid"
+
+
 def behaviour(graph, step):
     """The effect of the activation of a step.
 

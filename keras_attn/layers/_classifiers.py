@@ -2,11 +2,13 @@
 
 from keras import ops
 
-from keras_attn.graph.head import head_of_model
+from keras_attn.graph.head import has_labels, head_of_model
 
 SMALLEST_PROBABILITY = 1e-30
 # Kind of outputs that are probabilities, of classes or of labels.
 PROBABILITIES = "probabilities"
+# Kind of logits that have their sigmoids beside them, see `has_labels`.
+LABELS = "logits_of_sigmoid"
 
 
 def build_classifier(classifier, sizes, channels):
@@ -59,11 +61,13 @@ def kind_of(classifier, from_logits):
             graph, logits if it ends in nothing known.
 
     Returns:
-        A kind of `Head`, or `"probabilities"`.
+        A kind of `Head`, `"probabilities"`, or `LABELS`.
 
     Raises:
         ValueError: If `from_logits` contradicts the graph.
     """
+    if has_labels(classifier):
+        return LABELS
     head = head_of_model(classifier)
     if head is None or head.kind is None:
         return PROBABILITIES if from_logits is False else "logits"
@@ -106,7 +110,7 @@ def logits_of(classifier, images, kind):
     outputs = classifier(images, training=False)
     outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
     outputs = ops.cast(outputs, "float32")
-    if kind in ("logits", "log_softmax"):
+    if kind in ("logits", "log_softmax", LABELS):
         return outputs
     if kind == "log_sigmoid":
         return outputs - _log(-ops.expm1(outputs))

@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), "uint8")
 
 def resnet():
     backbone = hub.models.ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
         stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],

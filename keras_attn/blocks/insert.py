@@ -143,12 +143,16 @@ class _NamedBlock:
             self.block, before.shape, **{"name": self.name, **dtype, **self.arguments}
         )
         after = block(before)
-        if not self.identity or getattr(block, "starts_as_identity", False):
+        features = after["features"] if isinstance(after, dict) else after
+        keeps = features.shape[-1] == before.shape[-1]  # else refused by name
+        if (
+            not self.identity
+            or getattr(block, "starts_as_identity", False)
+            or not keeps
+        ):
             return after
-        fade = IdentityStart(name=self.start_name, **dtype)
-        if isinstance(after, dict):
-            return {**after, "features": fade([before, after["features"]])}
-        return fade([before, after])
+        features = IdentityStart(name=self.start_name, **dtype)([before, features])
+        return {**after, "features": features} if isinstance(after, dict) else features
 
 
 def _new_name(name, taken):

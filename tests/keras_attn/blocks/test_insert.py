@@ -103,6 +103,10 @@ def test_blocks_compute_in_the_dtype_of_the_map():
         ({"at": "map", "block": "class_embedding"}, "needs: num_classes"),
         ({"at": "map", "block": "squeeze_excitation", "rato": 2}, "you mean 'ratio'"),
         ({"at": "head", "block": "squeeze_excitation"}, r"map \(batch, height"),
+        (
+            {"at": "map", "block": "class_embedding", "num_classes": 4, "filters": 2},
+            "keeps the shape",
+        ),
         ({"at": "map", "block": layers.ReLU(), "ratio": 2}, "by name only"),
         ({"at": "map", "block": ["squeeze_excitation"] * 2}, "as many blocks"),
     ],

@@ -21,7 +21,7 @@ from keras_attn.pipelines.files import digest_of
 from keras_attn.preprocessing import ImageSpec, spec_of
 from keras_attn.training.adoption import ModelSource, adopted
 from keras_attn.training.methods.classifier import Classifier
-from keras_attn.training.methods.frozen_part import FrozenPart, fit_linear
+from keras_attn.training.methods.frozen_part import FrozenPart, Passes, fit_linear
 
 # Images in a step of the passes that train new blocks.
 BATCH = 32
@@ -61,7 +61,8 @@ class Finetune(Classifier):
         spec = self.network_spec(recipe, spec)
         head = with_new_head(trained, spec, options.pooling, options.dropout)
         model = head.model
-        for name, place in options.placed:
+        # Each goes right behind its place: of several the first one last.
+        for name, place in reversed(options.placed):
             at = place or head.last_map
             if at is None:
                 raise ValueError(
@@ -129,7 +130,8 @@ class Finetune(Classifier):
                 metrics={"logits": keras.metrics.SparseCategoricalAccuracy("accuracy")},
             )
             if epochs:
-                rest.fit(features, targets, BATCH, epochs, verbose=0)
+                shown = [Passes(epochs)]
+                rest.fit(features, targets, BATCH, epochs, verbose=0, callbacks=shown)
         return rest.evaluate(features, targets, BATCH, verbose=0, return_dict=True)
 
     def _features(self, recipe, part, splits):

@@ -64,13 +64,13 @@ class FrozenPart:
     def features(self, images, labels):
         """The features of images, a list of arrays."""
         batches = build.evaluation_batches(images, labels, BATCH)
-        shown = _Progress(len(labels))
+        shown = _Features(len(labels))
         batches = batches.map(lambda images, labels: images)
         found = self.body.predict(batches, verbose=0, callbacks=[shown])
         return found if isinstance(found, list) else [found]
 
 
-class _Progress(keras.callbacks.Callback):
+class _Features(keras.callbacks.Callback):
     """The number of images whose features are known, on a terminal."""
 
     def __init__(self, count):
@@ -79,9 +79,23 @@ class _Progress(keras.callbacks.Callback):
 
     def on_predict_batch_end(self, batch, logs=None):
         done = min((batch + 1) * BATCH, self.count)
-        if sys.stdout.isatty():
-            text = f"Features of the frozen network: {done} of {self.count} images"
-            print(f"{text}\033[K", end="\r", flush=True)
+        _show(f"Features of the frozen network: {done} of {self.count} images")
+
+
+class Passes(keras.callbacks.Callback):
+    """The number of passes that trained what is new, on a terminal."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def on_epoch_end(self, epoch, logs=None):
+        _show(f"New layers: {epoch + 1} of {self.count} passes")
+
+
+def _show(text):
+    if sys.stdout.isatty():
+        print(f"{text}\033[K", end="\r", flush=True)
 
 
 def fit_linear(features, labels, classes, steps, seed):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.cli import main
+from keras_attn.training.methods.finetune import METHOD
 from keras_attn.training.methods.frozen_part import FrozenPart, fit_linear
+from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 from tests.training import tiny_models
@@ -93,10 +96,10 @@ def test_statistics_stay_and_kernels_move(files, run):
 
 
 def test_resumed_is_as_uninterrupted(files):
-    words = "--epochs", 3, "--set", "patience=0", "--block", "squeeze_excitation"
+    words = "--epochs", 2, "--set", "patience=0", "--block", "squeeze_excitation"
     whole = finetune(files, "whole", *words).load_model("last")
     with pytest.MonkeyPatch.context() as patch:
-        # A run that stops after its first epoch has the schedule of all three.
+        # A run that stops after its first epoch has the schedule of both.
         patch.setattr("keras_attn.training.fit.train._fit", interrupt)
         assert main(words_of(files, "half", *words)) == 130
     resumed = finetune(files, "half", *words).load_model("last")
@@ -118,6 +121,15 @@ def test_commands_take_the_run(files, run, capsys):
     )
     assert main(["export", str(run.workdir), "--output", str(files / "x")]) == 0
     assert list((files / "x").rglob("saved_model.pb"))
+
+
+def test_blocks_at_one_place_stand_in_the_order_given(files):
+    options = {"model": str(files / "net.keras"), "blocks": "eca,simam"}
+    recipe = Recipe("x", "finetune", image_size=32, **options)
+    model = METHOD.make_model(recipe, ImageSpec(32, 32, class_names=("a", "b")))
+    names = [layer.name for layer in model.layers]
+    places = [names.index(f"stage_1_{each}") for each in ("eca", "simam")]
+    assert places == sorted(places) and "eca" in model.new_layers[0]
 
 
 def test_the_rest_continues_from_the_features():

@@ -12,7 +12,13 @@ import keras
 import numpy as np
 
 from keras_attn._checks import did_you_mean
-from keras_attn.models.adopted import PIXELS, adopt, is_adopted
+from keras_attn.models.adopted import (
+    PIXELS,
+    adopt,
+    is_adopted,
+    pixel_statistics,
+)
+from keras_attn.pipelines.files import read_json
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.runs.run import model_file, read_model
 
@@ -44,6 +50,10 @@ class ModelSource:
     output: str | int | None = None
     size: tuple | None = None
     several_labels: bool = False
+
+    def __post_init__(self):
+        if self.pixels is not None:
+            pixel_statistics(self.pixels)
 
     @classmethod
     def of(cls, path):
@@ -124,6 +134,11 @@ def origin_of(path):
         (place / file).is_file() for file in ("task.json", "metadata.json")
     ):
         return "hub"
+    if "://" in text:
+        raise ValueError(
+            f"Expected a handle of {', '.join(HANDLES)}. Received: {text}. Download "
+            "other files first"
+        )
     if place.exists():
         return "file"
     name = text.partition("=")[0].lower()
@@ -148,16 +163,20 @@ def is_file_name(name):
 def read_class_names(path):
     """The names in a text file, one per line; or in a JSON file with a list."""
     path = pathlib.Path(path)
-    if not path.exists() or path.is_dir():
+    if not path.is_file():
+        problem = "is no file" if path.exists() else "does not exist"
         raise FileNotFoundError(
             f"Expected a text file with a class name per line. Received: {path}, which "
-            "does not exist."
+            f"{problem}."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
-            return tuple(map(str, json.loads(text)))
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+            names = read_json(path)
+            if type(names) is not list or not all(type(name) is str for name in names):
+                raise ValueError("expected a list of texts")
+            return tuple(names)
+        text = path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
         raise ValueError(f"Cannot read the class names in {path}: {error}") from error
     names = tuple(line.strip() for line in text.splitlines())
     while names and not names[-1]:

@@ -10,7 +10,7 @@ import numpy as np
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
 from keras_attn.graph.head import has_labels
-from keras_attn.models.adopted import PIXELS, adopt
+from keras_attn.models.adopted import PIXELS, ModelPixels, adopt
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.models.pixel_check import likely_pixels
 from keras_attn.preprocessing import spec_of
@@ -154,6 +154,7 @@ def load_trained(path, checkpoint="best", classifies=True):
     else:
         model, note = adopted(dataclasses.replace(source, path=path))
         model, run, checkpoint = without_auxiliary(model), None, None
+    note = note or _unused(source, run, model)
     _check_outputs(model, path, classifies)
     trained = Trained(model, path, run, checkpoint, note, source)
     _check_class_names(trained)
@@ -174,6 +175,17 @@ def _located(source, checkpoint):
     if file.stem in CHECKPOINTS and (folder / "recipe.json").is_file():
         return file, Run.open(folder), file.stem
     return file, None, None
+
+
+def _unused(source, run, model):
+    """Names the options of a source that its model has no use for."""
+    given = {"--pixels": source.pixels, "--size": source.size}
+    if run is not None:
+        given["--classes"] = source.classes
+    elif any(isinstance(layer, ModelPixels) for layer in model.layers):
+        return ""
+    names = [name for name, value in given.items() if value is not None]
+    return f"{source.path} has its own: {', '.join(names)} unused." if names else ""
 
 
 def _numbers(count):

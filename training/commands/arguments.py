@@ -236,7 +236,14 @@ def source_of(arguments, path=None):
 
 def size_of(arguments):
     """`(height, width)` of `--size`, or `None`."""
-    return tuple((arguments.size * 2)[:2]) if arguments.size else None
+    size = arguments.size
+    if size is None:
+        return None
+    if len(size) > 2 or min(size) < 1:
+        raise ValueError(
+            f"Expected one or two positive numbers of pixels. Received: --size {size}"
+        )
+    return tuple((size * 2)[:2])
 
 
 def add_checkpoint(added):

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import zipfile
 
 import keras
@@ -45,8 +46,21 @@ def read_model(path):
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
         # Damaged configurations fail anywhere in Keras, with any error.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"Cannot load the model {path}: {lines[0]}") from error
+        raise ValueError(f"Cannot load the model {path}: {_reason(error)}") from error
+
+
+def _reason(error):
+    """The first line of Keras's error; plain words for code that is not in a file."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    own = re.search(r"Could not locate (?:class|function) '(\w+)'", line)
+    kind = own and own[1] or ("Lambda" if "`Lambda`" in line else "")
+    if not kind:
+        return line
+    return (
+        f"it needs code that is in no file, {kind}. Load it where that code is, in "
+        "Python: keras_attn.adopt takes functional and sequential models, and "
+        "keras_attn.explain.occlusion any model"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,7 @@ WITH_FILE = {
     "request": "request http://127.0.0.1:9/v1/models/m {file} --retries 0",
     "summary": "summary cub200_2011_vgg19_none --set dataset=folder --data {file}",
     "examples": "view {good} --examples {file} --no-browser --port 0",
+    "classes": "predict {good} {image} --classes {file}",
     "shown_index": "view {good} --index {file} --no-browser --port 0",
 }
 # Commands that write, with {into} in place of the folder.
@@ -123,6 +124,29 @@ def damaged(path):
 
 def other_kind(path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+
+
+def detector(path):
+    image = keras.Input((16, 16, 3))
+    boxes = keras.layers.Conv2D(4, 4, 4)(image)
+    scores = keras.layers.Conv2D(3, 4, 4)(image)
+    keras.Model(image, {"boxes": boxes, "scores": scores}).save(path)
+
+
+def words(path):
+    given = keras.Input((9,), dtype="int32")
+    x = keras.layers.Embedding(7, 4)(given)
+    x = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(x))
+    keras.Model(given, x).save(path)
+
+
+def own_code(path):
+    keras.Sequential([keras.Input((16, 16, 3)), Own()]).save(path)
+
+
+class Own(keras.layers.Layer):
+    def call(self, images):
+        return keras.ops.mean(images, (1, 2))
 
 
 def folder(path):
@@ -183,7 +207,7 @@ def broken_state(path):
 
 # All models are tried with one command, all commands with some models.
 MODELS = [missing, empty, text, truncated, damaged, other_kind, folder, deep]
-MODELS += [no_config, bomb, broken_run, broken_state]
+MODELS += [no_config, bomb, broken_run, broken_state, detector, words, own_code]
 FILES = [missing, text, truncated, other_json, huge_array]
 CASES = [("predict", make) for make in MODELS]
 CASES += [(name, make) for name in WITH_MODEL for make in (truncated, other_kind)]
@@ -256,6 +280,45 @@ def test_wrong_models(tmp_path, paths, capsys, name, make):
     assert line.startswith("error: ")
     assert "given.keras" in line
     assert [path.name for path in tmp_path.iterdir()] in ([], ["given.keras"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"0": "cat"}', "a list of texts"),
+        ("[1, 2]", "a list of texts"),
+        ("[" * 10**5, "nested too deeply"),
+        ('["cat"', "delimiter"),
+    ],
+)
+def test_wrong_names_of_classes(tmp_path, paths, capsys, content, words):
+    (tmp_path / "names.json").write_text(content)
+    command = "predict {good} {image} --classes {out}/names.json"
+    line = fails(capsys, command, {**paths, "out": tmp_path})
+    assert "names.json" in line and words in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--size 0", "positive numbers of pixels"),
+        ("--size 1 2 3", "one or two"),
+        ("--pixels 0..300", "-1..1, imagenet"),
+    ],
+)
+def test_wrong_options_of_models(paths, capsys, options, words):
+    assert words in fails(capsys, f"predict {{good}} {{image}} {options}", paths)
+
+
+def test_unused_options_are_named(paths, capsys):
+    words = ["predict", str(paths["good"]), str(paths["image"]), "--pixels", "0..1"]
+    assert cli.main(words) == 0
+    assert "has its own: --pixels unused" in capsys.readouterr().err
+
+
+def test_addresses_of_models(paths, capsys):
+    line = fails(capsys, "predict http://127.0.0.1:9/m.keras {image}", paths)
+    assert "hf://" in line and "http://127.0.0.1:9/m.keras" in line
 
 
 @pytest.mark.parametrize(("name", "make"), FILE_CASES, ids=_named)

@@ -112,8 +112,9 @@ def get_block(
         if each.default is each.empty and name not in given
     ]
     if missing:
+        received = ", ".join(name for name in arguments if name in known)
         raise ValueError(
             f"Expected the arguments that block {block!r} needs: {', '.join(missing)}. "
-            f"Received: {', '.join(arguments) or 'no arguments'}"
+            f"Received: {received or 'none of its arguments'}"
         )
     return entry.layer(**given)

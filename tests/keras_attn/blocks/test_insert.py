@@ -100,7 +100,10 @@ def test_blocks_compute_in_the_dtype_of_the_map():
     [
         ({"at": "map", "block": "squeeze_excitaton"}, "Did you mean 'squeeze_excitat"),
         ({"at": "mop", "block": "squeeze_excitation"}, "Nearest: map"),
-        ({"at": "map", "block": "class_embedding"}, "needs: num_classes"),
+        (
+            {"at": "map", "block": "class_embedding"},
+            "needs: num_classes. Received: none of",
+        ),
         ({"at": "map", "block": "squeeze_excitation", "rato": 2}, "you mean 'ratio'"),
         ({"at": "head", "block": "squeeze_excitation"}, r"map \(batch, height"),
         (

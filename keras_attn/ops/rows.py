@@ -31,7 +31,8 @@ def apply_to_rows(function, selected, tensors, outputs, gather=None):
         gather: Whether to leave the other rows out, or `None`: where the backend
             can, see `can_gather`. XLA on TensorFlow compiles the gathering form too,
             but pads it, so that nothing is saved. Files for LiteRT never gather, and
-            files for ONNX compute all rows always: their converters know neither the
+            files for ONNX and OpenVINO
+            compute all rows always: their converters know neither the
             shapes inside of a branch nor, in ONNX Runtime, empty batches.
 
     Returns:
@@ -76,7 +77,7 @@ def apply_to_rows(function, selected, tensors, outputs, gather=None):
         needed = bool(needed)
     except TypeError:  # Not known while a graph is traced.
         format = traced_format()
-        if format == "onnx":
+        if format in ("onnx", "openvino"):
             return masked()
         return ops.cond(needed, masked if format else apply, zeros)
     # JAX would compile a `cond` anew at every call outside of a graph.

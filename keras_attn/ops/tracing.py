@@ -10,8 +10,9 @@ WRITERS = {
     "keras.src.export.onnx": "onnx",
     "tf2onnx.convert": "onnx",
     "keras.src.export.litert": "litert",
+    "keras.src.export.openvino": "openvino",
 }
-NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
+NAMES = {"onnx": "ONNX", "litert": "LiteRT", "openvino": "OpenVINO"}
 _format: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "format", default=None
 )
@@ -19,7 +20,7 @@ _format: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def traced_for(format: str):
-    """Context in which models are traced to be written as `"onnx"` or `"litert"`."""
+    """Context in which models are traced for a format, one of `NAMES`."""
     token = _format.set(format)
     try:
         yield

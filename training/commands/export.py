@@ -1,4 +1,4 @@
-"""Exports for TensorFlow Serving, ONNX and LiteRT."""
+"""Exports for TensorFlow Serving, ONNX, LiteRT and OpenVINO."""
 
 from keras_attn.training.commands.arguments import add_model, add_output, source_of
 
@@ -19,7 +19,7 @@ def add(command):
         "--format",
         nargs="+",
         default=["saved_model"],
-        choices=("saved_model", "onnx", "litert"),
+        choices=("saved_model", "onnx", "litert", "openvino"),
         help="one or several formats (saved_model)",
     )
 

@@ -23,6 +23,7 @@ MOUNTED = "/models"
 # Files beside all models, and those of a single one, in which NAME is its name.
 COMMON = ("batching.config", "monitoring.config", "compose.yaml", "kubernetes.yaml")
 OF_A_MODEL = ("kserve.yaml",)
+TRITON_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16"}
 
 
 def versions_of(folder):
@@ -164,3 +165,39 @@ def template(file, name="NAME"):
     # Kubernetes wants names of lower-case letters, digits and hyphens.
     dns_name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return text.replace("DNS_NAME", dns_name).replace("NAME", name)
+
+
+def write_triton(file):
+    """Writes `config.pbtxt` beside the versions of an ONNX file, if it is missing.
+
+    Triton then serves the folder above as a repository in which the model is `onnx`.
+
+    Args:
+        file: `NAME/onnx/VERSION/model.onnx`.
+    """
+    import onnx
+
+    target = file.parent.parent / "config.pbtxt"
+    if target.exists():
+        return
+    graph = onnx.load(file, load_external_data=False).graph
+    lines = [
+        "# tritonserver --model-control-mode explicit --load-model onnx",
+        f"#   --model-repository {target.parent.parent.name}",
+        'platform: "onnxruntime_onnx"',
+        "max_batch_size: 32",
+        "dynamic_batching { }",
+    ]
+    for kind, tensors in (("input", graph.input), ("output", graph.output)):
+        for tensor in tensors:
+            found = tensor.type.tensor_type
+            dims = [size.dim_value or -1 for size in found.shape.dim[1:]]
+            # One number per image has a dimension in Triton.
+            shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
+            dtype = onnx.TensorProto.DataType.Name(found.elem_type)
+            dtype = TRITON_TYPES.get(dtype, dtype)
+            lines.append(
+                f'{kind} {{ name: "{tensor.name}" data_type: TYPE_{dtype} {shape} }}'
+            )
+    with write_then_rename(target) as opened:
+        opened.write("\n".join([*lines, ""]).encode())

@@ -20,13 +20,13 @@ from keras_attn.training.serving import configs
 from keras_attn.training.serving.agreement import check_agreement
 from keras_attn.training.serving.model_card import NAME as CARD
 from keras_attn.training.serving.model_card import model_card
-from keras_attn.training.serving.portable import write_portable
+from keras_attn.training.serving.portable import FILES, write_portable
 from keras_attn.training.serving.saved_model import signatures_of, write_saved_model
 from keras_attn.training.serving.signatures import PIXELS, answers_of
 from keras_attn.training.serving.warmup import FOLDER, MISSING, has_protos, write_warmup
 from keras_attn.training.trained import load_trained
 
-FORMATS = ("saved_model", "onnx", "litert")
+FORMATS = ("saved_model", "onnx", "litert", "openvino")
 
 
 def export(path, name=None, version=None, output="saved_models", checkpoint="best"):
@@ -59,7 +59,9 @@ def export_formats(
       decoded and fitted as in training;
     - `image`: `images`, raw pixels 0..255 of the model's size, float32;
     - `explain`, `embed`: from `image_bytes`, where the model has something to show or a
-      vector that describes an image.
+      vector that describes an image;
+    - `explain_class`: from `image_bytes` and `label`, int32, -1 for the best class, the
+      Grad-CAM `map` of that class, its `box`, `class` and `score`.
 
     The first two answer with `logits`, `probabilities` and `class`, the name of the
     most probable class; a localiser also answers with the patches of `with_patches`,
@@ -82,12 +84,12 @@ def export_formats(
         version: Positive integer; by default one more than the highest there.
         output: Folder of all exported models.
         checkpoint: `best` or `last` model of a run.
-        formats: Some of `saved_model`, `onnx` and `litert`.
+        formats: Some of `FORMATS`.
         say: Function that is called with a sentence on what is left out.
 
     Returns:
-        Dict from the formats to their folders, `OUTPUT/NAME/VERSION`,
-        `OUTPUT/NAME/onnx/VERSION` and `OUTPUT/NAME/litert/VERSION`.
+        Dict from the formats to their folders, `OUTPUT/NAME/VERSION` and for the
+        others such as `OUTPUT/NAME/onnx/VERSION`.
 
     Raises:
         ValueError: On another backend than TensorFlow; for a bad name or format; if the
@@ -134,6 +136,8 @@ def export_formats(
         for folder in made:
             with contextlib.suppress(OSError):  # Not empty, or never made.
                 folder.rmdir()
+    if "onnx" in formats:
+        configs.write_triton(targets["onnx"] / FILES["onnx"])
     if "saved_model" in formats:
         configs.write_templates(output, name)
         if has_protos():
@@ -166,7 +170,7 @@ class _Exported:
 
         spec = self.trained.spec
         write_saved_model(self.answers, self.model, spec, folder)
-        functions = {name: answer.function for name, answer in self.answers.items()}
+        functions = {name: answer.of_best for name, answer in self.answers.items()}
         # It must outlive its signatures.
         loaded = tf.saved_model.load(str(folder))
         check_agreement(functions, self.model, spec, loaded)
@@ -174,7 +178,7 @@ class _Exported:
         extra.mkdir()
         self._describe(extra, signatures_of(loaded))
         if has_protos():
-            write_warmup(self.name, list(self.answers), spec, folder)
+            write_warmup(self.name, self.answers, spec, folder)
 
     def _describe(self, folder, signatures):
         """Writes `image_spec.json` and the card."""

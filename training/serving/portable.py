@@ -1,7 +1,7 @@
-"""ONNX and LiteRT files that take raw pixels, checked after writing.
+"""ONNX, LiteRT and OpenVINO files that take raw pixels, checked after writing.
 
-Both leave out `class`, a text. A LiteRT file takes one image at a time, as telephones
-do; an ONNX file any number.
+All leave out `class`, a text. A LiteRT file takes one image at a time, as telephones
+do; the others any number.
 """
 
 import contextlib
@@ -15,14 +15,13 @@ import keras
 import numpy as np
 
 from keras_attn.ops.tracing import NAMES, traced_for
-from keras_attn.training.serving.agreement import (
-    check_outputs,
+from keras_attn.training.serving.agreement import check_outputs, run_once
+from keras_attn.training.serving.signatures import (
     example_images,
-    run_once,
+    with_probabilities,
 )
-from keras_attn.training.serving.signatures import with_probabilities
 
-FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+FILES = {"onnx": "model.onnx", "litert": "model.tflite", "openvino": "model.xml"}
 OPSET = 18
 
 
@@ -30,7 +29,7 @@ def write_portable(format, trained, answer, folder):
     """Writes a model file and compares its answers with the Keras model's.
 
     Args:
-        format: `"onnx"` or `"litert"`.
+        format: One of `FILES`.
         trained: `Trained`.
         answer: `ServedAnswer` of the signature `image`.
         folder: Folder to write to.
@@ -57,6 +56,7 @@ def write_portable(format, trained, answer, folder):
     convert, run = {
         "onnx": (_write_onnx, _run_onnx),
         "litert": (_write_litert, _run_litert),
+        "openvino": (_write_openvino, _run_openvino),
     }[format]
     with traced_for(format):
         try:
@@ -232,3 +232,36 @@ def _quiet():
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+# ---- OpenVINO ----------------------------------------------------------------------
+
+
+def _write_openvino(function, network, shape, trained, file):
+    import tensorflow as tf
+
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("OpenVINO needs openvino: pip install openvino") from error
+    given = [tf.TensorSpec(shape, tf.float32, "images")]
+    traced = tf.function(function, given, autograph=False).get_concrete_function()
+    try:
+        with _quiet():
+            model = openvino.convert_model(traced)
+    except Exception as error:
+        operations = re.findall(r"^\s*(\w+) \(\d+ times\)", str(error), re.MULTILINE)
+        _refuse("openvino", operations or [type(error).__name__], trained)
+    for port in model.outputs:  # Which may have the name of a layer too.
+        port.get_tensor().set_names(port.names & set(traced.structured_outputs))
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _run_openvino(file, images):
+    import openvino
+
+    # By default, newer CPUs compute in bfloat16.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(file, "CPU", settings)
+    answers = model({"images": images})
+    return {next(iter(port.names)): value for port, value in answers.items()}

@@ -4,7 +4,7 @@ import keras
 
 from keras_attn.pipelines.images.orientation import read_orientation, turned
 from keras_attn.preprocessing import ImagePreprocessing
-from keras_attn.training.serving.signatures import PIXELS, input_of
+from keras_attn.training.serving.signatures import LABEL, PIXELS, input_of
 
 
 def write_saved_model(answers, model, spec, folder):
@@ -26,10 +26,12 @@ def write_saved_model(answers, model, spec, folder):
         if signature == PIXELS:
             function, shape, dtype = answer.function, model.inputs[0].shape, tf.float32
         else:
-            function = _bytes_endpoint(answer.function, decode)
+            function = _bytes_endpoint(answer, decode)
             shape, dtype = (None,), tf.string
-        given = tf.TensorSpec(shape, dtype, input_of(signature))
-        archive.add_endpoint(signature, function, [given])
+        given = [tf.TensorSpec(shape, dtype, input_of(signature))]
+        if answer.labelled:
+            given.append(tf.TensorSpec((None,), tf.int32, LABEL))
+        archive.add_endpoint(signature, function, given)
     archive.write_out(str(folder), verbose=False)
 
 
@@ -38,7 +40,9 @@ def _networks(answers):
 
 
 def _bytes_endpoint(answer, decode):
-    return lambda image_bytes: answer(decode(image_bytes))
+    if answer.labelled:
+        return lambda image_bytes, label: answer.function(decode(image_bytes), label)
+    return lambda image_bytes: answer.function(decode(image_bytes))
 
 
 def _decoder(spec):

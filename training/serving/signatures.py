@@ -2,17 +2,24 @@
 
 - `serving_default`, from encoded files, and `image`, from raw pixels: the decision and
   the small outputs;
-- `explain`, from encoded files: all maps that a model can show;
+- `explain`, from encoded files: all maps that a model can show, and for a classifier
+  the `map` of Grad-CAM for the best class and the `box` around its largest region;
+- `explain_class`, from encoded files and the numbers of classes, -1 for the best one:
+  that `map` and `box`;
 - `embed`, from encoded files: the vector that finds similar images.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
+from keras_attn.explain.compiled import compiled_grad_cam
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
+from keras_attn.ops.boxes import heat_map_box
 from keras_attn.training.explain.localizers import (
     chooses_patches,
     has_evidence,
@@ -24,6 +31,9 @@ from keras_attn.training.runs.outputs import with_outputs
 # The signature that takes pixels; all others take encoded files.
 PIXELS = "image"
 INPUTS = {True: "images", False: "image_bytes"}
+LABEL = "label"
+# Images that a model is tried on.
+EXAMPLES = 4
 
 # Outputs that have a signature of their own, or that none needs.
 _NOT_SHOWN = ("embedding", "tokens")
@@ -37,15 +47,36 @@ class ServedAnswer:
         function: From float32 images `(batch, height, width, 3)`, raw pixels of the
             model's size, to a dict of named tensors.
         networks: Keras models that it calls.
+        labelled: Whether it takes the numbers of classes, `LABEL`, after the images.
     """
 
     function: Callable
     networks: tuple
+    labelled: bool = False
+
+    @functools.cached_property
+    def of_best(self):
+        """Its function of images alone, for the best class."""
+        import tensorflow as tf
+
+        if not self.labelled:
+            return self.function
+        best = lambda images: tf.fill(tf.shape(images)[:1], -1)  # noqa: E731
+        return lambda images: self.function(images, best(images))
 
 
 def input_of(signature):
     """The name of a signature's input."""
     return INPUTS[signature == PIXELS]
+
+
+def example_images(spec):
+    """Blurred noise, 8-bit; sharp noise is too far from the images of a training."""
+    import tensorflow as tf
+
+    coarse = np.random.default_rng(0).integers(0, 256, (EXAMPLES, 5, 7, 3))
+    images = tf.image.resize(coarse, (spec.height, spec.width))
+    return tf.cast(tf.round(images), tf.uint8)
 
 
 def answers_of(trained, model):
@@ -57,13 +88,17 @@ def answers_of(trained, model):
 
     Returns:
         Dict from names to `ServedAnswer`. `explain` is missing where there is nothing
-        to show, `embed` where the model has no vector that describes an image.
+        to show, `explain_class` where Grad-CAM has no map, and `embed` where the model
+        has no vector that describes an image.
     """
     classes = trained.class_names
     decides = _decision(model, classes)
     answers = {"serving_default": decides, PIXELS: decides}
-    if shown := _explanation(model, classes):
+    grad_cam = _grad_cam(trained, model)
+    if shown := _explanation(model, classes, grad_cam):
         answers["explain"] = shown
+    if grad_cam:
+        answers["explain_class"] = grad_cam
     if can_embed(trained.model):
         embedder = embedder_of(trained)
         answers["embed"] = ServedAnswer(
@@ -123,8 +158,33 @@ def with_probabilities(outputs):
     return {**outputs, "probabilities": found}
 
 
-def _explanation(model, class_names):
+def _grad_cam(trained, model):
+    """The `ServedAnswer` with the Grad-CAM of some classes, or `None`.
+
+    Where no gradient reaches the map, as behind the choice of patches, there is none.
+    """
+    import tensorflow as tf
+
+    def explain(images, label):
+        found = compiled_grad_cam(model, images, label)
+        names = tf.constant(trained.class_names)
+        label = tf.clip_by_value(found.pop("label"), 0, len(trained.class_names) - 1)
+        box = heat_map_box(found["map"])
+        return {**found, "box": box, "class": tf.gather(names, label)}
+
+    if "logits" not in model.output:
+        return None
+    images = tf.cast(example_images(trained.spec), tf.float32)
+    try:
+        found = explain(images, tf.fill((len(images),), -1))
+    except (ValueError, NotImplementedError):
+        return None
+    return ServedAnswer(explain, (model,), True) if np.any(found["map"]) else None
+
+
+def _explanation(model, class_names, grad_cam):
     """The `ServedAnswer` with all that a model shows, or `None`."""
+
     shown = [name for name in model.output if name not in _NOT_SHOWN]
     networks = [with_outputs(model, shown)] if shown else []
     if chooses_patches(model) and not has_evidence(model):
@@ -134,16 +194,22 @@ def _explanation(model, class_names):
             normalize = "minmax" if aggregate else None
             found = attention_map_model(model, aggregate, normalize, name=name)
             networks.append(keras.Model(found.input, {name: found.output}, name=name))
-    if not any(set(each.output) - set(light_outputs(model)) for each in networks):
+    if not grad_cam and not any(
+        set(each.output) - set(light_outputs(model)) for each in networks
+    ):
         return None
 
     def explain(images):
         outputs = {}
         for network in networks:
             outputs |= network(images, training=False)
-        return with_decision(_readable(outputs), class_names)
+        outputs = with_decision(_readable(outputs), class_names)
+        if grad_cam:
+            found = grad_cam.of_best(images)
+            outputs |= {"map": found["map"], "box": found["box"]}
+        return outputs
 
-    return ServedAnswer(explain, tuple(networks))
+    return ServedAnswer(explain, (*networks, model) if grad_cam else tuple(networks))
 
 
 def _evidence_model(localizer):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_attn.training.serving.signatures import PIXELS, input_of
+from keras_attn.training.serving.signatures import LABEL, PIXELS, input_of
 
 FOLDER = "assets.extra"
 NAME = "tf_serving_warmup_requests"
@@ -26,7 +26,7 @@ def write_warmup(name, signatures, spec, folder):
 
     Args:
         name: Name of the served model.
-        signatures: Names of the signatures.
+        signatures: Dict from the names of the signatures to `ServedAnswer`.
         spec: `ImageSpec` of the model.
         folder: The SavedModel.
     """
@@ -35,8 +35,11 @@ def write_warmup(name, signatures, spec, folder):
 
     target = folder / FOLDER / NAME
     with tf.io.TFRecordWriter(str(target)) as writer:
-        for signature in signatures:
+        for signature, answer in signatures.items():
             request = request_of(name, signature, spec)
+            if answer.labelled:
+                label = tf.make_tensor_proto([-1], tf.int32)
+                request.inputs[LABEL].CopyFrom(label)
             log = prediction_log_pb2.PredictionLog()
             log.predict_log.request.CopyFrom(request)
             writer.write(log.SerializeToString())

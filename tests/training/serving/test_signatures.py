@@ -4,6 +4,9 @@ import dataclasses
 import functools
 import json
 import pathlib
+import subprocess
+import sys
+import warnings
 
 import keras
 import numpy as np
@@ -11,9 +14,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_attn.explain import grad_cam
 from keras_attn.layers import MPNCOVPooling, VolumetricTransformer
 from keras_attn.models.patch_classifier import patch_classifier
 from keras_attn.models.vit import attention_map_model, vit
+from keras_attn.ops import heat_map_box
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.recipes.schema import Recipe
 from keras_attn.training.runs.outputs import outputs_of, softmax
@@ -133,12 +138,14 @@ class Exported:
         return tf.saved_model.load(str(self.folders["saved_model"]))
 
     @functools.cache  # noqa: B019
-    def answer(self, signature):
+    def answer(self, signature, labels=None):
         if signature == "image":
             given = {"images": tf.cast(self.images, tf.float32)}
         else:
             files = [tf.io.encode_png(each) for each in self.images]
             given = {"image_bytes": tf.stack(files)}
+        if labels is not None:
+            given["label"] = tf.constant(labels, tf.int32)
         received = self.loaded.signatures[signature](**given)
         return {key: value.numpy() for key, value in received.items()}
 
@@ -179,7 +186,8 @@ def test_each_method_has_its_signatures(exported, name):
     trained, expected, received = answered(exported, name, "image")
     assert set(received) == LIGHT[name]
     _, _, seen = answered(exported, name, "explain")
-    assert set(seen) == SHOWN[name] | (LIGHT[name] - {"embedding"})
+    grad_cam = set() if name == "dino" else {"map", "box"}
+    assert set(seen) == SHOWN[name] | grad_cam | (LIGHT[name] - {"embedding"})
     for key, value in received.items():
         if key in expected:
             np.testing.assert_allclose(value, expected[key], atol=1e-4, err_msg=key)
@@ -222,6 +230,30 @@ def test_a_transformer_shows_what_its_class_token_attends_to(exported):
     assert trained.class_names == ()
 
 
+@pytest.mark.parametrize("name", ["class_embedding", "anchornet", "warped"])
+def test_grad_cam_is_in_the_graph(exported, name):
+    trained, expected, seen = answered(exported, name, "explain")
+    images = exported[name].images.astype("float32")
+    with warnings.catch_warnings(action="ignore"):  # A map may be constant.
+        wanted = keras.ops.convert_to_numpy(grad_cam(trained.model, images))
+        other = (expected["logits"].argmax(-1) + 1) % 3
+        of_other = keras.ops.convert_to_numpy(
+            grad_cam(trained.model, images, labels=other)
+        )
+    np.testing.assert_allclose(seen["map"], wanted, atol=1e-3)
+    found = exported[name].answer("explain_class", (-1, other[1], other[2]))
+    assert set(found) == {"map", "box", "class", "score"}
+    np.testing.assert_allclose(found["map"][0], wanted[0], atol=1e-3)
+    if name != "anchornet":  # Which explains the branch that decides on its own class.
+        np.testing.assert_allclose(found["map"][1:], of_other[1:], atol=1e-3)
+        scores = expected["logits"][1, other[1]]
+        np.testing.assert_allclose(found["score"][1], scores, atol=1e-4)
+    names = np.array(trained.class_names)[other[1:]]
+    assert [each.decode() for each in found["class"][1:]] == names.tolist()
+    boxes = heat_map_box(found["map"])
+    np.testing.assert_array_equal(found["box"], boxes)
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_descriptors_have_length_one(exported, name):
     _, expected, received = answered(exported, name, "embed")
@@ -231,6 +263,64 @@ def test_descriptors_have_length_one(exported, name):
         embedding = expected["embedding"]
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         np.testing.assert_allclose(descriptor, embedding / length, atol=1e-5)
+
+
+# ---- as TensorFlow Serving loads them ----------------------------------------------
+
+SERVE = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+answers = {}
+for name, folder in zip(sys.argv[2::2], sys.argv[3::2]):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], folder)
+        given = np.load(sys.argv[1], allow_pickle=False)
+        for key, signature in graph.signature_def.items():
+            if key.startswith("__"):
+                continue
+            fetched = {k: each.name for k, each in signature.outputs.items()}
+            for batch in 1, 3, 7:
+                fed = {}
+                for k, each in signature.inputs.items():
+                    rows = given[f"{name} {k}"]
+                    fed[each.name] = np.resize(rows, (batch, *rows.shape[1:]))
+                for k, value in session.run(fetched, fed).items():
+                    answers[f"{name} {key} {batch} {k}"] = np.asarray(value)
+assert "keras" not in sys.modules and "keras_attn" not in sys.modules
+texts = {k: each.astype("S") for k, each in answers.items() if each.dtype == object}
+np.savez(sys.argv[1], **{**answers, **texts})
+"""
+
+
+def test_a_graph_session_without_keras_answers_at_every_batch_size(exported, tmp_path):
+    file, folders, given = tmp_path / "given.npz", [], {}
+    for name, one in exported.items():
+        folders += [name, one.folders["saved_model"]]
+        given[f"{name} images"] = one.images.astype("float32")
+        given[f"{name} image_bytes"] = np.array(
+            [tf.io.encode_png(each).numpy() for each in one.images]
+        )
+        given[f"{name} label"] = np.array([-1], "int32")
+    np.savez(file, **given)
+    command = [sys.executable, "-c", SERVE, file, *folders]
+    subprocess.run(list(map(str, command)), check=True)
+    found = np.load(file)
+    for name, one in exported.items():
+        for key in one.loaded.signatures:
+            labels = (-1,) * 3 if key == "explain_class" else None
+            for output, wanted in one.answer(key, labels).items():
+                if output == "box":  # Follows from the map.
+                    continue
+                for batch in 1, 3, 7:
+                    rows = np.resize(wanted, (batch, *wanted.shape[1:]))
+                    received = found[f"{name} {key} {batch} {output}"]
+                    if rows.dtype == object:
+                        assert received.tolist() == rows.tolist()
+                        continue
+                    where = f"{name} {key} {batch} {output}"
+                    np.testing.assert_allclose(received, rows, atol=1e-3, err_msg=where)
 
 
 # ---- other formats -----------------------------------------------------------------
@@ -253,6 +343,10 @@ def test_onnx_runtime_answers_alike(exported, name):
     assert json.loads(told["class_names"]) == list(classes)
     known = exported[name].facts("onnx")["image_spec"]
     assert known["height"] == images.shape[1]
+    config = (file.parent.parent / "config.pbtxt").read_text()
+    size = ", ".join(map(str, images.shape[1:]))
+    assert f'input {{ name: "images" data_type: TYPE_FP32 dims: [{size}] }}' in config
+    assert all(f'output {{ name: "{key}" ' in config for key in names)
 
 
 @pytest.mark.parametrize("name", ["anchornet", "warped"])
@@ -321,4 +415,5 @@ def test_recorded_requests_can_be_answered(exported, name):
         given = {key: tf.constant(value) for key, value in given.items()}
         answer = loaded.signatures[asked[-1]](**given)
         assert all(len(value) == 1 for value in answer.values())
-    assert asked == ["serving_default", "image", "explain", "embed"]
+    labelled = [] if name == "dino" else ["explain_class"]
+    assert asked == ["serving_default", "image", "explain", *labelled, "embed"]

@@ -46,6 +46,14 @@ def parse(body):
     return request
 
 
+def explaining(request):
+    """The signature that explains: another one if the request has `label`."""
+    given = request.get("instances", request.get("inputs"))
+    given = given if isinstance(given, list) else [given]
+    labelled = any(isinstance(each, dict) and "label" in each for each in given)
+    return "explain_class" if labelled else "explain"
+
+
 def _finite(text):
     number = float(text)
     if math.isinf(number):
@@ -181,12 +189,13 @@ def _bytes(value):
 # ---- answers -------------------------------------------------------------------------
 
 
-def answer(outputs, rows):
+def answer(outputs, rows, verb="predict"):
     """The body of an answer.
 
     Args:
         outputs: Dict of arrays.
         rows: Whether to answer row by row.
+        verb: `predict` or `explain`, after which rows are named.
 
     Returns:
         JSON, as bytes.
@@ -200,7 +209,8 @@ def answer(outputs, rows):
     if not finite:
         values = {name: _plain(value) for name, value in values.items()}
     if rows:
-        contents = {"predictions": _rows(values, outputs)}
+        name = "explanations" if verb == "explain" else "predictions"
+        contents = {name: _rows(values, outputs)}
     elif len(values) == 1:
         contents = {"outputs": next(iter(values.values()))}
     else:

@@ -14,7 +14,7 @@ from keras_attn.training.serving.server.errors import MAX_LENGTH, ServingError, 
 
 # In any case, as TensorFlow Serving reads them.
 MODEL = r"(?i)/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?"
-PREDICT = re.compile(MODEL + r":(predict|classify|regress)")
+PREDICT = re.compile(MODEL + r":(predict|explain|classify|regress)")
 STATUS = re.compile(MODEL)
 METADATA = re.compile(MODEL + "/metadata")
 # The second is TensorFlow Serving's.
@@ -126,9 +126,10 @@ class RestApi:
 
     async def _predict(self, bodies, name, version, label, verb):
         with self._service.lease(name, version, label) as model:
-            if verb != "predict":
+            if verb not in ("predict", "explain"):
                 raise ServingError(
-                    "UNIMPLEMENTED", f"Expected :predict. Received: :{verb}"
+                    "UNIMPLEMENTED",
+                    f"Expected :predict or :explain. Received: :{verb}",
                 )
             body = bodies.pop()
             large = len(body) > LARGE
@@ -136,12 +137,14 @@ class RestApi:
             # A request may hold tens of MB: its text is freed before it waits in the
             # queue, and so is what was parsed of it.
             del body
-            signature = model.signature(values.get("signature_name", ""))
+            # KServe's verb; the signature is another where classes are asked for.
+            usual = json_tensors.explaining(values) if verb == "explain" else ""
+            signature = model.signature(values.get("signature_name", "") or usual)
             inputs, rows = await _call(large, json_tensors.inputs_of, values, signature)
             del values
             outputs = await self._service.predict(model, signature, inputs)
             large = sum(value.nbytes for value in outputs.values()) > LARGE
-            body = await _call(large, json_tensors.answer, outputs, rows)
+            body = await _call(large, json_tensors.answer, outputs, rows, verb)
             return web.Response(body=body, content_type="application/json")
 
     async def _read(self, request):

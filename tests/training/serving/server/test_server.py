@@ -114,6 +114,16 @@ def test_the_documented_example(server):
     assert server.post("tiny:predict", json=body).json() == {"outputs": [3.5, 4.0, 5.5]}
 
 
+def test_explanations_by_the_verb_of_kserve(server):
+    answer = server.post("tiny:explain", json={"instances": [1.0, 2.0]}).json()
+    rows = [{"box": 2.0, "map": 1.0}, {"box": 4.0, "map": 2.0}]
+    assert answer == {"explanations": rows}
+    labelled = {"instances": [{"x": 1.0, "label": 3}]}
+    answer = server.post("tiny/versions/7:explain", json=labelled).json()
+    assert answer == {"explanations": [{"map": 1.0, "label_given": 3}]}
+    assert server.post("tiny:classify", json={}).status_code == 501
+
+
 def test_several_inputs_and_binary_outputs(server):
     rows = [{"signal": [1, 2], "count": 3}, {"signal": [4, 5], "count": 6}]
     body = {"signature_name": "two", "instances": rows}

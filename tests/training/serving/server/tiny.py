@@ -61,6 +61,19 @@ class Tiny(tf.Module):
     def echo(self, text):
         return {"text": text, "raw_bytes": text}
 
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def explain(self, x):
+        return {"map": x, "box": 2 * x}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None,), tf.float32, "x"),
+            tf.TensorSpec((None,), tf.int32, "label"),
+        ]
+    )
+    def explain_class(self, x, label):
+        return {"map": x, "label_given": label}
+
     @tf.function(input_signature=[tf.TensorSpec((2, 3), tf.float32, "matrix")])
     def fixed(self, matrix):
         return {"mean": tf.reduce_mean(matrix), "row": matrix[0]}
@@ -87,7 +100,10 @@ def _saved(factor):
         "serving_default": tiny.classify,
         **{
             name: getattr(tiny, name)
-            for name in ("half_plus", "two", "echo", "fixed", "slow")
+            for name in (
+                *("half_plus", "two", "echo", "fixed", "slow"),
+                *("explain", "explain_class"),
+            )
         },
     }
     tf.saved_model.save(tiny, f"{holder.name}/model", signatures)

@@ -272,6 +272,12 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("keras", "keras_attn"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
 answers = {}
 for name, folder in zip(sys.argv[2::2], sys.argv[3::2]):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -288,7 +294,7 @@ for name, folder in zip(sys.argv[2::2], sys.argv[3::2]):
                     fed[each.name] = np.resize(rows, (batch, *rows.shape[1:]))
                 for k, value in session.run(fetched, fed).items():
                     answers[f"{name} {key} {batch} {k}"] = np.asarray(value)
-assert "keras" not in sys.modules and "keras_attn" not in sys.modules
+assert "keras_attn" not in sys.modules
 texts = {k: each.astype("S") for k, each in answers.items() if each.dtype == object}
 np.savez(sys.argv[1], **{**answers, **texts})
 """

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -42,6 +43,7 @@ class ModelSource:
         output: Name of the output with the scores.
         size: Height and width, where the model leaves them open.
         several_labels: See `keras_attn.adopt`.
+        say: Function that is called with a sentence on what is assumed, or `None`.
     """
 
     path: str | pathlib.Path
@@ -50,6 +52,7 @@ class ModelSource:
     output: str | int | None = None
     size: tuple | None = None
     several_labels: bool = False
+    say: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         if self.pixels is not None:

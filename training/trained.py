@@ -155,6 +155,8 @@ def load_trained(path, checkpoint="best", classifies=True):
         model, note = adopted(dataclasses.replace(source, path=path))
         model, run, checkpoint = without_auxiliary(model), None, None
     note = note or _unused(source, run, model)
+    if note and source.say:
+        source.say(note)
     _check_outputs(model, path, classifies)
     trained = Trained(model, path, run, checkpoint, note, source)
     _check_class_names(trained)

@@ -90,11 +90,47 @@ def test_h5_files_load_and_run_no_code(tmp_path):
         model.predict(np.ones((1, *SIZE, 3)), verbose=0),
         rtol=1e-5,
     )
+    model.save_weights(tmp_path / "alone.weights.h5")
+    with pytest.raises(ValueError, match="weights alone.*NAME=WEIGHTS.h5"):
+        load_trained(tmp_path / "alone.weights.h5")
     for suffix in (".h5", ".keras"):
         file = tmp_path / f"code{suffix}"
         classifier(layers.Lambda(lambda x: x * 2)).save(file)
         with pytest.raises(ValueError, match=f"Cannot load the model .*code{suffix}"):
             load_trained(file)
+
+
+@keras.saving.register_keras_serializable(package="theirs")
+class Net(keras.Model):
+    def call(self, images):
+        return keras.ops.mean(images, axis=(1, 2))
+
+
+def test_models_with_code_of_their_own_say_what_still_works(tmp_path):
+    model = Net()
+    model(np.zeros((1, *SIZE, 3)))
+    model.save(tmp_path / "net.keras")
+    with pytest.raises(ValueError, match="whose call cannot be taken apart.*occlusion"):
+        load_trained(tmp_path / "net.keras")
+    registered = keras.saving.get_custom_objects().pop("theirs>Net")
+    try:
+        with pytest.raises(ValueError, match="needs code .*Net.*occlusion"):
+            load_trained(tmp_path / "net.keras")
+    finally:
+        keras.saving.get_custom_objects()["theirs>Net"] = registered
+
+
+def test_evaluate_says_what_it_assumes(theirs, tmp_path, capsys):
+    for label in ("0", "1"):
+        folder = tmp_path / "data" / label
+        folder.mkdir(parents=True)
+        pixels = np.random.default_rng(2).integers(0, 256, (*SIZE, 3), "uint8")
+        tiny.save_image(folder / "a.png", pixels)
+    data = ["--data", str(tmp_path / "data")]
+    assert main(["evaluate", str(theirs), *data]) == 0
+    shown = capsys.readouterr()
+    assert "called by number" in shown.err and "0..1 would suit" in shown.err
+    assert "accuracy" in shown.out
 
 
 def test_networks_of_keras_by_name(monkeypatch, tmp_path):

@@ -29,7 +29,7 @@ def adopt(arguments):
     from keras_attn.training.evaluation.adopt import write_adopted
 
     written = write_adopted(
-        source_of(arguments),
+        source_of(arguments, says=False),
         arguments.output,
         arguments.images,
         checkpoint=arguments.checkpoint,

@@ -220,8 +220,13 @@ def add_size(added):
     )
 
 
-def source_of(arguments, path=None):
-    """The `ModelSource` of a command's arguments; `path` in place of its `model`."""
+def source_of(arguments, path=None, says=True):
+    """The `ModelSource` of a command's arguments.
+
+    Args:
+        path: In place of the argument `model`.
+        says: Whether it says what is assumed; some commands do so themselves.
+    """
     from keras_attn.training.adoption import ModelSource
 
     return ModelSource(
@@ -231,6 +236,7 @@ def source_of(arguments, path=None):
         arguments.head,
         size_of(arguments),
         arguments.several_labels,
+        (lambda text: note(arguments, text)) if says else None,
     )
 
 

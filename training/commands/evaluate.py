@@ -55,7 +55,7 @@ def predict(arguments):
     from keras_attn.training.evaluation.predict import format_predictions, predict
 
     predictions, problems = predict(
-        source_of(arguments),
+        source_of(arguments, says=False),
         arguments.images,
         top=arguments.top,
         checkpoint=arguments.checkpoint,

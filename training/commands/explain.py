@@ -82,7 +82,7 @@ def explain(arguments):
     elif arguments.classes:
         (arguments.classes,) = arguments.classes
     written, problems = explain(
-        source_of(arguments),
+        source_of(arguments, says=False),
         arguments.images,
         arguments.output,
         classes=drawn,

@@ -28,7 +28,7 @@ from keras_attn.training.runs.outputs import (
     with_outputs,
 )
 from keras_attn.training.runs.state import load_progress
-from keras_attn.training.trained import Trained, load_trained
+from keras_attn.training.trained import CHECKED, Trained, load_trained
 
 # Images whose outputs are in memory at a time; patch logits of a whole data set can
 # be large.
@@ -269,11 +269,15 @@ def evaluation_data(
             f"Received: {split!r}"
         )
     chosen = parts[split]
+    names = [source.where(index) for index in chosen]
+    say = getattr(trained.source, "say", None)
+    if say and (warning := trained.pixels_warning(images[chosen[:CHECKED]], names)):
+        say(warning)
     return EvaluationData(
         trained,
         images[chosen],
         labels[chosen],
-        [source.where(index) for index in chosen],
+        names,
         dataset,
         split,
         same_data,

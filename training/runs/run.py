@@ -52,6 +52,8 @@ def read_model(path):
 def _reason(error):
     """The first line of Keras's error; plain words for code that is not in a file."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "No model config found" in line:
+        return "it holds weights alone. Name their network: NAME=WEIGHTS.h5"
     own = re.search(r"Could not locate (?:class|function) '(\w+)'", line)
     kind = own and own[1] or ("Lambda" if "`Lambda`" in line else "")
     if not kind:

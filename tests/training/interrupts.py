@@ -25,7 +25,7 @@ CONTEXT.set_forkserver_preload(
     ["tensorflow", "keras_attn.training.cli", "keras_attn.training.fit.train"]
 )
 SECONDS = 2
-SHORT = "--set examples=120 epochs=2"
+SHORT = "--set examples=120 epochs=2 batch_size=16"
 # {out} is a new folder, others are those of `given`.
 COMMANDS = {
     "recipes": "recipes",

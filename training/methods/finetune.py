@@ -26,6 +26,9 @@ from keras_attn.training.methods.frozen_part import FrozenPart, Passes, fit_line
 # Images in a step of the passes that train new blocks.
 BATCH = 32
 GIB = 2**30
+# Share of the steps in which the rate of all layers rises: Adam's first steps are its
+# largest, and would undo what was learned before.
+WARM_UP = 0.1
 
 
 class Finetune(Classifier):
@@ -101,7 +104,7 @@ class Finetune(Classifier):
     def make_optimizer(self, recipe, steps):
         # The first epoch has an optimizer of its own.
         steps = steps * max(1, recipe.epochs - 1) // recipe.epochs
-        return _adamw(recipe, recipe.learning_rate, steps)
+        return _adamw(recipe, recipe.learning_rate, steps, WARM_UP)
 
     def first_epoch(self, recipe, model, splits):
         options, labels = recipe.options, splits["train"][1]
@@ -114,11 +117,14 @@ class Finetune(Classifier):
             )
             part = FrozenPart(model, ("logits",))
         features = self._features(recipe, part, splits)
-        head = model.get_layer("logits")
-        vectors = part.vectors.predict(features, BATCH, verbose=0)
-        head.set_weights(
-            fit_linear(vectors, labels, head.units, options.head_steps, recipe.seed)
-        )
+
+        def fit_head():
+            head = model.get_layer("logits")
+            vectors = part.vectors.predict(features, BATCH, verbose=0)
+            steps, seed = options.head_steps, recipe.seed
+            head.set_weights(fit_linear(vectors, labels, head.units, steps, seed))
+
+        fit_head()
         rest, targets = part.rest, dict.fromkeys(model.output, labels)
         with _only(rest, model.new_layers):
             # Kernel and bias of the head are there already.
@@ -132,6 +138,8 @@ class Finetune(Classifier):
             if epochs:
                 shown = [Passes(epochs)]
                 rest.fit(features, targets, BATCH, epochs, verbose=0, callbacks=shown)
+                # With the decay that suits these images, as without blocks.
+                fit_head()
         return rest.evaluate(features, targets, BATCH, verbose=0, return_dict=True)
 
     def _features(self, recipe, part, splits):
@@ -171,8 +179,13 @@ def _arguments(block, spec):
     return {}
 
 
-def _adamw(recipe, rate, steps):
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+def _adamw(recipe, rate, steps, warm_up=0.0):
+    rising = round(warm_up * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        *((0.0, steps - rising) if rising else (rate, steps)),
+        warmup_target=rate if rising else None,
+        warmup_steps=rising,
+    )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
     return optimizer

@@ -155,9 +155,11 @@ def _facts(source, split, indices, seen):
     counts = np.bincount(source.labels, minlength=len(source.class_names))
     least, most = counts.argmin(), counts.argmax()
     names = source.class_names
-    facts["Classes"] = (
-        f"{counts[least]} ({names[least]}) to {counts[most]} images ({names[most]})"
-    )
+    facts["Classes"] = f"{counts[most]} images each"
+    if counts[least] < counts[most]:
+        facts["Classes"] = (
+            f"{counts[least]} ({names[least]}) to {counts[most]} images ({names[most]})"
+        )
     if counts[most] > UNBALANCED * counts[least]:
         facts["Classes"] += ", unbalanced"
     if missing := missing_classes(source, indices):

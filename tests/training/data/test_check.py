@@ -42,6 +42,7 @@ def test_nothing_is_wrong_in_any_layout(tmp_path, capsys, monkeypatch):
         assert (code, printed.err) == (0, ""), printed
         assert "Faults: 0. Page: data_check.html" in printed.out
     assert "official: 8 train, 8 validation, 8 test" in printed.out
+    assert "Classes: 12 images each" in printed.out
     assert checked(capsys, "folder", "--data", plain)[0] == 0
 
 

@@ -8,6 +8,7 @@ gradients, dynamic batches, both mixed precisions, XLA and the SavedModel export
 import contextlib
 import functools
 import inspect
+import os
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -415,9 +416,12 @@ def gradients(function, *arrays):
     elif backend == "jax":
         import jax
 
-        # In one piece, since every operation by itself would be compiled too.
-        gradient = jax.jit(jax.grad(function, argnums=tuple(range(len(tensors)))))
-        found = gradient(*tensors)
+        # In one piece, since every operation by itself would be compiled too; with the
+        # emitters that get the gradient of `attention_field` right, unoptimised.
+        name = "xla_cpu_use_fusion_emitters"
+        options = {name: True} if name in os.environ.get("XLA_FLAGS", "") else None
+        gradient = jax.grad(function, argnums=tuple(range(len(tensors))))
+        found = jax.jit(gradient, compiler_options=options)(*tensors)
     else:
         import torch
 

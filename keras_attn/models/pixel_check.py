@@ -36,7 +36,7 @@ def likely_pixels(model: keras.Model, images) -> str | None:
         judge, margin, least = _doubt, RISE, max(spec_of(model).std)
         names = [name for name in PIXELS if min(PIXELS[name][1]) > least]
     found = {name: judge(adopt(model, pixels=name), images) for name in names}
-    best = min(found, key=found.get, default=None)
+    best = min(found, key=lambda name: found[name], default=None)
     is_better = best and found[best] + margin < judge(model, images)
     return best if is_better else None
 

@@ -106,7 +106,9 @@ def test_probabilities_are_the_model_s_own(make, tmp_path):
 def test_pixels_are_prepared_exactly(pixels, prepare):
     model = keras_attn.adopt(network(None), pixels=pixels)
     found = keras.Model(model.input, model.get_layer("pixels").output)(IMAGES)
-    np.testing.assert_array_equal(found, prepare(IMAGES))
+    # XLA multiplies by a reciprocal.
+    tolerance = 0 if keras.backend.backend() == "tensorflow" else 1e-6
+    np.testing.assert_allclose(found, prepare(IMAGES), tolerance, tolerance)
 
 
 def test_images_of_other_sizes_are_fitted_as_in_training():

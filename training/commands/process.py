@@ -112,10 +112,16 @@ def hide_noise():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _one_line
     # Its warnings are about retracing and how functions are made into graphs.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules and hasattr(os, "fork"):
         sys.meta_path.insert(0, _Tensorflow())
+
+
+def _one_line(message, *_):
+    """A warning without the line of code that it comes from."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 class _Tensorflow:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -84,6 +85,13 @@ def test_an_ignored_interrupt_stays_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     started = start("--version", code=code)
     assert started.communicate()[0].startswith(b"keras-attn ")
+
+
+def test_warnings_are_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    process.hide_noise()
+    line = warnings.formatwarning("of two\n lines", UserWarning, "a.py", 1, "code")
+    assert line == "warning: of two lines\n"
 
 
 def test_errors_in_the_output_of_an_import_are_no_noise():

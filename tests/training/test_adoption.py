@@ -78,6 +78,8 @@ def test_pixels_of_another_range_are_warned_of(theirs, photo, capsys):
     assert "0..1 would suit the network better" in warned and "-1..1: " in warned
     assert main(["predict", str(theirs), str(photo), "--pixels", "0..1"]) == 0
     assert "would suit" not in capsys.readouterr().err
+    assert main(["predict", str(theirs), str(photo), "--pixels", "-1..1"]) == 0
+    assert "scaled to -1..1" in capsys.readouterr().err
 
 
 def test_h5_files_load_and_run_no_code(tmp_path):

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import io
 import json
+import re
 import sys
 import textwrap
 
@@ -28,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else args
-        args = [self._without_alias(each) for each in args]
+        args = _joined([self._without_alias(each) for each in args])
         command = next((each for each in args if not each.startswith("-")), None)
         if self.commands is not None and command is not None:
             try:
@@ -44,6 +45,17 @@ class Parser(argparse.ArgumentParser):
     def _without_alias(self, argument):
         name, equals, value = argument.partition("=")
         return self.aliases.get(name, name) + equals + value
+
+
+def _joined(arguments):
+    """Arguments in which a value such as `-1..1` does not look like an option."""
+    joined = []
+    for each in arguments:
+        if joined and joined[-1] == "--pixels" and re.match(r"-\d", each):
+            joined[-1] += f"={each}"
+        else:
+            joined.append(each)
+    return joined
 
 
 def one_of(choices):

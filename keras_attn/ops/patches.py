@@ -18,6 +18,7 @@ from keras_attn.ops.labels import known_values
 # Coverages are taken as the nearest fraction with at most this denominator: 0.05 is
 # one twentieth, and 0.29 of 100 cells are 29 although 0.29 * 100 < 29 in floats.
 LARGEST_DENOMINATOR = 10_000
+LOWEST = float(np.finfo("float32").min)
 
 
 def branch_decision(logits):
@@ -180,7 +181,8 @@ def localize_patches(
         if limited or compat:
             equal_later = ops.logical_and(evidence == score, cell > chosen)
             later = ops.logical_or(evidence < score, equal_later)
-        valid = score > -np.inf
+        # OpenVINO has no infinity, but the lowest number in its place.
+        valid = score > LOWEST
         if limited:
             unvisited = ops.sum(ops.cast(later, "int32"), axis=1, keepdims=True)
             enough = unvisited >= cells - _visits(cells, coverage)

@@ -249,6 +249,19 @@ def test_a_file_that_does_not_run_is_not_kept(tmp_path, monkeypatch):
     assert not list((tmp_path / "saved").iterdir())
 
 
+def test_openvino_or_what_to_install(tmp_path, monkeypatch):
+    path, output = tiny.save_colour_model(tmp_path), tmp_path / "saved"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(ImportError, match="pip install openvino"):
+            export_formats(path, output=output, formats=["openvino"])
+    assert not output.exists()
+    pytest.importorskip("openvino")
+    # The file is run and compared with the model.
+    folders = export_formats(path, output=output, formats=["openvino"])
+    assert (folders["openvino"] / "model.xml").exists()
+
+
 def test_models_that_draw_random_numbers_can_be_exported(tmp_path):
     from keras_attn.layers.perturbed_argmax import PerturbedArgmax
     from keras_attn.preprocessing import ImagePreprocessing, ImageSpec

@@ -37,6 +37,7 @@ def main(arguments):
     tf.config.set_logical_device_configuration(
         cpus[0], [tf.config.LogicalDeviceConfiguration()] * options.devices
     )
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     class_embedding.build_model = functools.partial(tiny_model, **options.model)
     if options.pause:
         _pause_after_steps(options.pause)

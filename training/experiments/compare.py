@@ -248,17 +248,19 @@ def write_report(comparison, recipe):
         f"| {' | '.join(line.get(column, '–') for column in COLUMNS)} |"
         for line in lines
     ]
-    settings = (
-        f"{recipe.epochs} epochs at a learning rate of {recipe.learning_rate:g}, the "
-        "first of them with everything frozen but the head and the block; "
-        f"{recipe.options.new_epochs} passes train the block in it. "
-        + (
-            f"{recipe.train_per_class} training images per class. "
-            if recipe.train_per_class
-            else ""
+    epochs = "One epoch, with"
+    if recipe.epochs > 1:
+        epochs = (
+            f"{recipe.epochs} epochs at a learning rate of {recipe.learning_rate:g}, "
+            "the first of them with"
         )
-        + "The last epoch is judged on the test images."
+    settings = (
+        f"{epochs} everything frozen but the head and the block; "
+        f"{recipe.options.new_epochs} passes train the block in it. "
     )
+    if recipe.train_per_class:
+        settings += f"{recipe.train_per_class} training images per class. "
+    settings += "The last epoch is judged on the test images."
     notes = [settings, NOTE.format(first=order[0]), "\n".join(texts)]
     tables.write(experiment, path, comparison.command, notes=notes)
     rows = [

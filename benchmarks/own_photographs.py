@@ -19,7 +19,7 @@ from keras_attn.pipelines.files import write_text
 from keras_attn.training import cli
 from keras_attn.training.data.load import load_data
 from keras_attn.training.runs.card import accuracies
-from keras_attn.training.runs.environment import commit, versions
+from keras_attn.training.runs.environment import commit, hardware, versions
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import load_progress
 
@@ -93,15 +93,20 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
     given = parser.parse_args()
-    neighbours = ", ".join(map(str, NEIGHBOURS))
-    text = HEAD.format(each=given.each, neighbours=neighbours)
+    rows = []
     for seed in range(given.seeds):
         with tempfile.TemporaryDirectory() as folder:
             cells = judged(given.archive, given.each, seed, pathlib.Path(folder))
-        text += f"| {' | '.join(cells)} |\n"
-        print(text.splitlines()[-1], flush=True)
-    text += f"\ncommit: {commit()}\n\nversions: {versions()}\n"
-    write_text(given.results / "own_photographs.md", text)
+        rows.append(f"| {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    write_text(given.results / "own_photographs.md", page(rows, given.each))
+
+
+def page(rows, each):
+    """The table with what it was made of."""
+    head = HEAD.format(each=each, neighbours=", ".join(map(str, NEIGHBOURS)))
+    facts = f"commit: {commit()}\n\nversions: {versions()}\n\nhardware: {hardware()}"
+    return head + "\n".join(rows) + f"\n\n{facts}\n"
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ backbone = keras.Sequential(
 images = keras.Input((SIZE, SIZE, 3), name="images")
 x = keras.layers.Rescaling(1 / 127.5, -1)(images)
 x = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(x))
-mine = keras.Model(images, keras.layers.Dense(len(class_names), name="head")(x))
+mine = keras.Model(images, keras.layers.Dense(len(class_names), name="logits")(x))
 
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 mine.compile("adam", loss, metrics=["accuracy"])

@@ -86,6 +86,10 @@ def test_explain_any_model(run, capsys):
     assert "occlusion" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(
+    keras.version().startswith("3.10."),
+    reason="metrics of Keras 3.10 are named by layers, not by outputs",
+)
 def test_all_methods_in_one_model(run):
     names = run("all_methods_in_one_model")
     model, answers = names["model"], names["answers"]

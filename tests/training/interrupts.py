@@ -90,6 +90,7 @@ class Process:
     def __init__(self, command, paths, out, imports):
         words = [word.format(**paths, out=out) for word in command.split()]
         self.log = out.with_suffix(".txt")
+        self.log.touch()
         if imports:
             program = pathlib.Path(sys.executable).with_name("keras-attn")
             with open(self.log, "w") as file:

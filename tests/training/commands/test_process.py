@@ -90,8 +90,8 @@ def test_an_ignored_interrupt_stays_ignored():
 def test_warnings_are_one_line(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     process.hide_noise()
-    line = warnings.formatwarning("of two\n lines", UserWarning, "a.py", 1, "code")
-    assert line == "warning: of two lines\n"
+    line = warnings.formatwarning("on two\n lines", UserWarning, "a.py", 1, "code")
+    assert line == "warning: on two lines\n"
 
 
 def test_errors_in_the_output_of_an_import_are_no_noise():

@@ -20,7 +20,9 @@ ERROR = b"E0000 00:00:1796044251.677387   27868 driver.cc:1] the driver is too o
 def start(*arguments, code="", **environment):
     """Starts a command after `code`, with variables of the environment."""
     code = [
-        "import sys; sys.argv[0] = 'keras-attn'",
+        "import signal, sys; sys.argv[0] = 'keras-attn'",
+        # Jobs in the background are started with the signal ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
         code,
         "from keras_attn.training import cli; sys.exit(cli.main())",
     ]
@@ -37,7 +39,7 @@ def interrupted(started, words=b"ready\n"):
     assert started.stdout.readline() == words
     sent = time.monotonic()
     started.send_signal(signal.SIGINT)
-    out, errors = started.communicate()
+    out, errors = started.communicate(timeout=60)
     assert started.returncode == 130, errors
     assert time.monotonic() - sent < 2
     return errors

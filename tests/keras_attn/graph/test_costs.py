@@ -169,9 +169,10 @@ def test_the_layers_of_this_package_count_themselves_or_are_made_of_such():
     free = {"BranchDecision", "CropPatches", "LocalizePatches"}
     free |= {"MarginSoftmax", "PerturbedArgmax"}
     of_sublayers = {"ClassEmbedding", "ContextPooling", "PatchLogits"}
-    counted = {
-        name
-        for name in keras_attn.layers.__all__
-        if issubclass(getattr(keras_attn.layers, name), Countable)
+    found = {
+        name: each
+        for name, each in vars(keras_attn.layers).items()
+        if name in keras_attn.layers.__all__ and isinstance(each, type)
     }
-    assert set(keras_attn.layers.__all__) - counted == free | of_sublayers
+    counted = {name for name, each in found.items() if issubclass(each, Countable)}
+    assert set(found) - counted == free | of_sublayers

@@ -56,7 +56,7 @@ def test_old_weights_give_old_logits(end, tmp_path):
     head = found.model.get_layer("logits")
     assert found.layers[-1] == "logits" and found.last_map.startswith("last")
     # The last kernel and bias of the old model are those of its head.
-    kernel, bias = model.weights[-2:]
+    kernel, bias = (np.array(each) for each in model.weights[-2:])
     kernel = np.reshape(kernel, (-1, 3))
     assert kernel.shape == head.kernel.shape
     head.set_weights([kernel, bias])

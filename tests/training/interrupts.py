@@ -54,11 +54,21 @@ COMMANDS = {
     "data": "data folder --data {images} --output {out}/d.png",
     "fit": "exit-policy fit {table} --output {out}/p.json",
     "judge": "exit-policy judge {table} --results {out}/r",
-    "table": "exit-policy table {localizer} --resized {good} --output {out}/t.npz",
+    "table": "exit-policy table {patches} --resized {square} --data {photos} "
+    "--split train --output {out}/t.npz",
+    "model": "exit-policy model {patches} --resized {square} --policy {exits} "
+    "--budget 9 --output {out}/m.keras",
+    "check": "data {photos} --check --output {out}/d.html",
+    "adopt": "adopt {good} --output {out}/a.keras",
+    "places": "places {good}",
+    "finetune": "finetune {photos} --from {square} --epochs 3 --workdir {out}/w",
+    "compare": "compare {photos} --from {square} --epochs 2 --seeds 2 "
+    "--workdir {out}/w --results {out}/r",
 }
 # Commands that last until they are stopped, or longer than anybody waits here.
 ENDLESS = {"demo": 60, "serve": 15, "view": 15, "request": 15}
 SAVING = ("train", "tune", "reproduce", "index", "masks", "export", "report", "explain")
+SAVING += ("finetune", "compare", "adopt")
 
 
 def made(root):

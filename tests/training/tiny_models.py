@@ -107,6 +107,21 @@ def localizer_run(folder, **changes):
     return run
 
 
+def patch_run(folder):
+    """A run folder of patches that an untrained tiny localiser chooses."""
+    choice = {
+        "split": "pooled_65_15_20",
+        "max_patches": (2,),
+        "iou_threshold": 0.2,
+        "coverage": (1.0,),
+    }
+    run = localizer_run(folder, image_size=40, localizer="tiny", **choice)
+    localizer((16,), (40, 40)).save(run.checkpoints / "localizer.keras")
+    for which in ("best", "last"):
+        colour_model(False, 16, 16).save(run.checkpoints / f"{which}.keras")
+    return run
+
+
 def generated_run(folder, checkpoints=("best", "last")):
     """A run folder with an untrained model of the generated data's classes."""
     from keras_attn.pipelines.generated.dataset import generated_source

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from keras_attn.pipelines.files import save_then_rename
 from keras_attn.pipelines.images.files import image_files, read_images
 from keras_attn.training.runs.outputs import outputs_of
 from keras_attn.training.runs.run import read_model
@@ -39,13 +40,9 @@ def write_adopted(path, output, images=(), checkpoint="best", say=print):
         if warning := trained.pixels_warning(pixels, kept):
             say(warning)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}.partial.keras")
-    try:
+    with save_then_rename(output) as partial:
         trained.model.save(partial)
         _check_same(trained, read_model(partial))
-        partial.rename(output)
-    finally:
-        partial.unlink(missing_ok=True)
     return output
 
 

@@ -48,6 +48,11 @@ WITH_MODEL = {
     "--output {out}/m.keras",
     "initial": "train generated_rn26_baseline --set examples=120 initial={model} "
     "--workdir {out}/w",
+    "resized": "exit-policy table {localizer} --resized {model} --output {out}/t.npz",
+    "adopt": "adopt {model} --output {out}/a.keras",
+    "places": "places {model}",
+    "finetune": "finetune {images} --from {model} --workdir {out}/w",
+    "compare": "compare {images} --from {model} --workdir {out}/w --results {out}/r",
     "map_model": "train cifar10_resnet8_a0.5 --set map_model={model} examples=120 "
     "dataset=generated --workdir {out}/w",
 }
@@ -59,8 +64,14 @@ WITH_FILE = {
     "search": "search {file} {image}",
     "ground_truth": "retrieval {good} {file} --images {images}",
     "data": "data folder --data {file} --output {out}/d.png",
+    "check": "data {file} --check --output {out}/d.html",
     "train": "train generated_rn26_baseline --set dataset=folder --data {file} "
     "--workdir {out}/w",
+    "own": "train --data {file} --workdir {out}/w",
+    "finetune": "finetune {file} --from {square} --workdir {out}/w",
+    "compare": "compare {file} --from {square} --workdir {out}/w --results {out}/r",
+    "adopt": "adopt {good} --images {file} --output {out}/a.keras",
+    "checked": "adopt {good} --classes {file} --output {out}/a.keras",
     "tune": "tune generated_rn26_baseline --set dataset=folder --data {file} "
     "--workdir {out}/w",
     "reproduce": "reproduce class_embedding_table1_cifar10 --data {file} "
@@ -68,6 +79,17 @@ WITH_FILE = {
     "serve": "serve {file} --port 0 --rest-port 0",
     "promote": "promote n --output {file}",
     "images": "predict {good} {file}",
+    "explain": "explain {good} {file} --output {out}/e",
+    "localize": "localize {localizer} {file} --output {out}/l",
+    "evaluate": "evaluate {good} --data {file}",
+    "report": "report {good} --data {file} --output {out}/r.html",
+    "masks": "masks {maps} {file} --output {out}/m",
+    "index": "index {good} {file} --output {out}/i",
+    "whitening": "retrieval {good} {json} --images {images} --whitening {file}",
+    "table": "exit-policy table {localizer} --resized {good} --data {file} "
+    "--output {out}/t.npz",
+    "model": "exit-policy model {localizer} --resized {good} --policy {file} "
+    "--budget 1 --output {out}/m.keras",
     "request": "request http://127.0.0.1:9/v1/models/m {file} --retries 0",
     "summary": "summary cub200_2011_vgg19_none --set dataset=folder --data {file}",
     "examples": "view {good} --examples {file} --no-browser --port 0",
@@ -93,6 +115,17 @@ WRITING = {
     "search": "search {searched} {image} --output {into}/s",
     "fit": "exit-policy fit {table} --output {into}/p.json",
     "judge": "exit-policy judge {table} --results {into}/r --seeds 1",
+    "picture": "exit-policy evaluate {policy} {table} --picture {into}/p.png",
+    "table": "exit-policy table {patches} --resized {square} --data {photos} "
+    "--split train --output {into}/t.npz",
+    "model": "exit-policy model {patches} --resized {square} --policy {exits} "
+    "--budget 9 --output {into}/m.keras",
+    "check": "data {images} --quiet --check --output {into}/d.html",
+    "adopt": "adopt {good} --output {into}/a.keras",
+    "finetune": "finetune {photos} --from {square} --epochs 1 --quiet "
+    "--workdir {into}/w",
+    "compare": "compare {photos} --from {square} --blocks none cbam --epochs 1 "
+    "--quiet --seeds 1 --workdir {into}/w --results {into}",
 }
 
 
@@ -241,15 +274,26 @@ def given(root):
     model = tiny.save_colour_model(root)
     images = tiny.colour_folder(root / "images")
     index_folder(model, images, root / "index")
+    exits = {
+        "confidence": random.random((30, 3)),
+        "correct": random.random((30, 3)) > 0.5,
+    }
+    fit_exit_policy(**exits, cost=[1.0, 2.0, 3.0]).save(root / "exits.json")
+    tiny.patch_run(root / "patches")
     grey_model(16, 24, 4).save(root / "maps.keras")
+    tiny.colour_model(height=16, width=16).save(root / "square.keras")
     return {
         "policy": root / "policy.json",
+        "exits": root / "exits.json",
+        "patches": root / "patches",
         "good": model,
+        "square": root / "square.keras",
         "maps": root / "maps.keras",
         "searched": root / "index",
         "localizer": tiny.save_localizer(root),
         "images": images,
         "image": root / "images" / "red" / "0.png",
+        "photos": tiny.colour_folder(root / "photos", 8),
         "json": root / "a.json",
         "table": root / "table.npz",
     }

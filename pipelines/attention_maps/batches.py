@@ -17,6 +17,7 @@ from keras_attn.pipelines.attention_maps.compute import as_floats, fitted, map_s
 from keras_attn.pipelines.attention_maps.inference import inference
 from keras_attn.pipelines.augment.composition import check_augmentation
 from keras_attn.pipelines.augment.geometry import rescale, transform_maps
+from keras_attn.pipelines.augment.operation import WHOLE
 from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
@@ -35,6 +36,7 @@ def masked_batches(
     interpolation="nearest",
     fill=0.0,
     normalization=None,
+    part=WHOLE,
 ):
     """Shuffled, augmented batches of images and the maps of the clean images.
 
@@ -48,8 +50,8 @@ def masked_batches(
             `StreamedImages`, whose fitted images are cropped as those in memory are.
         maps: `(examples, rows, columns, channels)`: floats, or uint8 for [0, 1], as
             from a `MapCache`.
-        labels, batch_size, seed, epochs, initial_epoch, augmentation, normalization:
-            See `training_batches`.
+        labels, batch_size, seed, epochs, initial_epoch, augmentation, normalization,
+            part: See `training_batches`.
         image_size: Height and width of the batches' images, enlarged after the
             augmentation, bicubic with half-pixel centres; their own by default.
         interpolation: `"nearest"` or `"bilinear"`, of the maps.
@@ -68,12 +70,15 @@ def masked_batches(
     size = tuple(image_size or images.shape[1:3])
     check_augmentation(augmentation, images.shape[1:3])
     augment = Augmentation(augmentation)
-    finished = _augmenting(images, augment, size, normalization)
+    finished = _augmenting(images, augment, size, normalization, part)
+    own_size = part.size(batch_size)
     with tf.device("CPU:0"):
         labels, maps = tf.convert_to_tensor(labels), tf.convert_to_tensor(maps)
 
     def combine(batch, indices, step_seed):
-        transforms = augment.transforms(step_seed, batch_size, images.shape[1:3])
+        transforms = augment.transforms(
+            step_seed, own_size, images.shape[1:3], part=part
+        )
         moved = placed_maps(
             as_floats(tf.gather(maps, indices)),
             transforms,
@@ -86,8 +91,10 @@ def masked_batches(
         pair = {"images": finished(batch, step_seed), "attention_map": moved}
         return pair, tf.gather(labels, indices)
 
-    steps = build.shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
-    return build.finish(_combined(images, steps, batch_size, combine))
+    steps = build.shuffled_steps(
+        len(labels), batch_size, seed, epochs, initial_epoch, part
+    )
+    return build.finish(_combined(images, steps, own_size, combine))
 
 
 def online_masked_batches(
@@ -102,6 +109,7 @@ def online_masked_batches(
     image_size=None,
     interpolation="nearest",
     normalization=None,
+    part=WHOLE,
 ):
     """The batches of `masked_batches` with the maps of the augmented images.
 
@@ -111,22 +119,25 @@ def online_masked_batches(
             `(batch, rows, columns, channels)`. It runs in inference mode, on its
             device, while the batches are made.
         batch_size, seed, epochs, initial_epoch, augmentation, image_size,
-            interpolation, normalization: See `masked_batches`.
+            interpolation, normalization, part: See `masked_batches`.
 
     Returns:
         `tf.data.Dataset`, see `masked_batches`.
     """
     size = tuple(image_size or images.shape[1:3])
     check_augmentation(augmentation, images.shape[1:3])
-    finished = _augmenting(images, Augmentation(augmentation), size, normalization)
+    augment = Augmentation(augmentation)
+    finished = _augmenting(images, augment, size, normalization, part)
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
 
     def combine(batch, indices, step_seed):
         return finished(batch, step_seed), tf.gather(labels, indices)
 
-    steps = build.shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
-    dataset = _combined(images, steps, batch_size, combine)
+    steps = build.shuffled_steps(
+        len(labels), batch_size, seed, epochs, initial_epoch, part
+    )
+    dataset = _combined(images, steps, part.size(batch_size), combine)
     return build.finish(dataset.map(_online(map_model, size, interpolation)), PREFETCH)
 
 
@@ -253,7 +264,7 @@ def _combined(images, steps, batch_size, combine):
     return steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _augmenting(images, augment, size, normalization):
+def _augmenting(images, augment, size, normalization, part):
     """A function of a batch and its seed: augmented, then enlarged."""
     normalization = normalization or build.default_normalization(images)
 
@@ -261,7 +272,7 @@ def _augmenting(images, augment, size, normalization):
         if augment.exceeds_range:
             # Noise outside of 0..255 is not to be clipped.
             batch = tf.cast(batch, tf.float32)
-        batch = augment(batch, step_seed, normalization)
+        batch = augment(batch, step_seed, normalization, part=part)
         if tuple(batch.shape[1:3]) == size:
             return batch
         return tf.image.resize(batch, size, "bicubic", antialias=True)

@@ -35,16 +35,20 @@ class RandomErasing(Operation):
     exceeds_range: ClassVar[bool] = True
 
     def draw(self, seed, count):
-        """Choice `(count,)`, boxes and seed of the noise.
+        """Choice `(count,)`, boxes and noise.
 
-        The boxes' area, shape, row and column are `(count, attempts, 4)`. All but the
-        seed is uniform in [0, 1).
+        The boxes' area, shape, row and column are `(count, attempts, 4)`, uniform in
+        [0, 1) as is the choice. The noise is `(count, 4)`: the two numbers of its seed,
+        the image's place in the batch, and the length of the batch.
         """
         place_seed, noise_seed = tf.unstack(tf.random.split(seed))
         chosen_seed, box_seed = tf.unstack(tf.random.split(place_seed))
         chosen = tf.random.stateless_uniform((count,), chosen_seed)
         boxes = tf.random.stateless_uniform((count, ATTEMPTS, 4), box_seed)
-        return chosen, boxes, noise_seed
+        noise = [tf.fill((count,), each) for each in tf.unstack(noise_seed)]
+        noise += [tf.range(count), tf.fill((count,), count)]
+        noise = [tf.cast(each, noise_seed.dtype) for each in noise]
+        return chosen, boxes, tf.stack(noise, axis=-1)
 
     def apply(self, images, drawn, normalization):
         shape = tf.shape(images)
@@ -54,7 +58,10 @@ class RandomErasing(Operation):
         in_columns = (columns >= boxes[:, 1]) & (columns < boxes[:, 3])
         erased = (in_rows[:, :, None] & in_columns[:, None])[..., None]
         mean, std = normalization.mean, normalization.std
-        noise = tf.random.stateless_normal(shape, drawn[-1], mean, std) * 255
+        *seed, place, length = tf.unstack(drawn[-1][0])
+        noise_shape = tf.concat([[length], shape[1:]], axis=0)
+        noise = tf.random.stateless_normal(noise_shape, seed, mean, std)
+        noise = noise[place : place + shape[0]] * 255
         if not images.dtype.is_floating:
             noise = tf.round(tf.clip_by_value(noise, 0, 255))
         return tf.where(erased, tf.cast(noise, images.dtype), images)

@@ -20,6 +20,58 @@ class Normalization(NamedTuple):
 IMAGENET = Normalization()
 
 
+class Part(NamedTuple):
+    """The part of every batch that one of several processes makes.
+
+    Random draws are those for the whole batch, cut: the images do not depend on the
+    number of processes.
+
+    Args:
+        number: Number of the process, from 0.
+        count: Number of processes.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    def size(self, batch_size, unit="batch_size"):
+        """Length of the part of a batch.
+
+        Raises:
+            ValueError: If the processes cannot share it in equal parts.
+        """
+        if batch_size % self.count:
+            raise ValueError(
+                f"Expected {unit} to be a multiple of the {self.count} processes that "
+                f"share a batch. Received: {unit}={batch_size}"
+            )
+        return batch_size // self.count
+
+    def of(self, size):
+        """Slice of a whole batch, when the part has this length."""
+        return slice(self.number * size, (self.number + 1) * size)
+
+    def drawn(self, draw, count):
+        """What `draw(number of images)` gives for the `count` images of this part."""
+        if self.count == 1:
+            return draw(count)
+        return tf.nest.map_structure(
+            lambda each: each[self.of(count)], draw(count * self.count)
+        )
+
+    def uniform(self, shape, seed, *limits):
+        """`stateless_uniform` of the part's images, which are the first axis."""
+        return self.drawn(
+            lambda count: tf.random.stateless_uniform(
+                (count, *shape[1:]), seed, *limits
+            ),
+            shape[0],
+        )
+
+
+WHOLE = Part()
+
+
 @runtime_checkable
 class Operation(Protocol):
     """A step of an augmentation: a function of images and a seed.
@@ -43,7 +95,7 @@ class Operation(Protocol):
     def draw(self, seed, count):
         """Everything random about `count` images, a tensor or tuple of tensors.
 
-        The seed is an integer tensor of shape `(2,)`.
+        Images are their first axis. The seed is an integer tensor of shape `(2,)`.
         """
 
     def apply(self, images, drawn, normalization):
@@ -65,5 +117,10 @@ class Operation(Protocol):
         """
         return None
 
-    def __call__(self, images, seed, normalization=IMAGENET):
-        return self.apply(images, self.draw(seed, tf.shape(images)[0]), normalization)
+    def __call__(self, images, seed, normalization=IMAGENET, part=WHOLE):
+        drawn = self.part_drawn(seed, tf.shape(images)[0], part)
+        return self.apply(images, drawn, normalization)
+
+    def part_drawn(self, seed, count, part):
+        """`draw` of the `count` images of a `Part`."""
+        return part.drawn(lambda whole: self.draw(seed, whole), count)

@@ -12,7 +12,7 @@ from keras_attn.pipelines.augment.composition import parse
 from keras_attn.pipelines.augment.erasing import RandomErasing
 from keras_attn.pipelines.augment.geometry import affine
 from keras_attn.pipelines.augment.grid_mask import GridMask
-from keras_attn.pipelines.augment.operation import IMAGENET, Operation
+from keras_attn.pipelines.augment.operation import IMAGENET, WHOLE, Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Augmentation:
         steps = parse(augmentation)
         self.operations = tuple(KINDS[name](*values) for name, values in steps)
 
-    def __call__(self, images, seed, normalization=IMAGENET, first=0):
+    def __call__(self, images, seed, normalization=IMAGENET, first=0, part=WHOLE):
         """Augments a batch.
 
         Args:
@@ -108,10 +108,12 @@ class Augmentation:
             seed: Integer tensor of shape `(2,)`; the same seed gives the same batch.
             normalization: `Normalization`, or `ImageSpec`, of the network.
             first: Number of the first operation that is applied.
+            part: `Part` of the batch that the images are.
         """
         for number, operation in enumerate(self.operations):
             if number >= first:
-                images = operation(images, operation_seed(seed, number), normalization)
+                own = operation_seed(seed, number)
+                images = operation(images, own, normalization, part)
         return images
 
     @property
@@ -132,7 +134,7 @@ class Augmentation:
     def exceeds_range(self):
         return any(operation.exceeds_range for operation in self.operations)
 
-    def transforms(self, seed, count, size, image_size=None):
+    def transforms(self, seed, count, size, image_size=None, part=WHOLE):
         """Transforms of the images of a batch, for what has to stay in place on them.
 
         `keras_attn.pipelines.augment.geometry` applies them to boxes, points, masks
@@ -144,6 +146,7 @@ class Augmentation:
             size: Height and width of the images in a batch.
             image_size: Height and width before; `size` by default. Only a
                 `file_operation` changes it.
+            part: `Part` of the batch that the images are.
 
         Returns:
             float32 tensor `(count, 3, 3)`; see `keras_attn.pipelines.augment.geometry`.
@@ -151,7 +154,7 @@ class Augmentation:
         total = tf.eye(3, batch_shape=(count,))
         before = image_size if image_size and self.file_operation else size
         for number, operation in enumerate(self.operations):
-            drawn = operation.draw(operation_seed(seed, number), count)
+            drawn = operation.part_drawn(operation_seed(seed, number), count, part)
             size = operation.result_size(size)
             matrix = operation.matrix(drawn, before, size)
             total = total if matrix is None else total @ matrix

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_attn.pipelines.augment.composition import check_augmentation
-from keras_attn.pipelines.augment.operation import IMAGENET
+from keras_attn.pipelines.augment.operation import IMAGENET, WHOLE
 from keras_attn.pipelines.augment.operations import Augmentation
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
@@ -91,6 +91,7 @@ def training_batches(
     initial_epoch=0,
     augmentation="translate_flip",
     normalization=None,
+    part=WHOLE,
 ):
     """Shuffled and augmented batches of the epochs `[initial_epoch, epochs)`.
 
@@ -109,19 +110,21 @@ def training_batches(
             `keras_attn.pipelines.augment.composition`.
         normalization: `Normalization`, or `ImageSpec`, of the network, for noise; by
             default that of the spec of streamed images, or ImageNet's.
+        part: `keras_attn.pipelines.augment.operation.Part` of every batch that is
+            made, and read: that of one of several processes.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)` with all epochs in a row, each of
         `steps_per_epoch(len(labels), batch_size)` batches.
     """
-    steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch)
+    steps = shuffled_steps(len(labels), batch_size, seed, epochs, initial_epoch, part)
     return augmented_batches(
-        images, labels, steps, batch_size, augmentation, normalization
+        images, labels, steps, batch_size, augmentation, normalization, part
     )
 
 
 def augmented_batches(
-    images, labels, steps, batch_size, augmentation, normalization=None
+    images, labels, steps, batch_size, augmentation, normalization=None, part=WHOLE
 ):
     """Augmented batches `(images, labels)` of given images.
 
@@ -132,18 +135,20 @@ def augmented_batches(
     check_augmentation(augmentation, images.shape[1:3])
     augment = Augmentation(augmentation)
     normalization = normalization or default_normalization(images)
+    size = part.size(batch_size)
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
     if isinstance(images, StreamedImages):
-        dataset = images.augmented_batches(steps, batch_size, augment, normalization)
+        dataset = images.augmented_batches(steps, size, augment, normalization, part)
         dataset = dataset.map(lambda batch, chosen: (batch, tf.gather(labels, chosen)))
         return finish(dataset, PREFETCH)
     with tf.device("CPU:0"):
         images = tf.convert_to_tensor(images)
 
     def load(indices, step_seed):
-        batch = augment(tf.gather(images, indices), step_seed, normalization)
-        batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
+        batch = tf.gather(images, indices)
+        batch = augment(batch, step_seed, normalization, part=part)
+        batch = tf.ensure_shape(batch, (size, *images.shape[1:]))
         return batch, tf.gather(labels, indices)
 
     return finish(
@@ -156,7 +161,7 @@ def default_normalization(images):
     return images.spec if isinstance(images, StreamedImages) else IMAGENET
 
 
-def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):
+def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0, part=WHOLE):
     """`(indices, seed)` of every batch of `training_batches`, which see."""
     steps = steps_per_epoch(examples, batch_size)
 
@@ -164,13 +169,14 @@ def shuffled_steps(examples, batch_size, seed, epochs, initial_epoch=0):
         order = tf.random.experimental.stateless_shuffle(tf.range(examples), epoch_seed)
         return tf.reshape(order[: steps * batch_size], (steps, batch_size))
 
-    return steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
+    return steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch, part)
 
 
-def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
+def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch, part=WHOLE):
     """`(indices, seed)` of every batch of the epochs `[initial_epoch, epochs)`.
 
-    A data set; every batch has a seed of its own. `order_of_epoch` leads from the
+    A data set; every batch has a seed of its own, and of its indices those of the
+    `part`. `order_of_epoch` leads from the
     number of an epoch and the seed of its order, `(2,)` integers, to the images of its
     batches, `(steps, batch_size)`.
     """
@@ -183,6 +189,7 @@ def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch):
             fn_output_signature=epoch_seed.dtype,
         )
         order = order_of_epoch(epoch, epoch_seed)
+        order = order[:, part.of(part.size(order.shape[1]))]
         return tf.data.Dataset.from_tensor_slices((order, step_seeds))
 
     every_epoch = tf.data.Dataset.range(initial_epoch, epochs, output_type=tf.int32)

@@ -6,10 +6,12 @@ parts, each with colours of its own. A batch is a function of its seed.
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
 from keras_attn.pipelines.augment.crops import RandomResizedCrop
+from keras_attn.pipelines.augment.operation import WHOLE
 from keras_attn.pipelines.augment.operations import Flip
 from keras_attn.pipelines.batches.build import finish, shuffled_steps
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages
@@ -75,38 +77,38 @@ class MultiCrop:
             *[Crop(self.local_size, self.local_area, blur=0.5)] * self.local_views,
         )
 
-    def __call__(self, images, seed):
+    def __call__(self, images, seed, part=WHOLE):
         """Views of 8-bit `(batch, height, width, 3)`; the same ones by the same seed.
 
         A dict of 8-bit `"global_views"`, `(batch, 2, size, size, 3)`, and, if there are
         any, `"local_views"`, `(batch, local_views, size, size, 3)`. The seed is `(2,)`
-        integers.
+        integers; `part` is the `Part` of a batch that the images are.
         """
         first, second, *local = self.views()
         pair = [
-            self.view(images, tf.random.fold_in(seed, number), view)
+            self.view(images, tf.random.fold_in(seed, number), view, part)
             for number, view in enumerate((first, second))
         ]
         found = {"global_views": tf.stack(pair, axis=1)}
         if local:
             # All of them in one batch.
             repeated = tf.repeat(images, len(local), axis=0)
-            made = self.view(repeated, tf.random.fold_in(seed, 2), local[0])
+            made = self.view(repeated, tf.random.fold_in(seed, 2), local[0], part)
             found["local_views"] = tf.reshape(made, (-1, len(local), *made.shape[1:]))
         return found
 
-    def view(self, images, seed, view):
+    def view(self, images, seed, view, part=WHOLE):
         """One `Crop` of each image: crop, mirror, colours, blur, solarisation."""
         seeds = tf.unstack(tf.random.split(seed, 6))
-        images = crop_and_resize(images, seeds[0], view.size, view.area)
-        images = Flip()(images, seeds[1])
-        images = sometimes(color_jitter, self.jitter, images, seeds[2])
-        images = sometimes(to_grey, self.grey, images, seeds[3])
+        images = crop_and_resize(images, seeds[0], view.size, view.area, part)
+        images = Flip()(images, seeds[1], part=part)
+        images = sometimes(color_jitter, self.jitter, images, seeds[2], part)
+        images = sometimes(to_grey, self.grey, images, seeds[3], part)
         if view.blur:
             blur = GaussianBlur(*self.blur_sigma)
-            images = sometimes(blur, view.blur, images, seeds[4])
+            images = sometimes(blur, view.blur, images, seeds[4], part)
         if view.solarize:
-            images = sometimes(solarize, view.solarize, images, seeds[5])
+            images = sometimes(solarize, view.solarize, images, seeds[5], part)
         return tf.cast(tf.round(tf.clip_by_value(images, 0, 255)), tf.uint8)
 
     @classmethod
@@ -122,7 +124,7 @@ class MultiCrop:
 
 
 def multi_crop_batches(
-    images, batch_size, seed, epochs, initial_epoch=0, multi_crop=None
+    images, batch_size, seed, epochs, initial_epoch=0, multi_crop=None, part=WHOLE
 ):
     """Views of shuffled images, of the epochs `[initial_epoch, epochs)`.
 
@@ -137,6 +139,7 @@ def multi_crop_batches(
         epochs: End of the epochs.
         initial_epoch: First epoch.
         multi_crop: `MultiCrop`; the published one by default.
+        part: See `keras_attn.pipelines.batches.build.training_batches`.
 
     Returns:
         `tf.data.Dataset` of dicts of views, see `MultiCrop`.
@@ -144,16 +147,19 @@ def multi_crop_batches(
     multi_crop = multi_crop or MultiCrop()
 
     def load(indices, step_seed):
-        return multi_crop(tf.gather(images, indices), step_seed)
+        return made(tf.gather(images, indices), step_seed)
 
-    every_step = shuffled_steps(len(images), batch_size, seed, epochs, initial_epoch)
+    made = functools.partial(multi_crop, part=part)
+    every_step = shuffled_steps(
+        len(images), batch_size, seed, epochs, initial_epoch, part
+    )
     if isinstance(images, StreamedImages):
         indices = every_step.map(lambda chosen, _: chosen)
-        batches = images.batches(indices, batch_size)
+        batches = images.batches(indices, part.size(batch_size))
         # The steps come again in the same order, since their seed decides it.
         every_step = tf.data.Dataset.zip(batches, every_step)
         every_step = every_step.map(lambda batch, step: (batch, step[1]))
-        load, ahead = multi_crop, PREFETCH
+        load, ahead = made, PREFETCH
     else:
         ahead = tf.data.AUTOTUNE
         with tf.device("CPU:0"):
@@ -166,7 +172,7 @@ def multi_crop_batches(
 # ---- the operations, on float32 images in [0, 255] ---------------------------------
 
 
-def crop_and_resize(images, seed, size, area):
+def crop_and_resize(images, seed, size, area, part=WHOLE):
     """Boxes of random area and shape, resized by bicubic interpolation.
 
     Drawn by `keras_attn.pipelines.augment.crops.RandomResizedCrop`, with the smallest
@@ -174,7 +180,8 @@ def crop_and_resize(images, seed, size, area):
     Pillow does it, to float32 `(batch, size, size, 3)` within the range of 8 bits.
     """
     crop = RandomResizedCrop(*area)
-    boxes = crop.boxes(crop.draw(seed, tf.shape(images)[0]), images.shape[1:3])
+    drawn = crop.part_drawn(seed, tf.shape(images)[0], part)
+    boxes = crop.boxes(drawn, images.shape[1:3])
     return resize_boxes(images, boxes, (size, size))
 
 
@@ -207,14 +214,16 @@ def _bicubic_weights(begin, end, length, size):
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
 
-def sometimes(operation, probability, images, seed):
-    """Applies an operation `(images, seed)` to each image with a probability."""
+def sometimes(operation, probability, images, seed, part=WHOLE):
+    """Applies an operation `(images, seed, part)` to each image with a probability."""
     choice, own = tf.unstack(tf.random.split(seed, 2))
-    chosen = tf.random.stateless_uniform((tf.shape(images)[0],), choice) < probability
-    return tf.where(chosen[:, None, None, None], operation(images, own), images)
+    chosen = part.uniform((tf.shape(images)[0],), choice) < probability
+    return tf.where(chosen[:, None, None, None], operation(images, own, part), images)
 
 
-def color_jitter(images, seed, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1):
+def color_jitter(
+    images, seed, part=WHOLE, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1
+):
     """Changes brightness, contrast, saturation and hue, in random order.
 
     The first three are factors within `1 - value` and `1 + value`, the hue is turned
@@ -226,7 +235,7 @@ def color_jitter(images, seed, brightness=0.4, contrast=0.4, saturation=0.2, hue
 
     def draw(seed, value, middle):
         shape = (count, 1, 1, 1)
-        return tf.random.stateless_uniform(shape, seed, middle - value, middle + value)
+        return part.uniform(shape, seed, middle - value, middle + value)
 
     factors = [draw(s, v, 1.0) for s, v in zip(seeds[:3], ranges, strict=True)]
     turn = draw(seeds[3], hue, 0.0)[:, :, :, 0]
@@ -266,15 +275,15 @@ def _turn_hue(images, turn):
     return 255 * tf.image.hsv_to_rgb(tf.stack([hue, saturation, value], axis=-1))
 
 
-def to_grey(images, seed):
+def to_grey(images, seed, part=WHOLE):
     """The luminance in all channels."""
-    del seed
+    del seed, part
     return tf.broadcast_to(_luminance(images), tf.shape(images))
 
 
-def solarize(images, seed):
+def solarize(images, seed, part=WHOLE):
     """Inverts pixels from 128 on."""
-    del seed
+    del seed, part
     return tf.where(tf.round(images) >= 128, 255 - images, images)
 
 
@@ -289,9 +298,9 @@ class GaussianBlur:
     low: float
     high: float
 
-    def __call__(self, images, seed):
+    def __call__(self, images, seed, part=WHOLE):
         count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-        deviation = tf.random.stateless_uniform((count, 1), seed, self.low, self.high)
+        deviation = part.uniform((count, 1), seed, self.low, self.high)
         reach = int(BLUR_REACH * self.high) + 1
         # Reflection leaves out the edge itself.
         reach = min(reach, height - 1, width - 1)

@@ -7,6 +7,7 @@ one class.
 import numpy as np
 import tensorflow as tf
 
+from keras_attn.pipelines.augment.operation import WHOLE
 from keras_attn.pipelines.batches.build import augmented_batches, steps_of_epochs
 
 
@@ -22,6 +23,7 @@ def balanced_batches(
     class_names=None,
     parts=1,
     normalization=None,
+    part=WHOLE,
 ):
     """Batches of `classes_per_batch` classes with `images_per_class` images each.
 
@@ -45,7 +47,7 @@ def balanced_batches(
         seed: Seed of the order and of the augmentation.
         epochs: End of the epochs.
         initial_epoch: First epoch.
-        augmentation, normalization: See
+        augmentation, normalization, part: See
             `keras_attn.pipelines.batches.build.training_batches`.
         class_names: Names of the classes, for messages.
         parts: Equal consecutive parts of a batch, one for each device, that hold whole
@@ -80,9 +82,9 @@ def balanced_batches(
         return tf.ensure_shape(order, (steps, batch_size))
 
     steps = _steps(_group_counts(members, images_per_class), classes_per_batch)
-    order = steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch)
+    order = steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch, part)
     return augmented_batches(
-        images, labels, order, batch_size, augmentation, normalization
+        images, labels, order, batch_size, augmentation, normalization, part
     )
 
 

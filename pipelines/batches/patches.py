@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_attn.pipelines.augment.operation import WHOLE
 from keras_attn.pipelines.batches.build import evaluation_batches, finish
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.streaming import PREFETCH, StreamedImages, clear_errors
@@ -138,6 +139,7 @@ def patch_batches(
     initial_epoch=0,
     patches_per_image=4,
     flip=True,
+    part=WHOLE,
 ):
     """Batches of patches of one size each, in the epochs `[initial_epoch, epochs)`.
 
@@ -157,6 +159,8 @@ def patch_batches(
         initial_epoch: First epoch.
         patches_per_image: Patches of an image in an epoch.
         flip: Whether to mirror each patch with probability one half.
+        part: See `keras_attn.pipelines.batches.build.training_batches`; it consists of
+            all patches of some images.
 
     Returns:
         `tf.data.Dataset` of `(patches, labels)`, `(batch_size, rows, columns, 3)` and
@@ -168,6 +172,7 @@ def patch_batches(
             sizes, or no image has a patch.
     """
     each = _images_per_batch(batch_size, patches_per_image)
+    few = part.size(each, "the number of images in a batch")
     groups = by_size(boxes)
     boxes = np.asarray(boxes, "int32")
 
@@ -185,19 +190,21 @@ def patch_batches(
         chosen = np.concatenate(chosen)[steps]
         picked = _pick(boxes[chosen], patches_per_image, random)
         mirrored = flip & (random.random(picked.shape[:-1]) < 0.5)
-        return chosen.astype("int64"), picked, mirrored, np.concatenate(sizes)[steps]
+        own = chosen.astype("int64"), picked, mirrored
+        own = [array[:, part.of(few)] for array in own]
+        return *own, np.concatenate(sizes)[steps]
 
     def steps_of_epoch(epoch):
         types = (tf.int64, tf.int32, tf.bool, tf.int32)
         parts = tf.numpy_function(plan, [epoch], types, stateful=False)
-        few = (each, patches_per_image)
-        shapes = ((each,), (*few, 4), few, (2,))
+        places = (few, patches_per_image)
+        shapes = ((few,), (*places, 4), places, (2,))
         for part, shape in zip(parts, shapes, strict=True):
             part.set_shape((None, *shape))
         return tf.data.Dataset.from_tensor_slices(tuple(parts))
 
     steps = tf.data.Dataset.range(initial_epoch, epochs).flat_map(steps_of_epoch)
-    return _cut_out(images, labels, steps, each, [size for size, _ in groups])
+    return _cut_out(images, labels, steps, few, [size for size, _ in groups])
 
 
 def best_patch_batches(images, labels, boxes, batch_size):

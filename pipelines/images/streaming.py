@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+from keras_attn.pipelines.augment.operation import WHOLE
 from keras_attn.pipelines.augment.operations import operation_seed
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.decoding import (
@@ -122,7 +123,7 @@ class StreamedImages:
         # Keras warns when a data set of unknown length ends.
         return images.apply(tf.data.experimental.assert_cardinality(number))
 
-    def augmented_batches(self, steps, batch_size, augment, normalization):
+    def augmented_batches(self, steps, batch_size, augment, normalization, part=WHOLE):
         """Batches of augmented images.
 
         Args:
@@ -130,6 +131,7 @@ class StreamedImages:
             batch_size: Images in a batch.
             augment: `keras_attn.pipelines.augment.operations.Augmentation`.
             normalization: `Normalization`, or `ImageSpec`, of the network.
+            part: `Part` of a batch that these are.
 
         Returns:
             `tf.data.Dataset` of `(images, indices)`.
@@ -139,13 +141,14 @@ class StreamedImages:
         def examples(indices, seed):
             if crop is None:
                 return (indices,)
-            return indices, crop.draw(operation_seed(seed, 0), batch_size)
+            own = operation_seed(seed, 0)
+            return indices, crop.part_drawn(own, batch_size, part)
 
         def finish(images, step):
             indices, seed = step
             images = tf.ensure_shape(images, (batch_size, None, None, 3))
             first = 0 if crop is None else 1
-            images = augment(images, seed, normalization, first)
+            images = augment(images, seed, normalization, first, part)
             return tf.ensure_shape(images, (batch_size, *self.shape[1:])), indices
 
         images = self._decoded(steps.map(examples), crop).batch(batch_size)

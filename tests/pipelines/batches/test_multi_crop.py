@@ -89,7 +89,7 @@ def test_boxes_cover_the_shares_asked_for():
 
 
 def test_operations_are_applied_at_their_rates():
-    def shifted(images, seed):
+    def shifted(images, seed, part):
         return images + 1
 
     for probability in (0.0, 0.2, 0.8, 1.0):

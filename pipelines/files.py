@@ -76,6 +76,30 @@ def _check_array_header(file, member):
         raise ValueError(f"{member.filename} claims to hold an array of shape {shape}")
 
 
+def walk_files(folder, prefix=b""):
+    """Yields `(name, size)` of the files below a folder, sorted by the parts of names.
+
+    Names are bytes, relative to the folder, with `/` between folders. Hidden files and
+    folders are left out, and links to folders are not followed.
+    """
+    found = []
+    with os.scandir(os.fsencode(folder)) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                found.append((entry.name, -1))
+            elif entry.is_file():
+                found.append((entry.name, entry.stat().st_size))
+    found.sort()
+    for name, size in found:
+        if size < 0:
+            below = os.path.join(os.fsencode(folder), name)
+            yield from walk_files(below, prefix + name + b"/")
+        else:
+            yield prefix + name, size
+
+
 def partial_path(path, writer=""):
     """The path at which a file is written before it gets its name.
 

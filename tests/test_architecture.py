@@ -57,6 +57,7 @@ ROOMS = {
         "images",
         "generated",
         "batches",
+        "collections",
         "sources",
         "attention_maps",
     ),

@@ -1,9 +1,11 @@
 """Image files named by a user."""
 
+import os
 import pathlib
 import sys
 
 from keras_attn._checks import one_of
+from keras_attn.pipelines.files import walk_files
 from keras_attn.pipelines.images.headers import SUFFIXES
 from keras_attn.pipelines.progress import counted
 
@@ -25,14 +27,7 @@ def image_files(paths):
     files, others = [], []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.is_file()
-                and not any(
-                    part.startswith(".") for part in file.relative_to(path).parts
-                )
-            ]
+            inside = [path / os.fsdecode(name) for name, _ in walk_files(path)]
             others += [str(file) for file in inside if not _is_image(file)]
             inside = [file for file in inside if _is_image(file)]
             if not inside:

@@ -39,6 +39,11 @@ OPERATIONS = {
         "mirror": Argument(float, "[0, 1]", 0.0),
     },
     "erase": {"probability": Argument(float, "[0, 1]", 0.2)},
+    "colour": {
+        "brightness": Argument(float, "[0, 1]", 0.2),
+        "contrast": Argument(float, "[0, 1]"),
+        "saturation": Argument(float, "[0, 1]"),
+    },
     "grid_mask": {
         "ratio": Argument(float, "[0, 1]", 0.5),
         "rotation": Argument(float, "[0, 0.5]", 0.15),

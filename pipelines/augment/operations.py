@@ -8,6 +8,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_attn.pipelines.augment import crops
+from keras_attn.pipelines.augment.colour import Colour
 from keras_attn.pipelines.augment.composition import parse
 from keras_attn.pipelines.augment.erasing import RandomErasing
 from keras_attn.pipelines.augment.geometry import affine
@@ -78,6 +79,7 @@ KINDS = {
     "resized_crop": crops.RandomResizedCrop,
     "rotate_crop": crops.RandomAffine,
     "erase": RandomErasing,
+    "colour": Colour,
     "grid_mask": GridMask,
 }
 

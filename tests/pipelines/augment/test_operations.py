@@ -16,7 +16,7 @@ from keras_attn.pipelines.augment.operations import (
     operation_seed,
 )
 
-NAMES = (*AUGMENTATIONS, "resize(20)|random_crop(16)|flip(0.3)|erase(0.25)")
+NAMES = (*AUGMENTATIONS, "colour", "resize(20)|random_crop(16)|flip(0.3)|erase(0.25)")
 
 
 def pictures(count=5, height=11, width=7, seed=0):
@@ -140,7 +140,7 @@ def test_every_operation_fulfils_the_protocol(name):
     assert tuple(found.shape[1:3]) == tuple(operation.result_size((12, 9)))
     np.testing.assert_array_equal(found, operation(images, seed_of(0)))
     matrix = operation.matrix(drawn, (12, 9), operation.result_size((12, 9)))
-    assert (matrix is None) == (name in ("erase", "grid_mask"))
+    assert (matrix is None) == (name in ("erase", "grid_mask", "colour"))
     assert matrix is None or matrix.shape == (4, 3, 3)
 
 

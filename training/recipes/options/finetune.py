@@ -47,7 +47,8 @@ class FinetuneOptions(Options):
         3, "Epochs without a better validation before the end; 0: all.", at_least=0
     )
     augmentation: str = plain(
-        "mild_resized_crop_flip", "As of other classifiers, see docs/augmentation.md."
+        "mild_resized_crop_flip|colour",
+        "As of other classifiers, see docs/augmentation.md.",
     )
 
     def __post_init__(self):

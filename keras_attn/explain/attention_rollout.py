@@ -1,21 +1,21 @@
 """Attention rollout: the flow from the patches to the output of a transformer."""
 
-import contextlib
-import inspect
 from typing import Literal
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_attn.explain.gradients import no_gradients
-from keras_attn.explain.maps import checked_format, finished, image_position, image_size
-from keras_attn.graph.keras_graph import layers_of
-from keras_attn.layers.self_attention import SelfAttention
+from keras_attn.explain.maps import (
+    call_inputs,
+    checked_format,
+    finished,
+    image_position,
+    image_size,
+)
+from keras_attn.graph.attention import Watch
 
 HEADS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
-# Maximum number of tokens beside those of the patches, such as registers.
-MOST_PREFIX_TOKENS = 16
 
 
 def attention_rollout(
@@ -41,16 +41,15 @@ def attention_rollout(
     of all rows. It is the same whatever the class.
 
     Args:
-        model: Any model, subclassed ones too, whose attention layers are
-            `keras_attn.layers.SelfAttention` or `keras.layers.MultiHeadAttention`,
-            at any depth. All attend among the same tokens.
+        model: Any model, subclassed ones too, with attention as `attention_maps`
+            finds it. All blocks attend among the same tokens.
         images: `(batch, height, width, channels)`, as the model takes them; for a model
             with several inputs, the list or dict of all.
         heads: `"mean"`, or `"max"` or `"min"` of the heads.
         residual: Share of the residual connection, from 0 to less than 1.
         raw: The row itself, neither interpolated nor scaled.
-        grid: `(rows, columns)` of the patches, which are the last tokens; `None`: as
-            many as the tokens allow, in the images' aspect ratio.
+        grid: `(rows, columns)` of the patches, which are the last tokens; `None`: see
+            `attention_maps`.
         image_input: Name or index of the input with the images; `None`: the only one
             with four dimensions.
         data_format: See `grad_cam`.
@@ -76,102 +75,67 @@ def attention_rollout(
             f"less than 1. Received: heads={heads!r}, residual={residual}"
         )
     data_format = checked_format(data_format)
-    inputs = keras.tree.map_structure(ops.convert_to_tensor, images)
+    inputs = call_inputs(model, images)
     pixels = keras.tree.flatten(inputs)[image_position(inputs, image_input)]
     size = image_size(pixels, data_format)
-    rolled = None
-    with no_gradients(), _recorded(model) as attentions:
+    rollout = _Rollout(len(pixels), heads, residual)
+    is_first = data_format == "channels_first"
+    with no_gradients(), Watch(rollout.add, is_first=is_first):
         model(inputs, training=False)
-        for attention in attentions:
-            _check_tokens(attention, attentions[0])
-            attention = HEADS[heads](ops.cast(attention, "float32"), axis=1)
-            block = (1 - residual) * attention + residual * ops.eye(attention.shape[-1])
-            block = block / ops.sum(block, axis=-1, keepdims=True)
-            rolled = block if rolled is None else ops.matmul(block, rolled)
-        if rolled is None:
-            raise ValueError(
-                "Expected a model with SelfAttention or MultiHeadAttention layers. "
-                f"Received: {getattr(model, 'name', model)!r}, which calls none"
-            )
-        tokens = rolled.shape[-1]
-        rows, columns = _grid(tokens, size) if grid is None else grid
-        prefix = tokens - rows * columns
-        if prefix < 0:
-            raise ValueError(
-                f"Expected `grid` of at most {tokens} patches. Received: grid={grid}"
-            )
-        row = rolled[:, 0, prefix:] if prefix else ops.mean(rolled, axis=1)
-        maps = ops.reshape(row, (-1, rows, columns, 1))
-        return finished(maps, size, raw)[:, 0]
+    if rollout.first is None:
+        raise ValueError(
+            "Expected a model with attention, such as SelfAttention or "
+            "MultiHeadAttention layers. "
+            f"Received: {getattr(model, 'name', model)!r}, which computes none"
+        )
+    maps = patch_row(rollout.rolled, rollout.first, size, grid)
+    return finished(maps, size, raw)[:, 0]
 
 
-@contextlib.contextmanager
-def _recorded(model):
-    """List that attention `(batch, heads, tokens, tokens)` goes into, as it is made."""
-    attentions, changed = [], []
-    layers = {id(layer): layer for layer in layers_of(model, True)}
-    try:
-        for layer in layers.values():
-            for kind, recording in RECORDINGS.items():
-                if isinstance(layer, kind):
-                    # Past Keras's tracking of attributes.
-                    vars(layer)["call"] = recording(layer.call, attentions)
-                    changed.append(layer)
-        yield attentions
-    finally:
-        for layer in changed:
-            del vars(layer)["call"]
+def patch_row(rolled, attention, size, grid):
+    """Maps `(batch, rows, columns, 1)` of the flow `(batch, tokens, tokens)`.
+
+    The class token's row, or without any the mean of all.
+    """
+    tokens = rolled.shape[-1]
+    found = attention.grid(size) if grid is None else grid
+    if found is None:
+        raise ValueError(
+            "Expected `grid`, the rows and columns of the patches. Received: None, and "
+            f"{tokens} tokens of images of {size[0]} x {size[1]} pixels, which fit no "
+            "grid"
+        )
+    rows, columns = found
+    prefix = tokens - rows * columns
+    if prefix < 0:
+        raise ValueError(
+            f"Expected `grid` of at most {tokens} patches. Received: grid={grid}"
+        )
+    row = rolled[:, 0, prefix:] if prefix else ops.mean(rolled, axis=1)
+    return ops.reshape(row, (-1, rows, columns, 1))
 
 
-def _of_self_attention(call, attentions):
-    def recording(inputs, return_attention_scores=False, output="tokens"):
-        result, scores = call(inputs, return_attention_scores=True)
-        attentions.append(scores)
-        if output != "tokens":
-            return call(inputs, output=output)
-        return (result, scores) if return_attention_scores else result
+class _Rollout:
+    """The product of all blocks, multiplied as each is computed."""
 
-    return recording
+    def __init__(self, batch, heads, residual):
+        self._batch, self._heads, self._residual = batch, HEADS[heads], residual
+        self.rolled, self.first = None, None
 
-
-def _of_multi_head_attention(call, attentions):
-    signature = inspect.signature(call)
-
-    def recording(*args, **kwargs):
-        given = signature.bind(*args, **kwargs).arguments
-        with_scores = given.get("return_attention_scores", False)
-        result, scores = call(**{**given, "return_attention_scores": True})
-        attentions.append(scores)
-        return (result, scores) if with_scores else result
-
-    return recording
+    def add(self, attention):
+        self.first = self.first or attention
+        _check_tokens(attention.shape, (self._batch, *self.first.shape[1:]))
+        mean = self._heads(attention.rows(None), axis=1)
+        block = (1 - self._residual) * mean + self._residual * ops.eye(mean.shape[-1])
+        block = block / ops.sum(block, axis=-1, keepdims=True)
+        first = self.rolled is None
+        self.rolled = block if first else ops.matmul(block, self.rolled)
 
 
-RECORDINGS = {
-    SelfAttention: _of_self_attention,
-    keras.layers.MultiHeadAttention: _of_multi_head_attention,
-}
-
-
-def _check_tokens(attention, first):
-    shape, expected = tuple(attention.shape), tuple(first.shape)
-    fits = len(shape) == 4 and shape[2] == shape[3]
-    if not fits or (shape[0], shape[2]) != (expected[0], expected[2]):
+def _check_tokens(shape, first):
+    if shape[2] != shape[3] or (shape[0], shape[2]) != (first[0], first[2]):
         raise ValueError(
             "Expected attention among the same tokens in all blocks. Received: "
-            f"attention of shapes {expected} and {shape}, as of windows or of other "
+            f"attention of shapes {first} and {shape}, as of windows or of other "
             "tokens"
         )
-
-
-def _grid(tokens, size):
-    """Rows and columns of patches: the most in the aspect ratio of the images."""
-    height, width = size
-    for prefix in range(min(MOST_PREFIX_TOKENS, tokens)):
-        rows = round(np.sqrt((tokens - prefix) * height / width))
-        if rows and rows * rows * width == (tokens - prefix) * height:
-            return rows, (tokens - prefix) // rows
-    raise ValueError(
-        f"Expected `grid`, the rows and columns of the patches. Received: None, and "
-        f"{tokens} tokens of images of {height} x {width} pixels, which fit no grid"
-    )

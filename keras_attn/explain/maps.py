@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_attn.graph.keras_graph import graph_of
+
 # Range of a map, relative to its largest value, below which it is constant.
 SMALLEST_RANGE = 1e-5
 
@@ -140,6 +142,16 @@ def image_size(images, data_format):
     """`(height, width)`."""
     shape = tuple(images.shape)
     return shape[1:3] if data_format == "channels_last" else shape[2:]
+
+
+def call_inputs(model, images):
+    """Tensors as a model takes them; of a single input by name, the images alone do."""
+    inputs = keras.tree.map_structure(ops.convert_to_tensor, images)
+    graph = graph_of(model)
+    wanted = None if graph is None else graph.input
+    if isinstance(wanted, dict) and len(wanted) == 1 and ops.is_tensor(inputs):
+        return dict.fromkeys(wanted, inputs)
+    return inputs
 
 
 def image_position(inputs, image_input):

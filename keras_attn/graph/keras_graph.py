@@ -5,9 +5,22 @@ A node is one call of a layer or operation. It has `operation`, `input_tensors`,
 """
 
 import contextlib
+import contextvars
+import functools
+import threading
 
 import keras
+from keras.src import backend
 from keras.src.backend.common import global_state
+
+# Object and name of each function that `watched` replaces -> the watch's method.
+_WATCHABLE = {
+    (keras.Layer, "__call__"): "layer",
+    (backend.nn, "softmax"): "softmax",
+    (backend.nn, "dot_product_attention"): "attention",
+}
+_WATCH = contextvars.ContextVar("watch", default=None)
+_WATCHING, _ORIGINALS = threading.Lock(), []
 
 
 def producer(tensor):
@@ -90,3 +103,53 @@ def unweighted():
     finally:
         # Else the next scope that ends would give them values.
         global_state.set_global_attribute(name, before)
+
+
+@contextlib.contextmanager
+def watched(watch):
+    """Calls of layers, softmax and attention in this thread go through a watch.
+
+    Every attention of Keras ends in one of the two functions of the backend, whatever
+    layer it is in; models are neither changed nor copied. A watch does not see what it
+    calls itself but for layers.
+
+    Args:
+        watch: Object with the methods `layer`, `softmax` and `attention`, which take
+            the original function and its arguments and return the result.
+    """
+    with _WATCHING:
+        if not _ORIGINALS:
+            for (holder, name), method in _WATCHABLE.items():
+                original = getattr(holder, name)
+                setattr(holder, name, _through(original, method))
+                _ORIGINALS.append((holder, name, original))
+            _ORIGINALS.append(0)
+        _ORIGINALS[-1] += 1
+    token = _WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        _WATCH.reset(token)
+        with _WATCHING:
+            _ORIGINALS[-1] -= 1
+            if not _ORIGINALS[-1]:
+                for holder, name, original in _ORIGINALS[:-1]:
+                    setattr(holder, name, original)
+                _ORIGINALS.clear()
+
+
+def _through(original, method):
+    @functools.wraps(original)
+    def call(*args, **kwargs):
+        watch = _WATCH.get()
+        if watch is None:
+            return original(*args, **kwargs)
+        if method == "layer":
+            return watch.layer(original, *args, **kwargs)
+        token = _WATCH.set(None)
+        try:
+            return getattr(watch, method)(original, *args, **kwargs)
+        finally:
+            _WATCH.reset(token)
+
+    return call

@@ -13,6 +13,7 @@ from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.layers.position_embedding import PositionEmbedding
 from keras_attn.layers.transformer_block import EPSILON, TransformerBlock
 from keras_attn.models import building
+from keras_attn.models.attention_reader import read_attention
 
 # Width, number of blocks, number of heads. "mini" is for small images and processors.
 VIT_SIZES = {
@@ -144,14 +145,16 @@ def attention_map_model(
 ) -> keras.Model:
     """Model from images to the attention of the class token, head by head.
 
-    Attention-masked residuals, section 3. Of the block itself only one row of the
-    attention is computed: no keys, no values, no MLP, and nothing behind it.
+    Attention-masked residuals, section 3. Of the block of a `vit` only one row of
+    the attention is computed: no keys, no values, no MLP, and nothing behind it. Other
+    transformers run as a whole.
 
     Args:
-        model: Model of `vit`; its layers are shared.
+        model: Model of `vit`, or any functional transformer with one input, such as
+            KerasHub's; its layers are shared.
         aggregate, normalize, factor, interpolation: See `AttentionMap`. By default the
             attention of each head as it is, one cell per patch.
-        block: See `attention_of`.
+        block: See `keras_attn.explain.attention_maps`.
         name: Name of the new model.
 
     Returns:
@@ -160,7 +163,7 @@ def attention_map_model(
         sum to 1 minus the attention of the class token to itself.
 
     Raises:
-        ValueError: As `attention_of`, or for an unknown argument.
+        ValueError: As `keras_attn.explain.attention_maps`, or for an unknown argument.
 
     Example:
 
@@ -168,8 +171,12 @@ def attention_map_model(
     >>> model.output.shape
     (None, 28, 12, 3)
     """
-    layer, tokens, patches = _find(model, block)
-    attention = layer(tokens, output="class_attention")
+    if _is_vit(model):
+        layer, tokens, patches = _find(model, block)
+        (inputs,) = model.inputs
+        attention = layer(tokens, output="class_attention")
+    else:
+        inputs, attention, patches = read_attention(model, block)
     to_map = AttentionMap(
         aggregate,
         normalize,
@@ -178,7 +185,7 @@ def attention_map_model(
         dtype="float32",
         name="attention_map",
     )
-    return keras.Model(model.inputs[0], to_map([attention, patches]), name=name)
+    return keras.Model(inputs, to_map([attention, patches]), name=name)
 
 
 def attention_map(
@@ -245,6 +252,14 @@ def _grid(image_size, patch_size):
     return tuple(
         side // patch for side, patch in zip(image_size, patch_size, strict=True)
     )
+
+
+def _is_vit(model):
+    """Test for a model of `vit`, with all of its blocks in its graph."""
+    output = getattr(model, "output", None)
+    names = output if isinstance(output, dict) else ()
+    kinds = [type(layer) for layer in model.layers]
+    return "tokens" in names and PatchEmbedding in kinds and TransformerBlock in kinds
 
 
 def _find(model, block):

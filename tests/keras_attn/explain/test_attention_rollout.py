@@ -112,7 +112,7 @@ def test_of_multi_head_attention_in_a_subclassed_model():
 
 def test_refuses_what_has_no_such_attention(transformer, images):
     plain = keras.Sequential([keras.Input((8, 12, 3)), layers.Flatten()])
-    with pytest.raises(ValueError, match="SelfAttention or MultiHeadAttention"):
+    with pytest.raises(ValueError, match="SelfAttention or"):
         attention_rollout(plain, images)
     with pytest.raises(ValueError, match="`heads`.*heads='sum'"):
         attention_rollout(transformer, images, heads="sum")

@@ -1,0 +1,90 @@
+"""Attention maps of KerasHub's transformers, tiny, against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_attn.explain import attention_maps
+from keras_attn.models import attention_map_model
+from tests.harness import to_numpy
+from tests.reference.hub_transformers import attentions
+
+hub = pytest.importorskip("keras_hub")
+
+SIZES = dict(patch_size=8, num_layers=2, num_heads=2, hidden_dim=16)
+# Model, its arguments, epsilon, tokens before the patches, base of rotary positions.
+FAMILIES = {
+    "vit": ("ViTBackbone", dict(mlp_dim=12), (16, 24), 1e-6, 1, None),
+    "deit": ("DeiTBackbone", dict(intermediate_dim=12), (16, 24), 1e-6, 2, None),
+    "dinov2": (
+        "DINOV2Backbone",
+        dict(
+            intermediate_dim=12,
+            num_register_tokens=4,
+            position_embedding_shape=(16, 16, 3),
+        ),
+        (16, 16),
+        1e-6,
+        5,
+        None,
+    ),
+    "dinov3": ("DINOV3Backbone", dict(intermediate_dim=12), (16, 24), 1e-5, 5, 100.0),
+}
+
+
+def family(name):
+    kind, options, size, *rest = FAMILIES[name]
+    model = getattr(hub.models, kind)(image_shape=(*size, 3), **SIZES, **options)
+    random = np.random.default_rng(0)
+    model.set_weights([0.3 * random.standard_normal(w.shape) for w in model.weights])
+    images = random.standard_normal((2, *size, 3)).astype("float32")
+    return model, images, *rest
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_numpy(name):
+    model, images, epsilon, prefix, rotary = family(name)
+    weights = {weight.path: to_numpy(weight) for weight in model.weights}
+    wanted = attentions(weights, images, 2, epsilon, rotary)
+    grid = images.shape[1] // 8, images.shape[2] // 8
+
+    def check(found, rows, atol=1e-5):
+        rows = rows[..., prefix:].reshape(2, 2, *grid)
+        np.testing.assert_allclose(to_numpy(found), rows, atol=atol)
+        assert rows.std() > 1e-3
+
+    check(attention_maps(model, images), wanted[1][:, :, 0])
+    check(
+        attention_maps(model, images, 0, (1, 1)), wanted[0][:, :, prefix + grid[1] + 1]
+    )
+    maps = attention_map_model(model)
+    check(np.moveaxis(to_numpy(maps(images)), -1, 1), wanted[1][:, :, 0])
+    mean = attention_map_model(model, "mean", factor=8)
+    assert mean.output.shape == (None, *images.shape[1:3], 1)
+
+
+def test_windows_without_a_class_token_are_refused():
+    model = hub.models.SwinTransformerBackbone(
+        image_shape=(32, 32, 3),
+        patch_size=4,
+        embed_dim=8,
+        depths=(1,),
+        num_heads=(2,),
+        window_size=4,
+    )
+    images = np.zeros((2, 32, 32, 3), "float32")
+    with pytest.raises(ValueError, match=r"\(8, 2, 16, 16\).*within windows"):
+        attention_maps(model, images)
+
+
+def test_the_model_of_maps_is_exported_and_saved(tmp_path):
+    model, images, *_ = family("dinov3")
+    maps = attention_map_model(model, "mean", "minmax")
+    wanted = to_numpy(maps(images))
+    maps.save(tmp_path / "maps.keras")
+    loaded = keras.saving.load_model(tmp_path / "maps.keras")
+    np.testing.assert_allclose(to_numpy(loaded(images)), wanted, atol=1e-6)
+    if keras.backend.backend() == "tensorflow":
+        maps.export(tmp_path / "maps", verbose=False)
+        served = keras.layers.TFSMLayer(tmp_path / "maps", call_endpoint="serve")
+        np.testing.assert_allclose(to_numpy(served(images)), wanted, atol=1e-5)

@@ -38,12 +38,16 @@ def read_json(path):
 
 
 def check_archive(path):
-    """Raises one of `DAMAGE` if a file is no zip archive or unpacks beyond a limit."""
+    """The bytes that a zip archive unpacks to.
+
+    Raises one of `DAMAGE` if a file is not an archive, or unpacks beyond a limit.
+    """
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
     limit = UNPACKED_BYTES + UNPACKED_RATIO * os.path.getsize(path)
     if size > limit:
         raise ValueError(f"it unpacks to {size:,} bytes, more than {limit:,}")
+    return size
 
 
 def read_arrays(path, chosen=lambda name: True):

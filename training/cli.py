@@ -94,6 +94,9 @@ def parser():
 def _message(error):
     if _is_of_full_disk(error) and ADVICE not in str(error):
         return f"{' '.join(str(error).split())}. {ADVICE}, then repeat the command."
+    if _is_of_memory(error):
+        detail = " ".join(str(error).split())[:200]
+        return f"Not enough memory for this model or these images. {detail}".strip()
     missing = (getattr(error, "name", None) or "").split(".")[0]
     for extra, modules in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and missing in modules:
@@ -106,8 +109,16 @@ def _is_of_full_disk(error):
     return any(text in str(error) for text in FULL_DISK)
 
 
+def _is_of_memory(error):
+    """True for the errors of Python, NumPy and TensorFlow."""
+    name = type(error).__name__
+    return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
+
+
 def _is_expected(error):
-    if isinstance(error, EXPECTED_ERRORS) or _is_of_full_disk(error):
+    if isinstance(error, EXPECTED_ERRORS):
+        return True
+    if _is_of_full_disk(error) or _is_of_memory(error):
         return True
     # Only training raises it, so it is imported by then.
     callbacks = sys.modules.get("keras_attn.training.fit.callbacks")

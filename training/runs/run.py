@@ -14,13 +14,13 @@ import keras
 import keras_attn.models  # noqa: F401
 from keras_attn.pipelines.files import (
     DAMAGE,
-    check_archive,
     partial_path,
     read_json,
     write_then_rename,
 )
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.recipes.schema import Recipe
+from keras_attn.training.runs.model_limits import limited_weights
 from keras_attn.training.runs.state import load_progress
 
 # The first bytes of an HDF5 file.
@@ -40,10 +40,10 @@ def read_model(path):
     """
     _check_is_model(path)
     try:
-        if zipfile.is_zipfile(path):
-            check_archive(path)
-            _import_hub(path)
-        return keras.saving.load_model(path, compile=False)
+        with limited_weights(path):
+            if zipfile.is_zipfile(path):
+                _import_hub(path)
+            return keras.saving.load_model(path, compile=False)
     except Exception as error:
         # Damaged configurations fail anywhere in Keras, with any error.
         raise ValueError(f"Cannot load the model {path}: {_reason(error)}") from error

@@ -354,6 +354,23 @@ def test_wrong_options_of_models(paths, capsys, options, words):
     assert words in fails(capsys, f"predict {{good}} {{image}} {options}", paths)
 
 
+def test_models_that_need_more_memory_than_there_is(tmp_path, paths, capsys):
+    keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.UpSampling2D(10**7),
+            keras.layers.GlobalMaxPooling2D(),
+        ]
+    ).save(tmp_path / "up.keras")
+    command = "predict {out}/up.keras {image}"
+    given = {**paths, "out": tmp_path}
+    words = [word.format(**given) for word in command.split()]
+    assert cli.main(words) == 2
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("error: Not enough memory")
+    )
+
+
 def test_unused_options_are_named(paths, capsys):
     words = ["predict", str(paths["good"]), str(paths["image"]), "--pixels", "0..1"]
     assert cli.main(words) == 0

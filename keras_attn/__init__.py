@@ -40,8 +40,10 @@ __all__ = [
 
 def _is_command_line():
     """`True` in a process of `keras-attn`, which answers `--help` without Keras."""
+    # Modules of the command, and of the processes that it starts.
+    own = {"keras_attn.training.cli", "keras_attn.training.bulk.process"}
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    is_module = program == "-m" and "keras_attn.training.cli" in sys.orig_argv
+    is_module = program == "-m" and not own.isdisjoint(sys.orig_argv)
     return is_module or program in ("keras-attn", "keras-attn.exe")
 
 

@@ -1,7 +1,8 @@
 """A described folder of numbered shards that appear when they are complete.
 
 Results of something expensive, in the order of what they are computed from: a JSON
-description with everything that decides them, and one `.npz` file per few hundred.
+description with everything that decides them, and one file per few hundred, `.npz`
+unless a subclass has another format.
 Shards are named by the numbers of their examples and never changed. An interrupted
 computation resumes after them, and several processes or hosts may fill one folder: the
 result does not depend on who wrote a shard, or when. Nothing is pickled.
@@ -66,6 +67,16 @@ class Store:
     def check(self, arrays, shard):
         """Raises `ValueError` if arrays of this layout are not those of a shard."""
 
+    suffix = ".npz"
+
+    def encode(self, file, arrays):
+        """Writes the arrays of a shard to an open file; equal ones as equal bytes."""
+        np.savez(file, **arrays)
+
+    def decode(self, path):
+        """Dict of the arrays in the file of a shard; for errors see `DAMAGE`."""
+        return read_arrays(path)
+
     @classmethod
     def open(cls, path):
         """The store in a folder, complete or not.
@@ -103,7 +114,8 @@ class Store:
                     f"The {cls.CONTENT} in {path} were made otherwise: "
                     f"{'; '.join(differences)}. Choose another folder."
                 )
-        elif not is_unused(new.path):
+        # Another process may have described it by now.
+        elif not is_unused(new.path) and not (new.path / cls.DESCRIPTION).exists():
             raise ValueError(
                 f"Expected a new folder or one of {cls.CONTENT}. "
                 f"Received: {path}, which holds something else."
@@ -129,7 +141,7 @@ class Store:
         """All `Shard`s, whether their files are there or not."""
         stops = [*range(self.shard, len(self), self.shard), len(self)]
         return [
-            Shard(start, stop, self.path / f"{start:08}-{stop:08}.npz")
+            Shard(start, stop, self.path / f"{start:08}-{stop:08}{self.suffix}")
             for start, stop in zip([0, *stops], stops, strict=False)
         ]
 
@@ -155,7 +167,8 @@ class Store:
         """
         layout = self.layout(shard.stop - shard.start)
         try:
-            arrays = read_arrays(shard.path, layout.__contains__)
+            read = self.decode(shard.path)
+            arrays = {name: read[name] for name in layout}
             for name, (dtype, shape) in layout.items():
                 check_array(name, arrays[name], dtype, shape)
             self.check(arrays, shard)
@@ -188,7 +201,7 @@ class Store:
         Raises:
             ValueError: If they cannot be written.
         """
-        self._write(shard.path, lambda file: np.savez(file, **arrays))
+        self._write(shard.path, lambda file: self.encode(file, arrays))
 
     def delete(self):
         """Deletes the folder."""
@@ -246,7 +259,9 @@ def read_description(path, kind, read):
 
 def check_array(name, array, dtype, shape):
     """Raises `ValueError` if an array has another dtype or shape; `None` is any."""
-    fits = array.dtype == dtype and array.ndim == len(shape)
+    # Texts are as wide as the longest.
+    fits = array.dtype.kind == "U" if dtype == "str" else array.dtype == dtype
+    fits = fits and array.ndim == len(shape)
     sizes = zip(array.shape, shape, strict=False)
     if not fits or any(wanted not in (None, size) for size, wanted in sizes):
         raise ValueError(f"{name} of {array.dtype}, shape {array.shape}")

@@ -63,6 +63,7 @@ ROOMS = {
     ),
     "keras_attn.training": (
         "choices",
+        "noise",
         "recipes",
         "drawing",
         "pages",
@@ -78,6 +79,7 @@ ROOMS = {
         "evaluation",
         "serving",
         "experiments",
+        "bulk",
         "viewer",
         "demo",
         "commands",

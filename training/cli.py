@@ -6,6 +6,7 @@ import sys
 
 from keras_attn.pipelines.progress import QUIET
 from keras_attn.training.commands import process
+from keras_attn.training.noise import hide_noise
 
 # Errors of the input or the surroundings; all others are defects, with a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
@@ -49,7 +50,7 @@ def main(argv=None):
 def _run(argv, interrupts):
     arguments = None
     try:
-        process.hide_noise()
+        hide_noise()
         arguments = parser().parse_args(argv)
         QUIET.set(arguments.quiet)
         return arguments.run(arguments) or 0

@@ -75,7 +75,7 @@ def compute_maps(
     for shard in missing:
         found, part = [], slice(shard.start, shard.stop)
         for maps in _maps_in_batches(map_model, images[part], size, batch_size):
-            found.append(_stored(maps, storage))
+            found.append(stored(maps, storage))
             done += len(maps)
             if progress is not None:
                 progress(done, len(images))
@@ -139,8 +139,12 @@ def _maps_in_batches(map_model, images, size, batch_size):
             yield np.asarray(map_model.predict_on_batch(full))[:count]
 
 
-def _stored(maps, storage):
-    """Maps as they are kept."""
+def stored(maps, storage):
+    """Maps as they are kept.
+
+    Raises:
+        ValueError: If they are out of the range of `storage`.
+    """
     maps = maps.astype("float32")
     low, high = float(maps.min()), float(maps.max())
     if storage == "uint8" and -SLACK <= low and high <= 1 + SLACK:

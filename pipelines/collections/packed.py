@@ -22,6 +22,20 @@ class Packed:
         self._block += name
         self._ends.append(len(self._block))
 
+    @classmethod
+    def of(cls, block, ends):
+        """The names in a block of bytes, from each of the `ends` to the next."""
+        if (
+            len(ends) < 1
+            or ends[0]
+            or ends[-1] != len(block)
+            or (np.diff(ends) < 0).any()
+        ):
+            raise ValueError("names that do not end where they should")
+        packed = cls()
+        packed._block, packed._ends = block, ends
+        return packed
+
     def __len__(self):
         return len(self._ends) - 1
 

@@ -17,6 +17,7 @@ MODULES = (
     "places",
     "retrieval",
     "masks",
+    "bulk",
     "export",
     "serve",
     "view",

@@ -11,10 +11,10 @@ from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.contact_sheet import ROWS, contact_sheet, reduced
 from keras_attn.pipelines.images.fonts import numbered
 from keras_attn.pipelines.images.streaming import IN_MEMORY_GIB, load_images
-from keras_attn.preprocessing import ImageSpec, spec_of
+from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.data.describe import named_source
 from keras_attn.training.drawing import MAP_COLOURS, OPACITY, upsample
-from keras_attn.training.runs.map_model import load_map_model
+from keras_attn.training.runs.map_model import load_map_model, map_sizes
 
 PICTURE = "maps.png"
 
@@ -69,16 +69,9 @@ def masks(
     """
     model = load_map_model(path)
     source = named_source(dataset, data, on_corrupt, assignments)
-    expected = _expected_size(model)
     if size is None and source.images is not None:
         size = tuple(source.images.shape[1:3])
-    network_size = _pair(network_size) or expected or _pair(size)
-    size = _pair(size) or network_size
-    if size is None:
-        raise ValueError(
-            "Expected a size of the images (--size), since neither the data set nor "
-            f"the model has one. Received: {dataset} and {path}"
-        )
+    size, network_size = map_sizes(model, size, network_size)
     spec = ImageSpec(*size, crop_fraction=crop_fraction)
     source, images = load_images(source, spec, in_memory)
     notes = {"model": str(path), "dataset": str(dataset), "data": str(data or "")}
@@ -156,19 +149,3 @@ def overlaid(image, value):
     grey = np.asarray(Image.fromarray(image).convert("L"), "float64")[..., None]
     mixed = OPACITY * colours + (1 - OPACITY) * grey
     return np.round(mixed).astype("uint8")
-
-
-def _expected_size(model):
-    """Height and width that a model was made for, or `None`."""
-    size = tuple(model.input_shape[1:3])
-    if None not in size:
-        return size
-    try:
-        spec = spec_of(model)
-    except ValueError:
-        return None
-    return spec.height, spec.width
-
-
-def _pair(size):
-    return (size, size) if isinstance(size, int) else size

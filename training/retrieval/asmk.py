@@ -207,7 +207,7 @@ class WordSearcher:
             len(store.files),
             store.maker.dimension,
         )
-        self.names = list(store.files)
+        self.names = store.names
 
     def search(self, queries, top=10):
         """For each query a list of `(name, similarity)`, the most similar images first.

@@ -1,8 +1,8 @@
 """One descriptor per image, and the nearest ones, found by FAISS.
 
-The index that FAISS searches is built from the array each time: FAISS's own files are
-not safe to read from strangers, and an exact index is a copy of the descriptors anyway.
-Of an approximate one the centroids are kept.
+FAISS searches the array of descriptors as it lies on the disk, mapped into memory, or
+an index that is built from it each time: FAISS's own files are not safe to read from
+strangers. Of an approximate one the centroids are kept.
 """
 
 import math
@@ -67,10 +67,11 @@ class GlobalDescriptors:
 
 
 class Nearest:
-    """The descriptors of an index in memory, ready to be searched.
+    """The descriptors of an index, ready to be searched.
 
     Args:
-        store: `IndexStore`. Its type decides how it is searched: `"flat"` exactly;
+        store: `IndexStore`. Its type decides how it is searched: `"flat"` exactly, in
+            its file, which takes no memory of its own;
             `"float16"` in half the memory, exact but for the rounding of the
             descriptors; `"ivf"` only among the descriptors of the nearest lists, in
             half precision too.
@@ -81,7 +82,7 @@ class Nearest:
     """
 
     def __init__(self, store):
-        faiss = require_faiss()
+        require_faiss()
         if not store.files:
             raise ValueError(
                 f"Expected an index with images. Received: {store.path}, without any"
@@ -96,10 +97,11 @@ class Nearest:
         elif index_type == "float16":
             self.index = float16_index(descriptors.shape[1])
         else:
-            self.index = faiss.IndexFlatIP(descriptors.shape[1])
-        for start in range(0, len(descriptors), CHUNK):
-            self.index.add(np.ascontiguousarray(descriptors[start : start + CHUNK]))
-        self.names = list(store.files)
+            self.index = Flat(descriptors)
+        if index_type != "flat":
+            for start in range(0, len(descriptors), CHUNK):
+                self.index.add(np.ascontiguousarray(descriptors[start : start + CHUNK]))
+        self.names = store.names
 
     def search(self, queries, top=10):
         """The nearest descriptors of each query, by cosine similarity.
@@ -130,6 +132,18 @@ class Nearest:
             ]
             for pair in zip(similarities, rows, strict=True)
         ]
+
+
+class Flat:
+    """Exact search among descriptors where they lie, like an index of FAISS."""
+
+    def __init__(self, descriptors):
+        self.descriptors, self.d = descriptors, descriptors.shape[1]
+
+    def search(self, queries, top):
+        faiss = require_faiss()
+        metric = faiss.METRIC_INNER_PRODUCT
+        return faiss.knn(queries, self.descriptors, top, metric=metric)
 
 
 def descriptors_of(store):

@@ -18,8 +18,12 @@ from keras_attn._checks import one_of
 from keras_attn.pipelines.files import DAMAGE, digest_of, write_text, write_then_rename
 from keras_attn.pipelines.store import Store, check_array, is_unused, read_description
 from keras_attn.training.choices import INDEX_METHODS
+from keras_attn.training.retrieval.listing import Listing
 
 _ARRAY = re.compile(r"rows-\d{6}\.npy")
+_LISTING = re.compile(r"files-\d{6}\.npz")
+# Files from which on they are listed in a file beside the description.
+LARGE = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +67,11 @@ class IndexStore:
         images: Absolute path of the images' folder.
         method: One of `INDEX_METHODS`, see `keras_attn.training.retrieval.methods`.
         settings: Dict of the method's settings, plain data.
-        files: Dict from the names of the files, relative to the images' folder, to
+        files: Mapping from the names of the files, relative to the images' folder, to
             `(bytes, nanoseconds)`: their size and time of change. Row `i` of the array
             belongs to file `i`, unless the method defines rows of its own.
         array: Name of the file of the array, or `None` if there are no files.
+        listing: Name of the file of `files`, or `None` if they are in the description.
     """
 
     path: pathlib.Path
@@ -76,6 +81,7 @@ class IndexStore:
     settings: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)
     array: str | None = None
+    listing: str | None = None
 
     CONTENT, MAKER = "an index", "`keras-attn index`"
     FORMAT, VERSION = "keras-attn index", 2
@@ -95,14 +101,20 @@ class IndexStore:
             array = stored["array"]
             if array is not None and not _ARRAY.fullmatch(array):
                 raise ValueError(f"array={array!r}")
+            files, listing = stored["files"], None
+            if isinstance(files, str):
+                if not _LISTING.fullmatch(files):
+                    raise ValueError(f"files={files!r}")
+                files, listing = Listing.read(path / files), files
             return cls(
                 path,
                 Maker(**stored["maker"]),
                 os.fspath(stored["images"]),
                 one_of("method", stored["method"], INDEX_METHODS),
                 dict(stored["settings"]),
-                _as_files(stored["files"]),
+                files if listing else _as_files(files),
                 array,
+                listing,
             )
 
         return read_description(path / cls.DESCRIPTION, cls, read)
@@ -127,6 +139,12 @@ class IndexStore:
         store.write_description()
         return store
 
+    @property
+    def names(self):
+        """Sequence of the names of the files."""
+        large = isinstance(self.files, Listing)
+        return self.files.names if large else list(self.files)
+
     def write_description(self):
         stored = {
             "format": self.FORMAT,
@@ -136,7 +154,7 @@ class IndexStore:
             "method": self.method,
             "settings": self.settings,
             "array": self.array,
-            "files": _as_list(self.files),
+            "files": self.listing or _as_list(self.files),
         }
         write_text(self.path / self.DESCRIPTION, json.dumps(stored, indent=1))
 
@@ -144,22 +162,31 @@ class IndexStore:
         """Replaces the files and the array of the index.
 
         Args:
-            files: Dict, see `IndexStore`.
-            rows: Their array.
+            files: Mapping, see `IndexStore`.
+            rows: Their array, or a function that writes it to an open file.
         """
         number = int(self.array[5:11]) + 1 if self.array else 1
         array = f"rows-{number:06}.npy"
         self.write_array(array, rows)
-        self.files, self.array = dict(files), array
+        self.files, self.array, self.listing = files, array, None
+        if len(files) >= LARGE:
+            self.listing = f"files-{number:06}.npz"
+            if not isinstance(files, Listing):
+                self.files = Listing.of(files.items())
+            with write_then_rename(self.path / self.listing) as file:
+                self.files.write(file)
         self.write_description()
-        for file in self.path.glob("rows-*.npy"):
-            if file.name != array:
+        for file in [*self.path.glob("rows-*.npy"), *self.path.glob("files-*.npz")]:
+            if file.name not in (array, self.listing):
                 file.unlink()
 
     def write_array(self, name, array):
-        """Keeps an array beside the index."""
+        """Keeps an array beside the index; a function writes one to an open file."""
         with write_then_rename(self.path / name) as file:
-            np.save(file, array, allow_pickle=False)
+            if callable(array):
+                array(file)
+            else:
+                np.save(file, array, allow_pickle=False)
 
     def read_array(self, name, dtype, shape):
         """An array, mapped into memory, of this dtype and shape; `None` is any size.

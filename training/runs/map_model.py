@@ -3,7 +3,7 @@
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.models.vit import attention_map_model
-from keras_attn.preprocessing import ImagePreprocessing
+from keras_attn.preprocessing import ImagePreprocessing, spec_of
 from keras_attn.training.runs.run import model_file, read_model
 
 
@@ -33,6 +33,42 @@ def load_map_model(path):
         )
     _check_normalises(model, path)
     return model
+
+
+def map_sizes(model, size=None, network_size=None):
+    """Height and width of images, and those that they are enlarged to for a model.
+
+    Args:
+        model: As `load_map_model` returns it.
+        size: A number of pixels or a pair; by default that of the network.
+        network_size: The same; by default what the model was made for, or `size`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    pairs = [
+        (each, each) if isinstance(each, int) else each for each in (size, network_size)
+    ]
+    size, network_size = pairs
+    network_size = network_size or _made_for(model) or size
+    size = size or network_size
+    if size is None:
+        raise ValueError(
+            "Expected a size of the images (--size), since neither the data set nor "
+            f"the model has one. Received: size=None and {model.name!r}"
+        )
+    return tuple(size), tuple(network_size)
+
+
+def _made_for(model):
+    size = tuple(model.input_shape[1:3])
+    if None not in size:
+        return size
+    try:
+        spec = spec_of(model)
+    except ValueError:
+        return None
+    return spec.height, spec.width
 
 
 def _check_normalises(model, path):

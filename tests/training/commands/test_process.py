@@ -3,17 +3,11 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import pytest
 
-from keras_attn.training.commands import process
+from tests.training.test_noise import NOISE
 
-NOISE = b"""\
-WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
-I0000 00:00:1796044251.677387   27868 port.cc:153] oneDNN custom operations are on.
-2026-01-01 10:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This
-"""
 ERROR = b"E0000 00:00:1796044251.677387   27868 driver.cc:1] the driver is too old\n"
 
 
@@ -87,17 +81,3 @@ def test_an_ignored_interrupt_stays_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     started = start("--version", code=code)
     assert started.communicate()[0].startswith(b"keras-attn ")
-
-
-def test_warnings_are_one_line(monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    process.hide_noise()
-    line = warnings.formatwarning("on two\n lines", UserWarning, "a.py", 1, "code")
-    assert line == "warning: on two lines\n"
-
-
-def test_errors_in_the_output_of_an_import_are_no_noise():
-    lines = [line for line in NOISE.splitlines() if not process.NOISE.match(line)]
-    assert lines == []
-    for line in (b"Killed", b"F0000 00:00 x.cc:1] fatal", b"Illegal instruction"):
-        assert not process.NOISE.match(line)

@@ -1,0 +1,104 @@
+import os
+import signal
+
+import pytest
+
+from keras_attn.training.bulk import local, worker
+from keras_attn.training.bulk.merge import merge
+from keras_attn.training.bulk.run import part_of, run
+from tests.training import tiny_models as tiny
+from tests.training.bulk import jobs
+
+KILLS = 1
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("given")
+    jobs.photos(folder / "photos")
+    tiny.save_colour_model(folder)
+    plan = jobs.make(
+        "predict", folder / "colours.keras", folder / "photos", folder / "a"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "start", jobs.Forked)
+        assert run(plan).done == 15
+    return folder
+
+
+def make(given, output):
+    return jobs.make("predict", given / "colours.keras", given / "photos", output)
+
+
+class Deadly(jobs.StandIn):
+    """Shard `KILLS` ends it after it was computed."""
+
+    def rows(self, shard):
+        if shard.start == KILLS * jobs.SHARD:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().rows(shard)
+
+
+def deadly(connection):
+    worker.Worker = Deadly
+    worker.serve(connection)
+
+
+def test_workers_and_parts_give_the_same_bytes(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "start", jobs.Forked)
+    shown = []
+    plan = make(given, tmp_path / "two")
+    state = run(plan, workers=2, progress=lambda *numbers: shown.append(numbers))
+    assert (state.done, state.images, state.waiting) == (15, 15, [])
+    assert shown[0] == (0, 15) and shown[-1] == (15, 15)
+    plan = make(given, tmp_path / "parts")
+    assert run(plan, part=(2, 2)).done == 7 and plan.state().done == 7
+    assert run(plan, part=(1, 2)).done == 8
+    expected = jobs.contents(given / "a")
+    assert jobs.contents(tmp_path / "two") == expected
+    assert jobs.contents(tmp_path / "parts") == expected
+
+
+def test_a_shard_that_ends_its_worker_is_set_aside(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=deadly))
+    plan = make(given, tmp_path)
+    state = run(plan, workers=2)
+    name = "00000004-00000008.npz"
+    assert [shard.path.name for shard in state.aside] == [name]
+    assert (state.done, state.waiting) == (11, []) and name in state.named_aside()
+    assert merge(tmp_path, tmp_path / "merged.npz")["aside"] == [name]
+    assert len(run(plan).aside) == 1 and plan.attempts()[4] == 3
+    monkeypatch.setattr(local, "start", jobs.Forked)
+    assert run(plan, retry=True).done == 15
+    assert jobs.contents(tmp_path) == jobs.contents(given / "a")
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def full(connection):
+    def write(*arguments):
+        raise ValueError("Expected to write. Received: no space")
+
+    worker.Plan.write_shard = write
+    jobs.serve(connection)
+
+
+def ends(connection):
+    os._exit(1)
+
+
+def test_errors_of_workers_are_one_line(given, tmp_path, monkeypatch):
+    plan = make(given, tmp_path)
+    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=full))
+    with pytest.raises(ValueError, match="^Expected to write. Received: no space$"):
+        run(plan, workers=2)
+    assert not plan.attempts()
+    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=ends))
+    with pytest.raises(RuntimeError, match="3 that ended while they loaded the model"):
+        run(plan)
+
+
+def test_parts():
+    assert part_of("2/8") == (2, 8)
+    for text in ("0/4", "5/4", "x", "1", "1/0", "1/2/3", "-1/4"):
+        with pytest.raises(ValueError, match=f"part I/N .* Received: '{text}'"):
+            part_of(text)

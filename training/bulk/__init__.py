@@ -1,0 +1,1 @@
+"""A task over any number of images, by any number of workers."""

@@ -1,0 +1,106 @@
+"""Runner of a bulk job by processes of this machine."""
+
+import multiprocessing
+import subprocess
+import sys
+from multiprocessing.connection import wait
+
+# Workers that end before their first shard, one after the other.
+FAILED_STARTS = 3
+
+
+def start(connection):
+    """A worker's process, which has the other end of a connection; `subprocess.Popen`.
+
+    In a group of its own, so that Ctrl-C reaches the driver alone.
+    """
+    number = connection.fileno()
+    command = [sys.executable, "-m", "keras_attn.training.bulk.process", str(number)]
+    return subprocess.Popen(command, pass_fds=[number], process_group=0)
+
+
+class LocalWorker:
+    """A process with the connection to it, and the number of the shard it computes."""
+
+    def __init__(self, plan):
+        self.connection, other = multiprocessing.Pipe()
+        self.process = start(other)
+        other.close()
+        self.number, self.ready = None, False
+        self.connection.send(plan.plain())
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+def run_local(queue, workers):
+    """Computes the shards of a `keras_attn.training.bulk.run.Queue`.
+
+    Args:
+        workers: Number of processes. One that ends is replaced.
+
+    Raises:
+        ValueError: If a worker meets an error of the input or the surroundings.
+        RuntimeError: For a defect, or if workers do not begin.
+    """
+    there, failed = [], 0
+    try:
+        while True:
+            there += [
+                LocalWorker(queue.plan)
+                for _ in range(min(workers, queue.open()) - len(there))
+            ]
+            if not there:
+                return
+            for connection in wait([each.connection for each in there]):
+                (worker,) = (each for each in there if each.connection is connection)
+                try:
+                    raise_error(connection.recv())
+                except (EOFError, ConnectionResetError):
+                    failed = 0 if worker.ready else failed + 1
+                    there.remove(worker)
+                    _bury(queue, worker)
+                    if failed == FAILED_STARTS:
+                        raise RuntimeError(
+                            f"Expected workers that begin. Received: {failed} that "
+                            "ended while they loaded the model"
+                        ) from None
+                    continue
+                worker.ready, failed = True, 0
+                if worker.number is not None:
+                    queue.finished(worker.number)
+                worker.number = queue.next()
+                if worker.number is None:
+                    there.remove(worker)
+                    worker.end()
+                else:
+                    _send(worker)
+    finally:
+        for worker in there:
+            worker.end()
+            queue.plan.forget(queue.writer(worker.process.pid))
+            queue.plan.clean(queue.writer(worker.process.pid))
+
+
+def _send(worker):
+    try:
+        worker.connection.send(worker.number)
+    except OSError:
+        # It has ended; reading says so.
+        pass
+
+
+def _bury(queue, worker):
+    worker.end()
+    queue.plan.clean(queue.writer(worker.process.pid))
+    if worker.number is not None:
+        queue.died(worker.number)
+
+
+def raise_error(answer):
+    """Raises what a worker answered, if it is an error."""
+    if answer is not None:
+        message, expected = answer
+        raise (ValueError if expected else RuntimeError)(message)

@@ -16,6 +16,7 @@ class Collection:
     Attributes:
         kind: `folder`, `list`, `csv`, `tar` or `parquet`.
         source: What it was opened from.
+        files: Reader of one image, such as `TarFiles`.
         left_out: Text that counts and names what is no image; empty without any.
         labels: `keras_attn.pipelines.collections.labels.Labels`, or `None`.
     """
@@ -24,14 +25,14 @@ class Collection:
         self, kind, source, names, sizes, files, labels=None, left_out=(), facts=()
     ):
         self.kind, self.source, self.labels = kind, source, labels
-        self._names, self._files, self._facts = names, files, facts
+        self._names, self.files, self._facts = names, files, facts
         self._sizes = np.asarray(sizes, np.int64)
         self.left_out = ""
         if len(left_out):
             self.left_out = counted_names(
                 left_out, "file that is no image", "files that are no images"
             )
-        if labels is not None and (not labels.texts or not len(labels.numbers)):
+        if labels is not None and not labels.texts:
             self.labels = None
         if not len(names):
             raise ValueError(f"Expected images. Received: {source}, which holds none")
@@ -65,7 +66,7 @@ class Collection:
         Raises:
             OSError: It cannot be read, or is another one than was listed.
         """
-        return self._files.read(self._names, int(index), int(self._sizes[index]))
+        return self.files.read(self._names, int(index), int(self._sizes[index]))
 
     def read(self, indices, errors="raise"):
         """Yields the bytes of images in the order of their indices.
@@ -84,11 +85,11 @@ class Collection:
 
     def stamp(self, index):
         """Size of an image, and a text that changes when its content does."""
-        return self._files.stamp(self._names, int(index), int(self._sizes[index]))
+        return self.files.stamp(self._names, int(index), int(self._sizes[index]))
 
     def entry(self, index):
         """The entry of an image in `Source.files`."""
-        return self._files.entry(self._names, int(index))
+        return self.files.entry(self._names, int(index))
 
     def class_names(self):
         """Names of the classes in the order of their numbers; empty without labels."""

@@ -24,6 +24,11 @@ class Local:
     def is_folder(self, path):
         return os.path.isdir(path)
 
+    def entries(self, folder):
+        """Names of the files and of the folders in a folder."""
+        with os.scandir(folder) as found:
+            return _divided((entry.name, entry.is_dir()) for entry in found)
+
     def walk(self, folder):
         """Yields `(name, size)`, see `walk_files`."""
         return walk_files(folder)
@@ -84,6 +89,14 @@ class Remote:
 
     def is_folder(self, path):
         return self._call("isdir", path)
+
+    def entries(self, folder):
+        """Names of the files and of the folders in a folder."""
+        found = self._call("ls", folder, detail=True)
+        return _divided(
+            (each["name"].rstrip("/").split("/")[-1], each["type"] == "directory")
+            for each in found
+        )
 
     def walk(self, folder):
         """Yields `(name, size)` as `walk_files`."""
@@ -179,6 +192,13 @@ def check_stamp(path, found, expected):
             f"Expected {path} as it was listed. Received: {found[0]:,} bytes instead "
             f"of {expected[0]:,}, or of a later time"
         )
+
+
+def _divided(entries):
+    files, folders = [], []
+    for name, is_folder in entries:
+        (folders if is_folder else files).append(name)
+    return files, folders
 
 
 def _by_parts(item):

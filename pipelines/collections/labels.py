@@ -1,12 +1,27 @@
 """Labels of images, from what lies beside them, and their classes."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 # The most classes that numbers without names may stand for.
 NUMBERED = 100_000
+PARTS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 LABEL_COLUMNS = ("label", "class", "category", "target", "cls")
+
+
+def part_of(path):
+    """The part that the name of a file or of a folder around it shows, or ""."""
+    *folders, name = path.split("/")
+    words = [re.split(r"[-_.]", name)[0], *folders]
+    return next((PARTS[word] for word in words if word in PARTS), "")
 
 
 class Labels(NamedTuple):
@@ -17,8 +32,8 @@ class Labels(NamedTuple):
         texts: Labels as they were found, each once: names or numbers of classes.
         names: Names of the classes that the source gives, in the order of their
             numbers, or empty.
-        parts: Name of the part, `train`, of each image's official division; `None`
-            without one.
+        parts: Part of the official division of each image, `train`, `validation`,
+            `test` or ""; `None` without one.
     """
 
     numbers: np.ndarray
@@ -35,6 +50,17 @@ class Labels(NamedTuple):
             for text in texts
         ]
         return cls(np.array(numbers, np.int32), tuple(places), tuple(names), parts)
+
+    def official(self):
+        """Index arrays of the parts; empty unless they have all images and `train`."""
+        parts = [] if self.parts is None else np.unique(self.parts).tolist()
+        if "train" not in parts or len(parts) < 2 or "" in parts:
+            return {}
+        return {
+            part: np.flatnonzero(self.parts == part)
+            for part in dict.fromkeys(PARTS.values())
+            if part in parts
+        }
 
     def resolved(self):
         """Names of the classes, and the number of the class of each of `texts`.

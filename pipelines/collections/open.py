@@ -18,7 +18,7 @@ from keras_attn.pipelines.collections.collection import (
     TarFiles,
 )
 from keras_attn.pipelines.collections.filesystems import filesystem_of
-from keras_attn.pipelines.collections.labels import Labels
+from keras_attn.pipelines.collections.labels import Labels, part_of
 from keras_attn.pipelines.collections.packed import Composed, Packed
 from keras_attn.pipelines.collections.parquet import ParquetFiles
 from keras_attn.pipelines.collections.tables import ListedFiles, lines_of, rows_of
@@ -75,9 +75,8 @@ def open_collection(source, kind=None, column=None, label_column=None):
     source = os.fspath(source)
     if kind is not None:
         one_of("kind", kind, KINDS)
-    patterns = [source] if os.path.exists(source) else expand(source)
-    filesystem, path = filesystem_of(patterns[0])
-    paths = [path, *(filesystem_of(each)[1] for each in patterns[1:])]
+    filesystem, paths = located(source)
+    path = paths[0]
     found = kind or BY_SUFFIX.get(os.path.splitext(path)[1].lower())
     if len(paths) > 1 or not filesystem.is_folder(path):
         _check_files(filesystem, paths, source, found)
@@ -95,6 +94,14 @@ def open_collection(source, kind=None, column=None, label_column=None):
     paths = [f"{path.rstrip('/')}/{name}" for name in shards.get(found, [])]
     _check_files(filesystem, paths[:1], source, found)
     return _of_files(filesystem, paths, source, found, column, label_column)
+
+
+def located(source):
+    """The filesystem of a path, URL or pattern, and the paths there that it names."""
+    source = os.fspath(source)
+    patterns = [source] if os.path.exists(source) else expand(source)
+    filesystem, path = filesystem_of(patterns[0])
+    return filesystem, [path, *(filesystem_of(each)[1] for each in patterns[1:])]
 
 
 def expand(source):
@@ -163,18 +170,19 @@ def _of_files(filesystem, paths, source, kind, column, label_column):
         # Sizes of rows are not known before they are read, those of files are.
         facts = (repr([size for size, _ in tables.stamps]),)
         sizes = np.full(len(names), -1)
-        return Collection(
-            kind, source, names, sizes, Rows(tables), tables.labels(), facts=facts
-        )
+        labels = tables.labels()._replace(parts=_parts(names))
+        return Collection(kind, source, names, sizes, Rows(tables), labels, facts=facts)
     if len(paths) > 1:
         raise ValueError(f"Expected one {kind} file. Received: {source}")
     folder = os.path.dirname(paths[0])
-    files, sizes, texts = ListedFiles(filesystem, folder), array("q"), []
+    files, sizes = ListedFiles(filesystem, folder), array("q")
+    texts, parts = [], []
     read = rows_of if kind == "csv" else lines_of
 
     def names():
         with filesystem.open(paths[0]) as content:
-            for name, label in read(content, source):
+            for name, label, part in read(content, source):
+                parts.append(part)
                 sizes.append(files.size(name))
                 texts.append(label and sys.intern(label))
                 yield os.fsencode(name)
@@ -185,7 +193,15 @@ def _of_files(filesystem, paths, source, kind, column, label_column):
         raise ValueError(
             f"Expected a {kind} file in UTF-8. Received: {source} ({error})"
         ) from error
-    return Collection(kind, source, listed, sizes, files, Labels.of(texts))
+    labels = Labels.of(texts, parts=np.array(parts) if any(parts) else None)
+    return Collection(kind, source, listed, sizes, files, labels)
+
+
+def _parts(names, given=()):
+    """Parts of the images of shards: as given, else by the names of the shards."""
+    counts = np.diff(names.ends, prepend=0)
+    found = given if any(given) else [part_of(group) for group in names.groups]
+    return np.repeat(found, counts) if any(found) else None
 
 
 def _of_tar(filesystem, paths, source):
@@ -194,7 +210,7 @@ def _of_tar(filesystem, paths, source):
     def index(number):
         path, (length, _) = paths[number], stamps[number]
         with filesystem.open(path) as file:
-            return index_shard(_reader(file), length, filesystem.url(path))
+            return index_shard(reader(file), length, filesystem.url(path))
 
     workers = min(THREADS, len(paths)) if filesystem.remote else 1
     counts, offsets, sizes, texts, parts = [], [], [], [], []
@@ -219,8 +235,7 @@ def _of_tar(filesystem, paths, source):
         packed = Packed(members())
     names = Composed(_short(paths), counts, packed)
     files = TarFiles(filesystem, tuple(paths), stamps, np.concatenate(offsets))
-    divided = np.repeat(parts, counts) if any(parts) else None
-    labels = Labels.of(texts, class_names, divided)
+    labels = Labels.of(texts, class_names, _parts(names, parts))
     sizes = np.concatenate(sizes)
     return Collection("tar", source, names, sizes, files, labels, left_out)
 
@@ -230,7 +245,7 @@ def _classes_beside(filesystem, paths):
     return class_names_in(filesystem.read(path)) if filesystem.exists(path) else ()
 
 
-def _reader(file):
+def reader(file):
     """Function `(start, count)` of bytes that reads a little ahead."""
     block, first = b"", 0
 

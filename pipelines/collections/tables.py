@@ -6,7 +6,7 @@ import io
 import os
 
 from keras_attn.pipelines.collections.filesystems import filesystem_of
-from keras_attn.pipelines.collections.labels import LABEL_COLUMNS
+from keras_attn.pipelines.collections.labels import LABEL_COLUMNS, PARTS
 from keras_attn.pipelines.images.headers import SUFFIXES
 
 FILE_COLUMNS = ("filename", "file", "image", "path", "image_path", "filepath", "url")
@@ -57,11 +57,11 @@ def lines_of(content, where):
     for line in io.TextIOWrapper(content, encoding="utf-8-sig"):
         line = line.strip()
         if line and not line.startswith("#"):
-            yield line, None
+            yield line, None, ""
 
 
 def rows_of(content, where):
-    """Yields the names and labels, or `None`, in a CSV file.
+    """Yields the names, labels, or `None`, and parts, or "", in a CSV file.
 
     The columns are named in the first line; without one, the first has the files and
     the second, if any, the labels.
@@ -77,7 +77,7 @@ def rows_of(content, where):
     label = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
     if file is None and first and first[0].lower().endswith(SUFFIXES):
         file, label = 0, 1 if len(first) > 1 else None
-        yield first[0].strip(), _cell(first, label)
+        yield first[0].strip(), _cell(first, label), ""
     if file is None:
         raise ValueError(
             f"Expected a column {' or '.join(FILE_COLUMNS)}. "
@@ -91,7 +91,8 @@ def rows_of(content, where):
                 f"Received: line {rows.line_num} of {where}"
             )
         if row:
-            yield name, _cell(row, label)
+            part = (_cell(row, columns.get("split")) or "").lower()
+            yield name, _cell(row, label), PARTS.get(part, "")
 
 
 def _cell(row, place):

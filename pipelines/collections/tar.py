@@ -1,8 +1,9 @@
 """Tar archives of images, read at any place: an index by one pass over the headers.
 
 Nothing is ever written to disk. In the layout of WebDataset files of one name belong
-together: `cat/01.jpg` and its label `cat/01.cls`, `.json` or `.txt`. Names of classes
-are in `classes.txt`, or in the description that `pack` writes.
+together: `cat/01.jpg` and its label `cat/01.cls` or `.json`, or `.txt` where no folder
+names a class. Names of classes are in `classes.txt`, or in the description that packing
+writes.
 """
 
 import json
@@ -21,7 +22,8 @@ MAGIC = b"ustar"
 REGULAR, FOLLOWED_BY_DATA = b"0\0007", b"0\0007xgLKS"
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd")
 # Beside an image, the first of these has its label; larger ones have none.
-LABEL_SUFFIXES = (b".cls", b".json", b".txt")
+TEXT = b".txt"
+LABEL_SUFFIXES = (b".cls", b".json", TEXT)
 LABEL_BYTES, LABEL_LENGTH = 2**16, 200
 CLASSES = b"classes.txt"
 # Readers of WebDataset pass over such a name.
@@ -43,6 +45,8 @@ class Shard(NamedTuple):
 def members(read, length):
     """Yields `(name, offset, size)` of the regular files of a tar archive, in order.
 
+    Folders have the offset -1; links and devices are left out.
+
     Args:
         read: Function `(start, count)` that gives bytes.
         length: Size of the archive.
@@ -53,7 +57,7 @@ def members(read, length):
     position, long = 0, {}
     while True:
         header = read(position, BLOCK)
-        if not position and header.startswith(COMPRESSED):
+        if not position and is_compressed(header):
             raise ValueError("it is compressed, and cannot be read at any place")
         if len(header) < BLOCK:
             raise ValueError(f"truncated: no end of the archive at byte {position:,}")
@@ -76,6 +80,8 @@ def members(read, length):
             yield long.get("path") or _name(header), start, size
             long = {}
         elif kind not in b"gK":
+            if kind == b"5":
+                yield long.get("path") or _name(header), -1, 0
             long = {}
 
 
@@ -126,6 +132,8 @@ def index_shard(read, length, where):
     shard = _Indexing(read)
     try:
         for name, offset, size in members(read, length):
+            if offset < 0:
+                continue
             name = name.removeprefix(b"./")
             if name[:1] == b"/" or b".." in name and b".." in name.split(b"/"):
                 raise ValueError(f"the name {os.fsdecode(name)!r} leads out of it")
@@ -185,6 +193,8 @@ class _Indexing:
         for wanted in LABEL_SUFFIXES:
             for suffix, _, offset, size in group:
                 if suffix.endswith(wanted) and size <= LABEL_BYTES:
+                    if wanted == TEXT and b"/" in self.key:
+                        continue
                     text = label_of(wanted, self.read(offset, size))
                     if text is not None:
                         return text
@@ -208,6 +218,11 @@ def label_of(suffix, content):
         text = str(value) if isinstance(value, (str, int)) else ""
     short = 0 < len(text) <= LABEL_LENGTH and "\n" not in text
     return sys.intern(text) if short else None
+
+
+def is_compressed(content):
+    """Checks the first bytes of a file for those of a compressed archive."""
+    return content.startswith(COMPRESSED)
 
 
 def class_names_in(content):

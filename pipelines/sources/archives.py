@@ -4,7 +4,6 @@ A folder, a zip and a tar archive look the same to the rest of the package: a
 `FileTree`, names with a way to read them. Nothing is ever written to disk.
 """
 
-import contextlib
 import functools
 import lzma
 import os
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_attn.pipelines.collections.open import located, reader
+from keras_attn.pipelines.collections.tar import is_compressed, members
 from keras_attn.pipelines.images.decoding import where_of
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.pipelines.sources.layouts import consecutive
@@ -52,7 +53,7 @@ class FileTree:
         read: Gives the bytes of a file by its name.
         stamp: Gives the size of a file and a text that changes when its content does,
             by its name.
-        archive: Whether the root is an archive.
+        label: Gives the entry of a file in `Source.files`, by its name.
     """
 
     root: str
@@ -60,11 +61,7 @@ class FileTree:
     folders: tuple[str, ...]
     read: Callable[[str], bytes]
     stamp: Callable[[str], tuple[int, str]]
-    archive: bool
-
-    def label(self, name):
-        """The entry of a file in `Source.files`."""
-        return (self.root, name) if self.archive else os.path.join(self.root, name)
+    label: Callable[[str], str | tuple[str, str]]
 
     def where(self, name):
         """The name of a file in messages."""
@@ -72,22 +69,29 @@ class FileTree:
 
 
 def open_tree(path) -> FileTree:
-    """List a folder, or read a zip or a tar archive (plain, gz, bz2 or xz).
+    """List a folder, or a zip or a tar archive (plain, gz, bz2 or xz), or a URL of one.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: A file that is no archive, a damaged one, or one with more
-            than 2 GB of files, which are held in memory.
+        ValueError: A file that is no archive, a damaged one, or a compressed one with
+            more than 2 GB of files, which are held in memory.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return _folder_tree(path)
-    if path.exists():
-        return _archive_tree(path)
-    raise FileNotFoundError(f"Expected a folder or an archive. Received: {path}")
+    filesystem, (path, *others) = located(path)
+    if not others and filesystem.is_folder(path):
+        return (_remote_tree if filesystem.remote else _folder_tree)(filesystem, path)
+    if not filesystem.exists(path):
+        raise FileNotFoundError(
+            f"Expected a folder or an archive. Received: {filesystem.url(path)}"
+        )
+    with filesystem.open(path) as file:
+        plain = not zipfile.is_zipfile(file)
+    if plain and not is_compressed(filesystem.read(path, 0, 6)):
+        return tar_tree(filesystem, [path, *others])
+    return _archive_tree(filesystem, path)
 
 
-def _folder_tree(root):
+def _folder_tree(filesystem, path):
+    root = Path(path)
     sizes, folders = {}, []
 
     def walk(folder, prefix, depth):
@@ -112,60 +116,130 @@ def _folder_tree(root):
         folders=tuple(sorted(folders)),
         read=lambda name: (root / name).read_bytes(),
         stamp=lambda name: _stamp_of_file(root / name),
-        archive=False,
+        label=lambda name: os.path.join(root, name),
     )
 
 
-def _archive_tree(path):
-    contents, folders, total = {}, set(), 0
+def _remote_tree(filesystem, root):
+    walked = filesystem.walk(root)
+    sizes = {os.fsdecode(name): size for name, size in walked}
+    return FileTree(
+        root=filesystem.url(root),
+        sizes=dict(sorted(sizes.items())),
+        folders=_folders(sizes),
+        read=lambda name: filesystem.read(f"{root.rstrip('/')}/{name}"),
+        stamp=lambda name: filesystem.stamp(f"{root.rstrip('/')}/{name}"),
+        label=lambda name: filesystem.url(f"{root.rstrip('/')}/{name}"),
+    )
+
+
+def tar_tree(filesystem, paths) -> FileTree:
+    """List plain tar archives as one tree, whose files are read where they lie."""
+    places, folders = {}, []
+    url = filesystem.url(paths[0])
+    for path in paths:
+        stamp = filesystem.stamp(path)
+        found = {}
+        try:
+            with filesystem.open(path) as file:
+                for given, offset, size in members(reader(file), stamp[0]):
+                    name = os.fsdecode(given).removeprefix("./").rstrip("/")
+                    if any(_hidden(part) for part in name.split("/")):
+                        continue
+                    if offset < 0:
+                        folders.append(f"{name}/")
+                    else:
+                        found[name] = (path, stamp, offset, size)
+        except (OSError, *DAMAGED, ValueError) as error:
+            raise _no_archive(filesystem.url(path), error) from error
+        for name in found.keys() & places.keys():
+            raise ValueError(
+                f"Expected every file in one archive. Received: {name} in "
+                f"{filesystem.url(places[name][0])} and {filesystem.url(path)}"
+            )
+        places.update(found)
+
+    def read(name):
+        path, stamp, offset, size = places[name]
+        return filesystem.read(path, offset, size, stamp)
+
+    return FileTree(
+        root=url,
+        sizes={name: place[-1] for name, place in sorted(places.items())},
+        folders=_folders([*places, *folders]),
+        read=read,
+        stamp=lambda name: _checksum(read(name)),
+        label=lambda name: (filesystem.url(places[name][0]), name),
+    )
+
+
+def _folders(names):
+    """All folders around files, sorted."""
+    found = set()
+    for name in names:
+        end = name.rfind("/")
+        while end > 0 and name[:end] not in found:
+            found.add(name[:end])
+            end = name.rfind("/", 0, end)
+    return tuple(sorted(found))
+
+
+def _checksum(data):
+    return len(data), f"{zlib.crc32(data):08x}"
+
+
+def _no_archive(where, error):
+    return ValueError(
+        "Expected a folder, a zip or a complete tar archive (.tar, .tar.gz, "
+        f".tar.bz2, .tar.xz). Received: {where} ({error})."
+    )
+
+
+def _archive_tree(filesystem, path):
+    contents, folders, total = {}, [], 0
+    where = filesystem.url(path)
     try:
-        with contextlib.closing(_members(path)) as members:
-            for given, size, is_folder, read in members:
+        with filesystem.open(path) as file:
+            for given, size, is_folder, read in _members(file):
                 name = given.removeprefix("./").rstrip("/")
                 if any(_hidden(part) for part in name.split("/")):
                     continue
-                parts = name.split("/")[: None if is_folder else -1]
-                folders.update("/".join(parts[: i + 1]) for i in range(len(parts)))
                 if is_folder:
+                    folders.append(f"{name}/")
                     continue
                 total += size
                 if total > MAX_ARCHIVE_BYTES:
                     raise ValueError(
-                        f"{path} holds more than {MAX_ARCHIVE_BYTES / 1024**3:g} GB "
+                        f"{where} holds more than {MAX_ARCHIVE_BYTES / 1024**3:g} GB "
                         "of files. Unpack it and pass the folder."
                     )
                 contents[name] = read()
     except (tarfile.TarError, OSError, RuntimeError, *DAMAGED) as error:
-        raise ValueError(
-            "Expected a folder, a zip or a complete tar archive (.tar, .tar.gz, "
-            f".tar.bz2, .tar.xz). Received: {path} ({error})."
-        ) from error
+        raise _no_archive(where, error) from error
     contents = dict(sorted(contents.items()))
     return FileTree(
-        root=str(path),
+        root=where,
         sizes={name: len(data) for name, data in contents.items()},
-        folders=tuple(sorted(folders)),
+        folders=_folders([*contents, *folders]),
         read=contents.__getitem__,
-        stamp=lambda name: (
-            len(contents[name]),
-            f"{zlib.crc32(contents[name]):08x}",
-        ),
-        archive=True,
+        stamp=lambda name: _checksum(contents[name]),
+        label=lambda name: (where, name),
     )
 
 
-def _members(path):
-    """Yield `(name, bytes, is a folder, read)` of a zip or tar archive.
+def _members(file):
+    """Yield `(name, bytes, is a folder, read)` of a zip or compressed tar archive.
 
     Links and devices are left out: they have no content of their own.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             for each in archive.infolist():
                 read = functools.partial(archive.read, each)
                 yield each.filename, each.file_size, each.is_dir(), read
         return
-    with tarfile.open(path, "r|*") as archive:
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
             if member.isdir() or member.isreg():
                 yield (

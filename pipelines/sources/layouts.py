@@ -6,17 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from keras_attn.pipelines.collections.labels import LABEL_COLUMNS, PARTS
+from keras_attn.pipelines.collections.tables import FILE_COLUMNS
 from keras_attn.pipelines.images.headers import SUFFIXES
 
 # Photographs that nothing here reads.
 UNREADABLE_SUFFIXES = (".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd")
-PARTS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 EMPTY = "the file is empty, or a broken link"
 CSV_FILES = ("train.csv", "val.csv", "test.csv")
 
@@ -257,8 +252,6 @@ def _image_of_row(tree, folder, filename, csv_name):
 
 
 SEPARATOR = ";"
-FILE_COLUMNS = ("filename", "file", "image", "path", "image_path", "filepath")
-LABEL_COLUMNS = ("label", "class", "category", "target")
 
 
 def labels_file(tree):
@@ -312,7 +305,7 @@ def list_labels(tree, table, several=False) -> Listing:
         for image, (part, name) in found.items()
         if tree.sizes[image]
     )
-    own = {name: _labels_in(name, several) for _, name in found.values()}
+    own = {name: labels_in(name, several) for _, name in found.values()}
     class_names = tuple(sorted({each for names in own.values() for each in names}))
     rows = [[each in own[name] for each in class_names] for _, name, _ in good]
     labels = np.array(rows, bool).reshape(len(good), len(class_names))
@@ -334,7 +327,7 @@ def list_labels(tree, table, several=False) -> Listing:
     )
 
 
-def _labels_in(cell, several):
+def labels_in(cell, several):
     """The labels in a cell of a table; a class name may have a semicolon."""
     parts = cell.split(SEPARATOR) if several else [cell]
     return [part.strip() for part in parts if part.strip()]

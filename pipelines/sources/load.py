@@ -16,6 +16,7 @@ from keras_attn.pipelines.sources import (
     fine_grained,
     inaturalist,
     layouts,
+    shards,
     tensorflow_datasets,
 )
 from keras_attn.pipelines.sources.catalogue import KNOWN
@@ -35,13 +36,15 @@ def load_source(name, path=None, on_corrupt="error", **options) -> Source:
     Args:
         name: One of `SOURCE_NAMES`.
         path: A folder, a zip or a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of
-            images in a folder for each class; for "folder" also with a table of labels,
-            `labels.csv` or its only CSV file; for CIFAR also the official binary
-            archive, or the folder of its .bin files; for Mini-ImageNet also a folder
-            with train.csv, val.csv, test.csv and images/. Data sets with boxes are read
-            from the folder, or an archive, of their official files. Without a path, all
-            but "miniimagenet", "fgvc_aircraft" and "folder" come from TensorFlow
-            Datasets.
+            images in a folder for each class, or the fsspec URL of one; for "folder"
+            also with a table of labels, `labels.csv` or its only CSV file, and tar
+            shards, Parquet, lists and CSV files, see
+            `keras_attn.pipelines.collections.open_collection`; for CIFAR also the
+            official binary archive, or the folder of its .bin files; for Mini-ImageNet
+            also a folder with train.csv, val.csv, test.csv and images/. Data sets with
+            boxes are read from the folder, or an archive, of their official files.
+            Without a path, all but "miniimagenet", "fgvc_aircraft" and "folder" come
+            from TensorFlow Datasets.
         on_corrupt: "error" or "skip". Empty files are found here, and boxes outside
             their images, other damage when the images are decoded (`Source.decoded`).
         **options: For "generated", the arguments of `generated_source`; for "folder"
@@ -143,7 +146,15 @@ def _read_class_folders(name, tree, on_corrupt):
 def _load_folder(path, on_corrupt, depth=0, several=False):
     if path is None:
         return _load_by_name("folder", on_corrupt, {})
-    tree = archives.open_tree(path)
+    images = shards.open_shards(path)
+    labelled = images and (images.labels or images.kind != "tar")
+    if labelled and not depth:
+        fields, skipped = shards.fields_of(images, on_corrupt, several)
+        return _source_of("folder", path, on_corrupt, skipped, **fields)
+    if images and images.kind == "tar":
+        tree = archives.tar_tree(images.files.filesystem, images.files.paths)
+    else:
+        tree = archives.open_tree(path)
     table = None if depth else layouts.labels_file(tree)
     if table:
         listing = layouts.list_labels(tree, table, several)
@@ -169,28 +180,32 @@ def _official(list_files):
 
 
 def _listed_source(name, tree, on_corrupt, listing):
-    if len(listing.class_names) < 2:
-        raise ValueError(
-            f"Expected at least 2 classes. Received: {tree.root} with the classes "
-            f"{list(listing.class_names)}."
-        )
-    skipped = [(tree.where(n), why) for n, why in listing.problems]
-    raise_or_list(skipped, on_corrupt)
     names = listing.names
-    source = _known_source(
+    source = _source_of(
         name,
+        tree.root,
+        on_corrupt,
+        [(tree.where(n), why) for n, why in listing.problems],
         class_names=listing.class_names,
         labels=listing.labels,
         files=tuple(tree.label(n) for n in names),
         read=lambda index: tree.read(names[index]),
         stamp=lambda index: tree.stamp(names[index]),
         official=listing.official,
-        skipped=tuple(skipped),
         ignored=listing.ignored,
-        on_corrupt=on_corrupt,
         annotations=listing.annotations,
     )
     return source.with_boxes_in_images()
+
+
+def _source_of(name, root, on_corrupt, skipped, **fields):
+    if len(fields["class_names"]) < 2:
+        raise ValueError(
+            f"Expected at least 2 classes. Received: {root} with the classes "
+            f"{list(fields['class_names'])}."
+        )
+    raise_or_list(skipped, on_corrupt)
+    return _known_source(name, skipped=tuple(skipped), on_corrupt=on_corrupt, **fields)
 
 
 def _in_official_order(name, listing, root):

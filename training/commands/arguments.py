@@ -114,7 +114,11 @@ def add_output(added, help, metavar="PATH", **options):
 
 
 def add_data(added, on_corrupt=False):
-    added.add_argument("--data", metavar="PATH", help="folder or archive of the images")
+    added.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder, archive, tar shards, Parquet or URL of the images",
+    )
     if on_corrupt:
         add_on_corrupt(added)
 

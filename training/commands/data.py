@@ -11,12 +11,17 @@ from keras_attn.training.commands.arguments import (
 
 def add(command):
     added = command(
-        data, "count a data set's classes and draw a contact sheet, or check its images"
+        data,
+        "count a data set's classes and draw a contact sheet, check its images, or "
+        "pack them into tar shards",
     )
     added.add_argument(
         "name",
-        metavar="NAME|PATH",
-        help="generated, cifar10, ..., or a folder of images",
+        metavar="NAME|PATH|pack",
+        help="generated, cifar10, ..., a folder of images, or pack and a folder",
+    )
+    added.add_argument(
+        "folder", nargs="?", metavar="FOLDER", help="images to pack, with pack"
     )
     add_data(added, on_corrupt=True)
     add_depth(added)
@@ -27,8 +32,12 @@ def add(command):
     )
     add_output(
         added,
-        "the picture (contact_sheet.png), or the page of --check (data_check.html)",
+        "the picture (contact_sheet.png), the page of --check (data_check.html), or "
+        "the folder of the shards",
         metavar="FILE",
+    )
+    added.add_argument(
+        "--shard-size", type=int, metavar="N", help="images per shard (1000)"
     )
     added.add_argument("--examples-per-class", type=int, default=10, metavar="N")
     added.add_argument("--split", help="a named split, to count its parts")
@@ -37,6 +46,13 @@ def add(command):
 
 def data(arguments):
     depth = int(arguments.depth or 0)
+    if arguments.folder is not None:
+        return _pack(arguments, depth)
+    if arguments.shard_size is not None:
+        raise ValueError(
+            "Expected --shard-size with pack FOLDER. Received: "
+            f"--shard-size {arguments.shard_size}"
+        )
     if arguments.check:
         from keras_attn.training.data.check import check
 
@@ -65,3 +81,25 @@ def data(arguments):
             depth,
         )
     )
+
+
+def _pack(arguments, depth):
+    from keras_attn.pipelines.sources.load import load_source
+    from keras_attn.pipelines.sources.pack import SHARD, pack
+
+    if arguments.name != "pack":
+        raise ValueError(
+            "Expected one name or path, or pack FOLDER. Received: "
+            f"{arguments.name} {arguments.folder}"
+        )
+    if arguments.output is None:
+        raise ValueError("Expected the folder of the shards: --output SHARDS")
+    source = load_source("folder", arguments.folder, arguments.on_corrupt, depth=depth)
+    size = SHARD if arguments.shard_size is None else arguments.shard_size
+    paths = pack(source, arguments.output, size)
+    print(
+        f"{len(source)} images of {len(source.class_names)} classes in {len(paths)} "
+        f"shards: {arguments.output}"
+    )
+    if source.left_out:
+        print(f"Left out: {source.left_out}")

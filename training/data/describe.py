@@ -146,7 +146,7 @@ def named_source(name, data=None, on_corrupt="error", assignments=(), depth=0):
         assignments: `key=value` options of the generated data set.
         depth: Nested folders that name a class of a folder.
     """
-    if name not in SOURCE_NAMES and pathlib.Path(name).exists():
+    if name not in SOURCE_NAMES and _is_place(name):
         if data is not None or assignments:
             raise ValueError(
                 "Expected --data and --set with the name of a data set only. "
@@ -157,6 +157,10 @@ def named_source(name, data=None, on_corrupt="error", assignments=(), depth=0):
     if depth:
         options["depth"] = depth
     return load_source(name, path=data, on_corrupt=on_corrupt, **options)
+
+
+def _is_place(name):
+    return "://" in name or "{" in name or pathlib.Path(name).exists()
 
 
 def generated_options(name, assignments):

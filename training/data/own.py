@@ -87,9 +87,11 @@ def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
 
 
 def own_name(data):
-    """The name of a folder or archive as that of a run."""
-    path = pathlib.Path(data).resolve()
+    """The name of a folder, archive, pattern or URL as that of a run."""
+    path = pathlib.Path(str(data).partition("://")[2] or data).resolve()
     name = path.name if path.is_dir() else path.name.split(".")[0]
+    if "{" in name:
+        name = name.split("{")[0].rstrip("-_")
     return re.sub(r"[^\w-]+", "_", name).strip("_") or "photographs"
 
 

@@ -12,6 +12,7 @@ import keras
 
 # Loading a model needs its layers registered.
 import keras_attn.models  # noqa: F401
+from keras_attn.pipelines.collections.open import expand
 from keras_attn.pipelines.files import (
     DAMAGE,
     partial_path,
@@ -123,12 +124,22 @@ class Run:
             raise ValueError(f"Cannot read the recipe in {path}: {error}") from error
 
     def remember_data(self, data):
-        """Keeps the path of the run's data, absolute and relative to its folder."""
+        """Keeps the path of the run's data, absolute and relative to its folder.
+
+        URLs stay as they are.
+        """
+        if "://" in str(data):
+            self._keep_data({"path": str(data)})
+            return
         path = pathlib.Path(data).expanduser().resolve()
-        kept = {
-            "path": str(path),
-            "relative": os.path.relpath(path, self.workdir.resolve()),
-        }
+        self._keep_data(
+            {
+                "path": str(path),
+                "relative": os.path.relpath(path, self.workdir.resolve()),
+            }
+        )
+
+    def _keep_data(self, kept):
         with write_then_rename(self.workdir / DATA) as file:
             file.write((json.dumps(kept, indent=2) + "\n").encode())
 
@@ -143,11 +154,14 @@ class Run:
             return None
         try:
             kept = json.loads(file.read_text())
+            if "://" in kept["path"]:
+                return kept["path"]
             places = [pathlib.Path(kept["path"]), self.workdir / kept["relative"]]
         except (TypeError, *DAMAGE) as error:
             raise ValueError(f"Cannot read {file}: {error}") from error
         for place in places:
-            if place.exists():
+            # A pattern of shards has one of them at least.
+            if pathlib.Path(expand(str(place))[0]).exists() or place.exists():
                 return str(place)
         raise FileNotFoundError(
             f"Expected the data of {self.workdir} where they were. Received: "

@@ -35,7 +35,7 @@ def shards(tmp_path, request):
         ("c/2.v.jpg", b"222"),
         ("c/2.v.json", b'{"label": 0}'),
         (LONG, b"3" * 1000),
-        (LONG.replace("jpg", "txt"), b"3"),
+        (LONG.replace("jpg", "cls"), b"3"),
     ]
     second = [("c/1.png", b"4"), ("c/1.seg.png", b"5"), ("c/1.cls", b"0")]
     write_tar(tmp_path / "data-00.tar", first, request.param)
@@ -101,6 +101,13 @@ def test_tar_shards_are_read_at_any_place(shards):
     for same in (open_collection(shards), open_collection(memory(shards))):
         assert same.describe() == images.describe()
         assert list(same.read([2, 3])) == [b"3" * 1000, b"4"]
+
+
+def test_text_is_a_label_where_no_folder_is(tmp_path):
+    members = [("1.jpg", b"1"), ("1.txt", b"cat"), ("a/2.jpg", b"2"), ("a/2.txt", b"x")]
+    images = open_collection(write_tar(tmp_path / "a.tar", members))
+    assert images.class_names() == ("cat",)
+    assert images.class_numbers().tolist() == [0, -1]
 
 
 def test_names_of_classes_are_beside_the_shards(shards):

@@ -68,7 +68,8 @@ def test_a_link_upwards_ends(tmp_path):
 
 
 def test_too_large_an_archive_is_to_be_unpacked(tmp_path, monkeypatch):
-    path = write_tar(tmp_path / "large.tar", {"a": bytes(60), "b": bytes(60)})
+    files = {"a": bytes(60), "b": bytes(60)}
+    path = write_tar(tmp_path / "large.tar.gz", files, "w:gz")
     monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 100)
     with pytest.raises(ValueError, match="Unpack it and pass the folder"):
         open_tree(path)

@@ -85,10 +85,17 @@ class Remote:
         return self.filesystem.unstrip_protocol(path)
 
     def exists(self, path):
-        return self._call("exists", path)
+        return self._kind(path) is not None
 
     def is_folder(self, path):
-        return self._call("isdir", path)
+        return self._kind(path) == "directory"
+
+    def _kind(self, path):
+        # `exists` and `isdir` of fsspec take a place out of reach for an empty one.
+        try:
+            return self._call("info", path)["type"]
+        except FileNotFoundError:
+            return None
 
     def entries(self, folder):
         """Names of the files and of the folders in a folder."""

@@ -59,6 +59,8 @@ def members(read, length):
         header = read(position, BLOCK)
         if not position and is_compressed(header):
             raise ValueError("it is compressed, and cannot be read at any place")
+        if not position and len(header) < BLOCK:
+            raise ValueError("no tar archive" if header else "it is empty")
         if len(header) < BLOCK:
             raise ValueError(f"truncated: no end of the archive at byte {position:,}")
         if not header.strip(b"\0"):

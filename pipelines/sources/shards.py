@@ -26,10 +26,11 @@ def open_shards(path):
     if len(paths) == 1 and filesystem.is_folder(paths[0]):
         return open_collection(path) if _holds_shards(filesystem, paths[0]) else None
     kind = BY_SUFFIX.get(os.path.splitext(paths[0])[1].lower())
-    if kind is None or not filesystem.exists(paths[0]) and len(paths) == 1:
+    if kind is None or (len(paths) == 1 and not filesystem.exists(paths[0])):
         return None
-    if kind == "tar" and is_compressed(filesystem.read(paths[0], 0, 6)):
-        return None
+    if kind == "tar" and len(paths) == 1:
+        if is_compressed(filesystem.read(paths[0], 0, 6)):
+            return None
     return open_collection(path)
 
 

@@ -38,8 +38,13 @@ def main(argv=None):
     Returns:
         Exit code: 0; 2 for an error; 130 when interrupted.
     """
-    with process.Interrupts() as interrupts:
-        code = _run(sys.argv[1:] if argv is None else list(argv), interrupts)
+    with process.Interrupts(to_the_end=argv is None) as interrupts:
+        try:
+            code = _run(sys.argv[1:] if argv is None else list(argv), interrupts)
+        except KeyboardInterrupt:
+            # While an error was reported.
+            interrupts.report()
+            code = process.INTERRUPTED
         if code == process.INTERRUPTED and argv is None:
             # Threads of an interrupted computation would keep the process alive.
             sys.stdout.flush()

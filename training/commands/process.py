@@ -17,10 +17,16 @@ class Interrupts:
     It raises `KeyboardInterrupt`, as usual. Code outside Python may not notice for
     long, so a thread that the signal wakes ends the process after `GRACE` seconds.
     A second Ctrl-C, and one during an import, which loses nothing, ends it at once.
+
+    Args:
+        to_the_end: Whether one after the context ends the process too, which has
+            nothing left to do then.
     """
 
-    def __init__(self):
+    def __init__(self, to_the_end=False):
         self.count = 0
+        self.to_the_end = to_the_end
+        self.finished = False
         self.reported = False
         self.active = (
             threading.current_thread() is threading.main_thread()
@@ -39,7 +45,8 @@ class Interrupts:
         return self
 
     def __exit__(self, *error):
-        if self.active:
+        self.finished = True
+        if self.active and not self.to_the_end:
             self.active = False
             sys.unraisablehook = sys.__unraisablehook__
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,7 +61,11 @@ class Interrupts:
 
     def _interrupt(self, number, frame):
         self.count += 1
-        if self.count > 1 or _is_importing(frame):
+        ended = self.finished and self.to_the_end
+        if ended:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+        if ended or self.count > 1 or _is_importing(frame):
             self._end()
         raise KeyboardInterrupt
 

@@ -77,6 +77,19 @@ data.data = run
     assert interrupted(start("data", "x", code=code)) == expected
 
 
+def test_ctrl_c_after_the_last_line():
+    code = """
+import atexit, time
+def wait():
+    print("ready", flush=True)
+    time.sleep(99)
+atexit.register(wait)
+"""
+    started = start("--version", code=code)
+    assert started.stdout.readline().startswith(b"keras-attn ")
+    assert interrupted(started) == b"Interrupted.\n"
+
+
 def test_an_ignored_interrupt_stays_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     started = start("--version", code=code)

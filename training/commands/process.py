@@ -1,5 +1,6 @@
 """The process of a command on Ctrl-C."""
 
+import contextlib
 import os
 import signal
 import sys

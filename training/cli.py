@@ -57,6 +57,7 @@ def _run(argv, interrupts):
     try:
         hide_noise()
         arguments = parser().parse_args(argv)
+        arguments.words = argv
         QUIET.set(arguments.quiet)
         return arguments.run(arguments) or 0
     except SystemExit as stop:

@@ -26,7 +26,8 @@ def require_arrow():
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
-            "Expected pyarrow, for --format parquet. Install it: pip install pyarrow"
+            "Expected pyarrow, for --format parquet. Install it: "
+            "pip install 'keras-attn[shards]'"
         ) from error
     return pyarrow
 

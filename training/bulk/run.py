@@ -115,9 +115,12 @@ class Queue:
     def died(self, number):
         """The worker of a shard ended."""
         self.running.discard(number)
-        shard = self.all[number]
-        if self.plan.attempts()[shard.start] < ATTEMPTS:
+        if self.attempts(number) < ATTEMPTS:
             self.waiting.append(number)
+
+    def attempts(self, number):
+        """Attempts at a shard that did not end."""
+        return self.plan.attempts()[self.all[number].start]
 
     @staticmethod
     def writer(pid):

@@ -1,6 +1,7 @@
 """Jobs over any number of images, by any number of workers."""
 
 import json
+import os
 import sys
 
 from keras_attn.pipelines.progress import counted
@@ -33,7 +34,16 @@ def add(command):
     added = {}
     for function, text in texts.items():
         added[function] = group(function, text)
-        _add_job(added[function], of_others=function not in (localize, masks))
+        if function is masks:
+            added[masks].add_argument(
+                "model",
+                metavar="WORKDIR|MODEL.keras",
+                help="a transformer, or a model from images to maps",
+            )
+            added[masks].set_defaults(checkpoint="best")
+        else:
+            add_model(added[function], of_others=function is not localize)
+        _add_job(added[function])
     for function, top in ((predict, 5), (explain, 1)):
         added[function].add_argument(
             "--top", type=int, default=top, help=f"classes per image ({top})"
@@ -67,8 +77,7 @@ def add(command):
     add_json(added)
 
 
-def _add_job(added, of_others):
-    add_model(added, of_others=of_others)
+def _add_job(added):
     added.add_argument(
         "source",
         metavar="SOURCE",
@@ -168,10 +177,13 @@ def masks(arguments):
 
 
 def _job(arguments, *settings):
+    """Runs the job that a command describes; its exit code."""
     from keras_attn.training.bulk.plan import Plan
     from keras_attn.training.bulk.run import part_of, run
 
     part = part_of(arguments.part) if arguments.part else (1, 1)
+    if arguments.manifest:
+        return _print_manifest(arguments)
     of_others = hasattr(arguments, "pixels")
     plan = Plan.make(
         arguments.action,
@@ -196,6 +208,20 @@ def _job(arguments, *settings):
         progress=counted("Computed"),
     )
     return _reported(state, arguments.output, of_part=part != (1, 1))
+
+
+def _print_manifest(arguments):
+    from keras_attn.training.bulk.manifests import manifest
+
+    words, given = [], iter(arguments.words)
+    for word in given:
+        name, equals, _ = word.partition("=")
+        if name not in ("--manifest", "--workers", "--part"):
+            words.append(word)
+        elif not equals:
+            next(given)
+    text = manifest(arguments.manifest, words, arguments.workers, os.getcwd())
+    print(text, end="")
 
 
 def _reported(state, folder, of_part=False):

@@ -41,6 +41,7 @@ WITH_MODEL = {
     "masks": "masks {model} generated --output {out}/m",
     "index": "index {model} {images} --output {out}/i",
     "retrieval": "retrieval {model} {json} --images {images}",
+    "bulk": "bulk predict {model} {images} --output {out}/b",
     "export": "export {model} --name n --output {out}/s",
     "view": "view {model} --no-browser --port 0",
     "table": "exit-policy table {model} --resized {model} --output {out}/t.npz",
@@ -94,6 +95,9 @@ WITH_FILE = {
     "summary": "summary cub200_2011_vgg19_none --set dataset=folder --data {file}",
     "examples": "view {good} --examples {file} --no-browser --port 0",
     "classes": "predict {good} {image} --classes {file}",
+    "bulk": "bulk predict {good} {file} --output {out}/b",
+    "status": "bulk status {file}",
+    "merge": "bulk merge {file}",
     "shown_index": "view {good} --index {file} --no-browser --port 0",
 }
 # Commands that write, with {into} in place of the folder.
@@ -103,6 +107,7 @@ WRITING = {
     "localize": "localize {localizer} {image} --output {into}/l",
     "index": "index {good} {images} --output {into}/i",
     "export": "export {good} --name n --output {into}/s",
+    "bulk": "bulk predict {good} {images} --output {into}/b",
     "data": "data folder --data {images} --output {into}/d.png",
     "train": "train generated_rn26_baseline --set examples=120 --workdir {into}/w",
     "tune": "tune generated_rn26_baseline --set examples=120 --workdir {into}/w "

@@ -24,6 +24,7 @@ EXTRAS = {
         "requests",
     ),
     "view": ("flask",),
+    "ray": ("ray",),
     "jax": ("jax",),
     "torch": ("torch",),
 }

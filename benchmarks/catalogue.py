@@ -46,6 +46,18 @@ BENCHMARKS = {
             "pipeline, batch 32": Target(">=", 3.0),
         },
     ),
+    "shards": Benchmark(
+        ("tensorflow",),
+        "images per second, relative to the `folder`; seconds and memory of a million "
+        "images, as a share of 30 s and 1 GB",
+        {
+            "tar, in random order": Target(">=", 1.0),
+            "folder, 1000000 listed, s": Target("<=", 1.0),
+            "folder, 1000000 listed, MB": Target("<=", 1.0),
+            "tar, 1000000 listed, s": Target("<=", 1.0),
+            "tar, 1000000 listed, MB": Target("<=", 1.0),
+        },
+    ),
     "soft_maximizers": Benchmark(
         ALL_BACKENDS,
         "time of forward and backward pass on 32x32x32x64, relative to `bn_relu`",

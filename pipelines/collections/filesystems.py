@@ -1,5 +1,6 @@
 """Files of this machine and, through fsspec, of other places."""
 
+import functools
 import os
 import stat
 
@@ -7,6 +8,16 @@ from keras_attn.pipelines.files import walk_files
 
 # What tells two contents of a file apart, by the filesystem.
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "created")
+
+
+# Files that are kept open.
+OPEN = 128
+
+
+@functools.lru_cache(maxsize=OPEN)
+def _opened(path, stamp):
+    """The file of a path and a stamp; closed when it is used no more."""
+    return open(path, "rb", buffering=0)
 
 
 class Local:
@@ -51,18 +62,18 @@ class Local:
 
         Args:
             path: The file.
-            start, count: The part of it; the whole by default.
+            start, count: The part of it; the whole by default. Files that are read in
+                parts stay open.
             expected: `stamp` of the file that is to be read.
         """
-        with open(path, "rb", buffering=0) as file:
-            if expected is not None:
-                status = os.fstat(file.fileno())
-                check_stamp(path, (status.st_size, str(status.st_mtime_ns)), expected)
-            if start:
-                file.seek(start)
-            if count is None:
+        if count is None:
+            with open(path, "rb", buffering=0) as file:
                 return file.readall()
-            return os.pread(file.fileno(), count, start)
+        file = _opened(path, expected)
+        if expected is not None:
+            status = os.fstat(file.fileno())
+            check_stamp(path, (status.st_size, str(status.st_mtime_ns)), expected)
+        return os.pread(file.fileno(), count, start)
 
     def open(self, path):
         return open(path, "rb")

@@ -1,5 +1,6 @@
 """Texts in one block of bytes: a million of them are no million objects."""
 
+import bisect
 import os
 from array import array
 
@@ -64,15 +65,15 @@ class Composed:
 
     def __init__(self, groups, counts, names=None, separator="/"):
         self.groups, self.names, self.separator = tuple(groups), names, separator
-        self.ends = np.cumsum(np.asarray(counts, np.int64))
+        self.ends = np.cumsum(np.asarray(counts, np.int64)).tolist()
 
     def __len__(self):
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return self.ends[-1] if self.ends else 0
 
     def place(self, index):
         """Number of the group of a name, and number of the name in the group."""
-        group = int(np.searchsorted(self.ends, index, side="right"))
-        return group, int(index - (self.ends[group - 1] if group else 0))
+        group = bisect.bisect_right(self.ends, index)
+        return group, index - (self.ends[group - 1] if group else 0)
 
     def member(self, index):
         """A name without its group."""
@@ -86,4 +87,4 @@ class Composed:
     def described(self):
         """Contents for a digest."""
         names = () if self.names is None else self.names.described()
-        return ("\n".join(self.groups), self.ends, *names)
+        return ("\n".join(self.groups), np.array(self.ends, np.int64), *names)

@@ -60,6 +60,8 @@ def _run(argv, interrupts):
         arguments = parser().parse_args(argv)
         arguments.words = argv
         QUIET.set(arguments.quiet)
+        # A command may start itself again.
+        arguments.argv = argv
         return arguments.run(arguments) or 0
     except SystemExit as stop:
         return stop.code

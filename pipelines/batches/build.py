@@ -208,6 +208,14 @@ def evaluation_batches(images, labels, batch_size):
     return finish(dataset.batch(batch_size))
 
 
+def own_examples(examples, batch_size, part):
+    """Those of every `part.count`-th batch of `evaluation_batches`, as an index."""
+    if part.count == 1:
+        return slice(None)
+    places = np.arange(examples)
+    return places[places // batch_size % part.count == part.number]
+
+
 def evaluation_batch_size(examples, largest, devices=1):
     """The largest batch size, up to `largest`, that gives every device some images.
 

@@ -207,16 +207,17 @@ def patch_batches(
     return _cut_out(images, labels, steps, few, [size for size, _ in groups])
 
 
-def best_patch_batches(images, labels, boxes, batch_size):
+def best_patch_batches(images, labels, boxes, batch_size, part=WHOLE):
     """The first patch of every image that has one, to validate on; see `patch_batches`.
 
     The sizes come one after the other, the images of a size in their order; the last
-    batch of a size may be smaller.
+    batch of a size may be smaller. A `part` has an equal share of each size's images.
     """
     groups = by_size(boxes)
     boxes = np.asarray(boxes, "int32")
     batches = None
     for size, members in groups:
+        members = members[part.number :: part.count]
         first = boxes[members, :1]
         mirrored = np.zeros(first.shape[:-1], bool)
         sizes = np.tile(np.int32(size), (len(members), 1))

@@ -9,6 +9,7 @@ from keras_attn.training.commands.arguments import (
     add_recipe_set,
     progress_to,
 )
+from keras_attn.training.commands.hosts import joined
 from keras_attn.training.commands.train import add_run, changed, run_recipe
 
 
@@ -69,7 +70,8 @@ def add_images_and_model(added):
 
 def finetune(arguments):
     options = {"blocks": ",".join(arguments.block), "pooling": arguments.pooling or ""}
-    run_recipe(changed(own_recipe(arguments, **options), arguments), arguments)
+    with joined(arguments):
+        run_recipe(changed(own_recipe(arguments, **options), arguments), arguments)
 
 
 def compare(arguments):

@@ -13,6 +13,7 @@ from keras_attn.training.commands.arguments import (
     add_recipe_set,
     progress_to,
 )
+from keras_attn.training.commands.hosts import add_hosts, joined
 
 # Options of `train` and the fields of a recipe that they set.
 PLAIN = {"epochs": "epochs", "batch_size": "batch_size", "depth": "depth"}
@@ -70,6 +71,7 @@ def add_run(added):
         action="store_true",
         help="compute in bfloat16, as --set dtype_policy=mixed_bfloat16",
     )
+    add_hosts(added)
 
 
 def recipes(arguments):
@@ -132,13 +134,15 @@ def summary(arguments):
 
 
 def train(arguments):
-    run_recipe(_recipe(arguments), arguments)
+    with joined(arguments):
+        run_recipe(_recipe(arguments), arguments)
 
 
 def run_recipe(recipe, arguments):
     """Trains a recipe, with the arguments of `add_run`, and names the next commands."""
     from keras_attn.training.fit.train import train as train_recipe
     from keras_attn.training.methods import method_of
+    from keras_attn.training.runs import hosts
     from keras_attn.training.runs.card import accuracies
     from keras_attn.training.runs.environment import next_command
     from keras_attn.training.runs.state import load_progress
@@ -149,6 +153,8 @@ def run_recipe(recipe, arguments):
             recipe, folder, arguments.data, on_corrupt=arguments.on_corrupt
         )
     progress = load_progress(run.checkpoints / "last.npz")
+    if not hosts.group().is_first:
+        return
     print(f"\nModel: {run.model_path('best')}")
     for title, which, epoch, percent in accuracies(progress):
         print(f"{title}, {which} epoch ({epoch}): {percent:.2f} %")

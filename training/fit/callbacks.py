@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_attn.pipelines.files import save_then_rename, write_then_rename
-from keras_attn.training.runs import devices
+from keras_attn.training.runs import devices, hosts
 from keras_attn.training.runs.state import save_state
 
 # Characters of a line of progress.
@@ -68,6 +68,8 @@ class Checkpoint(keras.callbacks.Callback):
             progress.best, progress.best_epoch = value, epoch
         if 0 < self.patience <= epoch - progress.best_epoch:
             progress.stopped = self.model.stop_training = True
+        if not hosts.group().is_first:
+            return
         try:
             self._save_model("last")
             if better:

@@ -1,22 +1,30 @@
 """Recipe and data -> trained model in a run folder."""
 
 import contextlib
+import dataclasses
+import json
+import pathlib
+import random
 
 import keras
+import numpy as np
 
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.pipelines.batches import build
 from keras_attn.pipelines.images.streaming import clear_errors
 from keras_attn.training.data.load import load_source_split
 from keras_attn.training.fit import callbacks
+from keras_attn.training.fit.validation import Validation
 from keras_attn.training.methods import method_of
-from keras_attn.training.runs import devices
+from keras_attn.training.runs import devices, hosts
 from keras_attn.training.runs.card import write_card
 from keras_attn.training.runs.run import Run
 from keras_attn.training.runs.state import (
+    Progress,
     load_progress,
     restore_state,
     save_state,
+    take_values,
 )
 
 # Steps below which statistics are those of the last two batches, see
@@ -51,9 +59,10 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         NotFiniteError: If the loss becomes NaN or infinite.
         SaveError: If a checkpoint cannot be written.
     """
-    run = Run.check(workdir, recipe)
+    group = hosts.group()
+    group.agree(recipe.to_dict())
+    run, progress = _opened(workdir, recipe)
     state = run.checkpoints / "last.npz"
-    progress = load_progress(state)
     start = progress.epochs
     if progress.is_finished(recipe.epochs):
         print(f"{run.workdir} is finished: {start} epochs.")
@@ -61,45 +70,57 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     method = method_of(recipe)
     devices.check_recipe(recipe)
     method.check(recipe)
-    found = load_source_split(recipe, data, source, on_corrupt)
+    # A data set that is known by its name alone may have to be fetched.
+    with group.first() if data is None else contextlib.nullcontext():
+        found = load_source_split(recipe, data, source, on_corrupt)
     spec, splits = found.spec, found.splits
     _check_same_data(run, progress, splits)
+    group.agree({"data": progress.data})
     if found.source.left_out:
         progress.notes["Left out"] = found.source.left_out
-    feed = method.make_feed(recipe, splits, spec)
+    if group.count > 1:
+        progress.notes["Processes"] = f"{group.count}, from epoch {start + 1}"
+    with group.first():
+        feed = method.make_feed(recipe, splits, spec)
     prepare(recipe)
     model = trainable_model(recipe, spec, feed.steps, _noted(progress))
     saved = _saved_model(recipe, spec, model)
     if start:
         restore_state(state, model)
         print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
-        if Run.open(workdir).recipe.epochs < recipe.epochs:
+        if group.is_first and Run.open(workdir).recipe.epochs < recipe.epochs:
             progress.notes["Extended"] = (
                 f"after {start} epochs to {recipe.epochs}, with the learning rates of "
                 f"epochs {start + 1} to {recipe.epochs} of {recipe.epochs}"
             )
             save_state(state, model, progress)
     watch = method.watched(model) if len(splits["validation"][1]) else None
+    has_own_start = bool(method.first_epoch) and not start
+    batches = feed.training(start + has_own_start), feed.validation()
+    batches = [each if each is None else method.label(model, each) for each in batches]
     added = [
         callbacks.StopAtNotFinite(run, progress),
         *method.callbacks(recipe, saved, splits),
         callbacks.Checkpoint(
             run, progress, watch, saved, method.patience(recipe) if watch else 0
         ),
-        callbacks.EventFiles(run),
     ]
+    if devices.data_parallel() and batches[1] is not None:
+        added.insert(0, Validation(batches[1]))
+        batches[1] = None
+    if group.is_first:
+        added.append(callbacks.EventFiles(run))
     if verbose is None:
         added.append(callbacks.EpochLines(recipe.epochs, feed.steps, watch))
-    has_own_start = bool(method.first_epoch) and not start
-    batches = feed.training(start + has_own_start), feed.validation()
-    batches = [each if each is None else method.label(model, each) for each in batches]
-    Run.create(workdir, recipe)
-    if data is not None:
-        run.remember_data(data)
-    feed.save(run)
+    if group.is_first:
+        Run.create(workdir, recipe)
+        if data is not None:
+            run.remember_data(data)
+        feed.save(run)
     try:
         if has_own_start:
-            _first_epoch(method, recipe, model, splits, batches[1], added)
+            one = _on_one_device(recipe, spec, feed.steps, model)
+            _first_epoch(method, recipe, model, one, splits, batches[1], added)
             start = 1
         _fit(model, batches, recipe, start, feed.steps, added, verbose)
     except KeyboardInterrupt:
@@ -108,8 +129,21 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
             f"Interrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
             "same command resumes from there."
         ) from None
-    write_card(run, spec)
+    if group.is_first:
+        write_card(run, spec)
     return run
+
+
+def _opened(workdir, recipe):
+    """The run and its progress, whose files process 0 reads for all."""
+    group, content = hosts.group(), ""
+    if group.is_first:
+        run = Run.check(workdir, recipe)
+        progress = load_progress(run.checkpoints / "last.npz")
+        content = json.dumps(dataclasses.asdict(progress))
+    else:
+        run = Run(pathlib.Path(workdir), recipe)
+    return run, Progress(**json.loads(group.share(content.encode())))
 
 
 def _noted(progress):
@@ -122,12 +156,32 @@ def _noted(progress):
     return report
 
 
-def _first_epoch(method, recipe, model, splits, validation, added):
-    """Trains the first epoch as a method does by itself."""
+@contextlib.contextmanager
+def _unchanged_seeds():
+    states = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def _on_one_device(recipe, spec, steps, model):
+    """The model, or one with its values of which each process has a whole."""
+    if devices.data_parallel() is None:
+        return model
+    with _unchanged_seeds():
+        one = trainable_model(recipe, spec, steps, shared=False)
+    take_values(one, model)
+    return one
+
+
+def _first_epoch(method, recipe, model, one, splits, validation, added):
+    """Trains the first epoch as a method does by itself, in the model `one`."""
     listed = keras.callbacks.CallbackList(added, model=model)
     listed.on_train_begin()
     listed.on_epoch_begin(0)
-    logs = method.first_epoch(recipe, model, splits)
+    logs = method.first_epoch(recipe, one, splits)
+    if one is not model:
+        take_values(model, one)
     listed.on_train_batch_end(0, logs)
     if validation is not None:
         found = model.evaluate(validation, verbose=0, return_dict=True)
@@ -140,7 +194,7 @@ def _fit(model, batches, recipe, start, steps, added, verbose):
     if start >= recipe.epochs:
         return
     training, validation = batches
-    with clear_errors():
+    with clear_errors(), devices.fit_scope():
         model.fit(
             training,
             validation_data=validation,
@@ -162,7 +216,7 @@ def prepare(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def trainable_model(recipe, spec, steps, report=None):
+def trainable_model(recipe, spec, steps, report=None, shared=True):
     """The recipe's compiled model and built optimizer, before the first step.
 
     Args:
@@ -170,15 +224,20 @@ def trainable_model(recipe, spec, steps, report=None):
         spec: `ImageSpec` of its images.
         steps: Steps per epoch.
         report: Called with lines about the initial weights and the statistics.
+        shared: Whether several devices share its batches.
     """
     method = method_of(recipe)
-    with devices.scope(), dtype_policy(recipe.dtype_policy):
+    scope = devices.scope() if shared else contextlib.nullcontext()
+    with scope, dtype_policy(recipe.dtype_policy):
         model = method.make_trainer(recipe, spec, steps)
         origin = method.start(recipe, model)
         devices.synchronize(model, devices.device_count() > 1)
         few = adapt_statistics(model, steps * recipe.epochs)
         method.compile(model, recipe, steps)
         model.optimizer.build(model.trainable_variables)
+        if shared:
+            # Other hosts may round otherwise.
+            take_values(model, model)
     if report:
         report(f"Initial weights: {origin}")
         if few:

@@ -9,6 +9,7 @@ from keras_attn.models.vit import VIT_SIZES, vit
 from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.methods.feeds.views import ViewFeed
 from keras_attn.training.methods.protocol import Method
+from keras_attn.training.runs import hosts
 
 WATCHED = "val_knn_accuracy"
 
@@ -137,11 +138,15 @@ class JudgeByNeighbours(keras.callbacks.Callback):
 
     def accuracy(self):
         """Share of the validation images whose neighbours vote for their class."""
-        found = [
-            (embeddings(self.network, images), labels)
-            for images, labels in (self.splits["validation"], self.splits["train"])
-        ]
-        return knn_accuracy(*found[0], *found[1], k=self.neighbours)
+        found = []
+        for name in ("validation", "train"):
+            images, labels = self.splits[name]
+            found += hosts.group().rows(
+                lambda own, images=images: embeddings(self.network, images[own]),
+                len(labels),
+            )
+            found.append(labels)
+        return knn_accuracy(*found, k=self.neighbours)
 
 
 def embeddings(network, images, batch_size=64):

@@ -8,6 +8,7 @@ import numpy as np
 from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.graph.head import output_key, producer
 from keras_attn.pipelines.batches import build
+from keras_attn.training.runs import hosts
 
 BATCH = 64
 # Decays that a linear head is tried with; of equals the last one.
@@ -63,11 +64,14 @@ class FrozenPart:
 
     def features(self, images, labels):
         """The features of images, a list of arrays."""
-        batches = build.evaluation_batches(images, labels, BATCH)
         shown = _Features(len(labels))
-        batches = batches.map(lambda images, labels: images)
-        found = self.body.predict(batches, verbose=0, callbacks=[shown])
-        return found if isinstance(found, list) else [found]
+
+        def predict(own):
+            batches = build.evaluation_batches(images[own], labels[own], BATCH)
+            batches = batches.map(lambda images, labels: images)
+            return self.body.predict(batches, verbose=0, callbacks=[shown])
+
+        return hosts.group().rows(predict, len(labels))
 
 
 class _Features(keras.callbacks.Callback):

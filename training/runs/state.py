@@ -1,12 +1,14 @@
 """The complete state of a training run in one file, replaced atomically."""
 
 import dataclasses
+import io
 import json
 
 import keras
 import numpy as np
 
 from keras_attn.pipelines.files import DAMAGE, read_arrays, write_then_rename
+from keras_attn.training.runs import hosts
 
 
 @dataclasses.dataclass
@@ -40,7 +42,7 @@ class Progress:
         return self.stopped or self.epochs >= epochs
 
 
-def _variables(model):
+def variables_of(model):
     """Every variable that training changes: weights, seeds, optimizer.
 
     `model.variables` holds the states of seed generators, which neither
@@ -59,7 +61,7 @@ def save_state(path, model, progress):
     """Writes the state of a compiled model and its progress to one file."""
     arrays = {
         key: keras.ops.convert_to_numpy(variable.value)
-        for key, variable in _variables(model).items()
+        for key, variable in variables_of(model).items()
     }
     text = json.dumps(dataclasses.asdict(progress))
     with write_then_rename(path) as file:
@@ -82,8 +84,9 @@ def load_progress(path):
 
 def restore_state(path, model):
     """Puts the state stored at `path` into a compiled model of the same recipe."""
-    variables = _variables(model)
-    stored = _read(path, lambda name: name != "progress")
+    variables = variables_of(model)
+    with hosts.group().file(path) as file:
+        stored = _read(file, lambda name: name != "progress")
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     if {name: array.shape for name, array in stored.items()} != wanted:
         raise ValueError(
@@ -93,6 +96,23 @@ def restore_state(path, model):
         )
     for name, variable in variables.items():
         variable.assign(stored[name])
+
+
+def take_values(model, other):
+    """Gives a model the values of another one of the same recipe.
+
+    In several processes they are those of process 0.
+    """
+    group, values = hosts.group(), variables_of(other)
+    if model is other and group.count == 1:
+        return
+    for name, variable in variables_of(model).items():
+        file = io.BytesIO()
+        if group.is_first:
+            value = keras.ops.convert_to_numpy(values[name].value)
+            np.save(file, value, allow_pickle=False)
+        content = io.BytesIO(group.share(file.getvalue()))
+        variable.assign(np.load(content, allow_pickle=False))
 
 
 def _read(path, chosen):

@@ -167,6 +167,7 @@ class MapFeed(ImageFeed):
             recipe.options.augmentation,
             image_size=self.size,
             normalization=self.spec,
+            part=self.part,
         )
         return self._taken(dataset)
 
@@ -186,8 +187,10 @@ class MapFeed(ImageFeed):
         count = devices.device_count()
         largest = max(self.recipe.batch_size, VALIDATION_BATCH * count)
         size = build.evaluation_batch_size(len(labels), largest, count)
+        own = build.own_examples(len(labels), size, self.part)
+        maps = maps if maps is self.map_model else maps[own]
         return self._taken(
-            masked_evaluation_batches(images, maps, labels, size, self.size)
+            masked_evaluation_batches(images[own], maps, labels[own], size, self.size)
         )
 
     def _taken(self, dataset):

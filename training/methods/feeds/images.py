@@ -1,7 +1,7 @@
 """Batches of whole images."""
 
 from keras_attn.pipelines.batches import build
-from keras_attn.training.runs import devices
+from keras_attn.training.runs import devices, hosts
 
 # Images in a batch of a validation, for every device.
 VALIDATION_BATCH = 128
@@ -21,6 +21,7 @@ class ImageFeed:
         self.recipe = recipe
         self.splits = splits
         self.spec = spec
+        self.part = hosts.group().part
 
     @property
     def steps(self):
@@ -40,6 +41,7 @@ class ImageFeed:
             start,
             recipe.options.augmentation,
             self.spec,
+            self.part,
         )
 
     def validation(self):
@@ -51,7 +53,8 @@ class ImageFeed:
         count = devices.device_count()
         largest = max(self.recipe.batch_size, VALIDATION_BATCH * count)
         size = build.evaluation_batch_size(len(labels), largest, count)
-        return build.evaluation_batches(images, labels, size)
+        own = build.own_examples(len(labels), size, self.part)
+        return build.evaluation_batches(images[own], labels[own], size)
 
     def save(self, run):
         """Puts into the run's folder what its model needs beside its weights."""

@@ -8,9 +8,9 @@ from keras_attn.training.runs import devices
 class PairFeed(ImageFeed):
     """Whole images, augmented, `images_per_class` of each class of a batch.
 
-    Validated as in `ImageFeed`, on all images in order. Several devices each have whole
-    classes of a batch, and compare the images of these only: unlike otherwise in a
-    training, their number changes more than rounding.
+    Validated as in `ImageFeed`, on all images in order. On TensorFlow several devices
+    each have whole classes of a batch, and compare the images of these only: unlike
+    otherwise in a training, their number changes more than rounding.
 
     Args:
         recipe: `Recipe` with `images_per_class` of at least 2, a divisor of
@@ -61,4 +61,5 @@ class PairFeed(ImageFeed):
             self.class_names,
             devices.device_count(),
             self.spec,
+            self.part,
         )

@@ -11,6 +11,7 @@ from keras_attn.pipelines.batches import patches
 from keras_attn.pipelines.files import copy_file
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH
 from keras_attn.training.methods.feeds.progress import shown
+from keras_attn.training.runs import hosts
 from keras_attn.training.runs.run import model_file, read_model
 
 # Name of the localiser in a run's `checkpoints`.
@@ -80,6 +81,7 @@ class PatchFeed:
             recipe.epochs,
             start,
             recipe.options.patches_per_image,
+            part=hosts.group().part,
         )
 
     def validation(self):
@@ -90,6 +92,7 @@ class PatchFeed:
             *self.splits["validation"],
             self.boxes["validation"],
             max(self.recipe.batch_size, VALIDATION_BATCH),
+            hosts.group().part,
         )
 
     def save(self, run):

@@ -22,6 +22,7 @@ class ViewFeed(ImageFeed):
             recipe.epochs,
             start,
             multi_crop(recipe.options),
+            self.part,
         )
 
     def validation(self):

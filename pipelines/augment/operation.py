@@ -52,7 +52,7 @@ class Part(NamedTuple):
         return slice(self.number * size, (self.number + 1) * size)
 
     def drawn(self, draw, count):
-        """What `draw(number of images)` gives for the `count` images of this part."""
+        """The results of `draw(number of images)` for `count` images of the part."""
         if self.count == 1:
             return draw(count)
         return tf.nest.map_structure(

@@ -1,7 +1,9 @@
 """Every method in one process and in two, on JAX, which end with the same weights.
 
 `python -m tests.training.two_processes` trains all of `CASES` both ways and prints how
-far the weights are from each other, relative to how far they moved.
+far the weights are from each other, relative to the greatest. With `--kills N` one of
+two processes dies at N seeded moments of a training, which then has to end with the
+same weights to the last bit.
 """
 
 import argparse
@@ -9,11 +11,13 @@ import contextlib
 import importlib
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "deterministic": False}
 # Compiling takes longer than all the rest.
@@ -202,7 +206,7 @@ class Processes:
         for number in range(count):
             own = ["--coordinator", self.place] if count > 1 else []
             own += ["--number", str(number), "--root", str(root), "--cases", *cases]
-            log = open(root / f"log-{number}.txt", "w")  # noqa: SIM115
+            log = open(root / f"log-{number}.txt", "w")
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.training.two_processes", *own, *options],
                 stdout=log,
@@ -212,6 +216,17 @@ class Processes:
             log.close()
             self.logs.append(root / f"log-{number}.txt")
             self.started.append(process)
+
+    @property
+    def output(self):
+        """What process 0 has printed."""
+        return self.logs[0].read_text()
+
+    def wait_for(self, words):
+        """Waits until process 0 has printed these words."""
+        while words not in self.output:
+            assert self.started[0].poll() is None, self.output
+            time.sleep(0.02)
 
     def end(self, seconds=600):
         """Exit statuses, and what the processes printed."""
@@ -245,6 +260,46 @@ def difference(one, two):
     )
 
 
+def kills(root, count, seed):
+    """Kills of one of two processes, at random moments of a run that resumes."""
+    draw = random.Random(seed)
+    options = ["--epochs", "4", "--pause", "0.05", "--timeout", "30"]
+    started = time.monotonic()
+    whole = Processes(root / "whole", ["class_embedding"], options=options)
+    assert whole.end()[0] == [0, 0], whole.output
+    lasts = time.monotonic() - started
+    print(f"whole: {lasts:.1f} s", flush=True)
+    for _ in range(count):
+        broken = Processes(root / "broken", ["class_embedding"], options=options)
+        victim, moment = draw.randrange(2), draw.random() * lasts
+        time.sleep(moment)
+        broken.started[victim].kill()
+        killed = time.monotonic()
+        statuses, output = broken.end()
+        line = check_end(statuses, output, victim)
+        print(
+            f"process {victim} at {moment:.1f} s: the other ended after "
+            f"{time.monotonic() - killed:.1f} s, {statuses}: {line}",
+            flush=True,
+        )
+    last = Processes(root / "broken", ["class_embedding"], options=options)
+    assert last.end()[0] == [0, 0], last.output
+    found = difference(root / "whole/class_embedding", root / "broken/class_embedding")
+    print(f"difference: {found}")
+    assert found == 0
+
+
+def check_end(statuses, output, victim):
+    """The line of the process that was not killed; none where both were done."""
+    other = 1 - victim
+    if statuses[other] == 0:
+        return ""
+    lines = [each for each in output[other].splitlines() if each.startswith("error: ")]
+    assert statuses[other] == 2 and len(lines) == 1, output[other]
+    assert "Traceback" not in output[other], output[other]
+    return lines[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=list(CASES))
@@ -254,6 +309,8 @@ def main():
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--make", action="store_true")
     options = parser.parse_args()
     if options.make:
@@ -264,6 +321,9 @@ def main():
         return
     with tempfile.TemporaryDirectory() as root:
         root = pathlib.Path(options.root or root)
+        if options.kills:
+            kills(root, options.kills, options.seed)
+            return
         command = [sys.executable, "-m", "tests.training.two_processes", "--make"]
         subprocess.run(
             [*command, "--root", root / "given"],

@@ -84,11 +84,11 @@ def _launched(count, arguments):
     Yields their meeting place, the socket there, and a function that raises if one of
     them has ended. They end with this one, since they lose their connection to it.
     """
-    from keras_attn.training.runs import hosts
+    from keras_attn.training.runs.meeting import listen
 
     if count < 2:
         raise ValueError(f"Expected at least 1 process. Received: processes={count}")
-    server = hosts.listen("127.0.0.1")
+    server = listen("127.0.0.1")
     place = f"127.0.0.1:{server.getsockname()[1]}"
     program = [sys.executable, "-m", "keras_attn.training.cli", *arguments.argv]
     started = []

@@ -1,8 +1,8 @@
 """The processes of one training, on one host or on several.
 
-Process 0 listens at an address and the others come there with their numbers. The
-connections stay: over them the processes exchange what is not part of a step, and
-learn at once that another one has ended, which a step itself may wait for in vain.
+The connections by which they meet stay: over them they exchange what is not part of a
+step, and learn at once that another one has ended, which a step itself may wait for in
+vain.
 """
 
 import atexit
@@ -12,8 +12,6 @@ import json
 import os
 import pathlib
 import queue
-import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -23,16 +21,19 @@ import keras
 import numpy as np
 
 from keras_attn.pipelines.augment.operation import Part
-from keras_attn.version import __version__
+from keras_attn.training.runs.meeting import (
+    CONTENT,
+    END,
+    HEADER,
+    REASON,
+    meet,
+    receive,
+    send,
+)
 
 FAILED = 2
-# Seconds between attempts to reach process 0, and for what a stranger sends there.
-RETRY, PATIENCE = 0.2, 5.0
 # Seconds in which the end of a process is known everywhere.
 LATEST = 2.0
-# Kinds of messages: content of an exchange, the reason of an end, a regular end.
-CONTENT, REASON, END = b"c", b"r", b"e"
-HEADER = struct.Struct(">cQ")
 AGAIN = "The same command on all of them resumes"
 
 
@@ -152,13 +153,13 @@ class Connected(Group):
 
     def exchange(self, content=b""):
         if not self.is_first:
-            _send(self.peers[0], CONTENT, content)
+            send(self.peers[0], CONTENT, content)
             joined = self.received[0].get()
         else:
             contents = [content, *(self.received[p].get() for p in sorted(self.peers))]
             joined = b"".join(HEADER.pack(CONTENT, len(c)) + c for c in contents)
             for peer in self.peers.values():
-                _send(peer, CONTENT, joined)
+                send(peer, CONTENT, joined)
         found = []
         while joined:
             size = HEADER.size + HEADER.unpack_from(joined)[1]
@@ -169,7 +170,7 @@ class Connected(Group):
     def _read(self, peer):
         while True:
             try:
-                kind, content = _receive(self.peers[peer])
+                kind, content = receive(self.peers[peer])
             except OSError:
                 kind, content = REASON, self._lost(peer).encode()
             if kind == CONTENT:
@@ -196,14 +197,14 @@ class Connected(Group):
         self.ending = True
         for peer in self.peers.values():
             with contextlib.suppress(OSError):
-                _send(peer, REASON, reason.encode())
+                send(peer, REASON, reason.encode())
 
     def close(self):
         self.exchange()
         self.ending = True
         for peer in self.peers.values():
             with contextlib.suppress(OSError):
-                _send(peer, END)
+                send(peer, END)
 
 
 _group = Group()
@@ -235,25 +236,10 @@ def joined(coordinator, count, number, timeout=300.0, server=None, check=lambda:
 
     global _group
     check_backend()
-    host, port = address(coordinator)
-    if not 0 <= number < count or count < 2:
-        raise ValueError(
-            "Expected at least 2 processes and a process-id from 0 to one less. "
-            f"Received: process-id={number}, processes={count}"
-        )
-    meet = _welcome if number == 0 else _come
-    peers, jax_port = meet(host, port, count, number, timeout, server, check)
+    peers, place = meet(coordinator, count, number, timeout, server, check)
     jax.distributed.initialize(
-        f"{host}:{jax_port}", count, number, cluster_detection_method="deactivate"
+        place, count, number, cluster_detection_method="deactivate"
     )
-    for peer in peers.values():
-        # A host that vanishes closes no connection.
-        peer.settimeout(None)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("IDLE", 10), ("INTVL", 5), ("CNT", 4)):
-            if hasattr(socket, f"TCP_KEEP{name}"):
-                option = getattr(socket, f"TCP_KEEP{name}")
-                peer.setsockopt(socket.IPPROTO_TCP, option, value)
     _group = Connected(number, count, peers)
     # Every process has to do this, and each waits for the others.
     jax.devices()
@@ -314,126 +300,3 @@ def check_backend():
                 else ""
             )
         )
-
-
-def address(coordinator):
-    """Host and port of `HOST:PORT`."""
-    host, colon, port = coordinator.rpartition(":")
-    if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ValueError(
-            f"Expected the address of process 0, HOST:PORT. Received: {coordinator!r}"
-        )
-    return host.strip("[]"), int(port)
-
-
-def listen(host, port=0):
-    """A socket that listens at an address of this host."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"Process 0 cannot listen at {host}:{port}: {error.strerror or error}"
-        ) from error
-
-
-def _welcome(host, port, count, number, timeout, server, check):
-    """Sockets of all other processes, and the port of JAX's own service."""
-    peers, deadline = {}, time.monotonic() + timeout
-    with server or listen(host, port) as server:
-        server.settimeout(RETRY)
-        while len(peers) < count - 1:
-            check()
-            if time.monotonic() > deadline:
-                missing = sorted(set(range(1, count)) - set(peers))
-                raise OSError(
-                    f"Expected {count} processes at {host}:{port} within "
-                    f"{timeout:g} s. Received: none of number "
-                    + ", ".join(map(str, missing))
-                )
-            with contextlib.suppress(TimeoutError):
-                peer, _ = server.accept()
-                _greet(peer, peers, count)
-    with listen(host) as free:
-        jax_port = free.getsockname()[1]
-    for peer in peers.values():
-        _send(peer, CONTENT, str(jax_port).encode())
-    return peers, jax_port
-
-
-def _greet(peer, peers, count):
-    """Adds a process that introduces itself to the others."""
-    peer.settimeout(PATIENCE)
-    try:
-        hello = json.loads(_receive(peer, limit=1000)[1])
-        number = hello["number"]
-        given = {name: hello[name] for name in ("processes", "version")}
-    except (OSError, ValueError, LookupError, TypeError):
-        # Somebody else's connection.
-        peer.close()
-        return
-    wanted = {"processes": count, "version": __version__}
-    reason = ""
-    if given != wanted:
-        reason = (
-            f"Expected {wanted} as in process 0. Received: {given} in process {number}"
-        )
-    elif number in peers:
-        reason = f"Expected one process of each number. Received: two of {number}"
-    peers.setdefault(number, peer)
-    if reason:
-        for each in {*peers.values(), peer}:
-            _send(each, REASON, reason.encode())
-        raise ValueError(reason)
-
-
-def _come(host, port, count, number, timeout, server, check):
-    """The socket to process 0, and the port of JAX's service there."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            peer = socket.create_connection((host, port), PATIENCE)
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise OSError(
-                    f"Expected process 0 at {host}:{port} within {timeout:g} s. "
-                    f"Received: {error.strerror or error}"
-                ) from error
-            time.sleep(RETRY)
-    hello = {"number": number, "processes": count, "version": __version__}
-    _send(peer, CONTENT, json.dumps(hello).encode())
-    # The others may come late.
-    peer.settimeout(timeout + PATIENCE)
-    try:
-        kind, content = _receive(peer)
-    except OSError as error:
-        raise OSError(
-            f"Expected process 0 at {host}:{port} to answer. Received: "
-            f"{error.strerror or error}"
-        ) from error
-    if kind == REASON:
-        raise ValueError(content.decode())
-    return {0: peer}, int(content)
-
-
-def _send(peer, kind, content=b""):
-    peer.sendall(HEADER.pack(kind, len(content)) + content)
-
-
-def _receive(peer, limit=sys.maxsize):
-    """Kind and content of the next message."""
-    kind, size = HEADER.unpack(_exactly(peer, HEADER.size))
-    if size > limit:
-        raise ValueError("too long")
-    return kind, _exactly(peer, size)
-
-
-def _exactly(peer, size):
-    content = bytearray()
-    while len(content) < size:
-        part = peer.recv(min(size - len(content), 2**20))
-        if not part:
-            raise OSError("the connection was closed")
-        content += part
-    return bytes(content)

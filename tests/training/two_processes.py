@@ -219,7 +219,7 @@ class Processes:
 
     @property
     def output(self):
-        """What process 0 has printed."""
+        """The lines of process 0 so far."""
         return self.logs[0].read_text()
 
     def wait_for(self, words):

@@ -27,7 +27,7 @@ def add_hosts(added):
         "--coordinator",
         metavar="HOST:PORT",
         default=os.environ.get(ADDRESS, "").split(",")[0] or None,
-        help="where the processes meet: the host of process 0, a free port",
+        help="address at which the processes meet: the host of process 0, a free port",
     )
     added.add_argument(
         "--process-id",

@@ -41,7 +41,7 @@ def add_hosts(added):
         type=float,
         default=TIMEOUT,
         metavar="SECONDS",
-        help=f"how long processes wait for each other at the start ({TIMEOUT:g})",
+        help=f"time in which all processes have to come ({TIMEOUT:g})",
     )
 
 

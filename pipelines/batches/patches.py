@@ -224,8 +224,8 @@ def best_patch_batches(images, labels, boxes, batch_size, part=WHOLE):
         steps = tf.data.Dataset.from_tensor_slices((members, first, mirrored, sizes))
         steps = steps.batch(batch_size).map(lambda *step: (*step[:3], step[3][0]))
         # Streamed images come in batches of which the last alone may be smaller.
-        part = _cut_out(images, labels, steps, batch_size, [s for s, _ in groups])
-        batches = part if batches is None else batches.concatenate(part)
+        added = _cut_out(images, labels, steps, batch_size, [s for s, _ in groups])
+        batches = added if batches is None else batches.concatenate(added)
     return batches
 
 

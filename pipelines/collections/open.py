@@ -17,7 +17,7 @@ from keras_attn.pipelines.collections.collection import (
     SingleFiles,
     TarFiles,
 )
-from keras_attn.pipelines.collections.filesystems import filesystem_of
+from keras_attn.pipelines.collections.filesystems import extra, filesystem_of
 from keras_attn.pipelines.collections.labels import Labels, part_of
 from keras_attn.pipelines.collections.packed import Composed, Packed
 from keras_attn.pipelines.collections.parquet import ParquetFiles
@@ -165,12 +165,20 @@ def _of_files(filesystem, paths, source, kind, column, label_column):
     if kind == "tar":
         return _of_tar(filesystem, paths, source)
     if kind == "parquet":
-        tables = ParquetFiles(filesystem, paths, column, label_column)
+        pyarrow = extra("pyarrow", "Parquet")
+        try:
+            tables = ParquetFiles(filesystem, paths, column, label_column)
+            labels = tables.labels()
+        except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"Expected complete Parquet files. Received: {source} "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         names = Composed(_short(paths), tables.counts, separator="#")
         # Sizes of rows are not known before they are read, those of files are.
         facts = (repr([size for size, _ in tables.stamps]),)
         sizes = np.full(len(names), -1)
-        labels = tables.labels()._replace(parts=_parts(names))
+        labels = labels._replace(parts=_parts(names))
         return Collection(kind, source, names, sizes, Rows(tables), labels, facts=facts)
     if len(paths) > 1:
         raise ValueError(f"Expected one {kind} file. Received: {source}")

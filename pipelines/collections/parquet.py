@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from keras_attn.pipelines.collections.filesystems import check_stamp, extra
+from keras_attn.pipelines.collections.filesystems import check_stamp
 from keras_attn.pipelines.collections.labels import LABEL_COLUMNS, Labels
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content")
@@ -25,7 +25,6 @@ class ParquetFiles:
 
     def __init__(self, filesystem, paths, column=None, label_column=None):
         self.filesystem, self.paths = filesystem, tuple(paths)
-        extra("pyarrow", "Parquet")
         self.stamps = [filesystem.stamp(path) for path in paths]
         first = self._file(0)
         self.column = column or _image_column(first.schema_arrow, self._url(0))
@@ -34,7 +33,10 @@ class ParquetFiles:
         self.starts = []
         for number in range(len(paths)):
             file = first if number == 0 else self._file(number)
-            if self.column not in file.schema_arrow.names:
+            names = file.schema_arrow.names
+            if self.column not in names or not _is_image(
+                file.schema_arrow.field(self.column)
+            ):
                 raise _no_column(self.column, file.schema_arrow, self._url(number))
             groups = range(file.metadata.num_row_groups)
             rows = [file.metadata.row_group(group).num_rows for group in groups]
@@ -101,8 +103,7 @@ class ParquetFiles:
             if (number, group) in self._cache:
                 self._cache.move_to_end((number, group))
                 return self._cache[number, group]
-            with self._file(number) as file:
-                images = file.read_row_group(group, [self.column]).column(0)
+            images = self._read_group(number, group)
             self._cache[number, group] = images
             while (
                 len(self._cache) > 1
@@ -110,6 +111,21 @@ class ParquetFiles:
             ):
                 self._cache.popitem(last=False)
             return images
+
+    def _read_group(self, number, group):
+        import pyarrow
+
+        try:
+            with self._file(number) as file:
+                images = file.read_row_group(group, [self.column]).column(0)
+            rows = np.diff(self.starts[number])[group]
+            if len(images) != rows:
+                raise ValueError(f"{len(images)} of {rows} rows")
+            return images
+        except (pyarrow.ArrowException, ValueError) as error:
+            raise OSError(
+                f"damaged rows in {self._url(number)} ({str(error).splitlines()[0]})"
+            ) from error
 
     def stamp(self, place):
         size, version = self.stamps[place[0]]
@@ -136,9 +152,11 @@ def _image_column(schema, where):
 
 
 def _no_column(column, schema, where):
-    wanted = "one column of image bytes" if column is None else f"the column {column!r}"
+    wanted = "one column" if column is None else f"the column {column!r}"
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    return ValueError(f"Expected {wanted}. Received: {where} with {columns}")
+    return ValueError(
+        f"Expected {wanted} of image bytes. Received: {where} with {columns}"
+    )
 
 
 def _label_column(schema):

@@ -69,6 +69,8 @@ def members(read, length):
         kind, size = header[156:157], _number(header[124:136])
         if kind in REGULAR:
             size = long.get("size", size)
+        if size < 0:
+            raise ValueError(f"damaged at byte {position:,}")
         start = position = position + BLOCK
         if kind in FOLLOWED_BY_DATA:
             position += -(-size // BLOCK) * BLOCK
@@ -116,6 +118,8 @@ def _pax(content):
     found = {}
     while content:
         length, _, _ = content.partition(b" ")
+        if int(length) < 1:
+            raise ValueError("damaged extended header")
         record, content = content[: int(length)], content[int(length) :]
         key, _, value = record[len(length) + 1 : -1].partition(b"=")
         if key == b"path":
@@ -142,7 +146,7 @@ def index_shard(read, length, where):
             if name[:1] != b"." and b"/." not in name:
                 shard.add(name, offset, size)
         return shard.finish()
-    except (ValueError, IndexError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise ValueError(
             f"Expected a complete tar archive. Received: {where} ({error})"
         ) from error
@@ -213,7 +217,7 @@ def label_of(suffix, content):
     if suffix == b".json":
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         found = found if isinstance(found, dict) else {}
         value = next((found[key] for key in LABEL_COLUMNS if key in found), None)

@@ -1,6 +1,9 @@
 """Small bulk jobs, and forked workers that compute something simple in no time."""
 
+import contextlib
 import multiprocessing
+import os
+import stat
 import zlib
 
 import numpy as np
@@ -69,7 +72,19 @@ class Forked:
     """A worker's process in place of `keras_attn.training.bulk.local.start`'s."""
 
     def __init__(self, connection, serve=serve):
-        self.process = FORK.Process(target=serve, args=(connection,))
+        self.process = FORK.Process(
+            target=_alone, args=(connection, serve), daemon=True
+        )
         self.process.start()
         self.pid, self.kill = self.process.pid, self.process.kill
         self.wait = self.process.join
+
+
+def _alone(connection, serve):
+    """Without the sockets of the driver, which only a fork inherits."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in (0, 1, 2, connection.fileno()):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    os.close(int(name))
+    serve(connection)

@@ -1,13 +1,15 @@
 import os
 import signal
+import time
 
 import pytest
 
 from keras_attn.training.bulk import local, worker
 from keras_attn.training.bulk.merge import merge
+from keras_attn.training.bulk.plan import Plan
 from keras_attn.training.bulk.run import part_of, run
 from tests.training import tiny_models as tiny
-from tests.training.bulk import jobs
+from tests.training.bulk import jobs, kills
 
 KILLS = 1
 
@@ -102,3 +104,36 @@ def test_parts():
     for text in ("0/4", "5/4", "x", "1", "1/0", "1/2/3", "-1/4"):
         with pytest.raises(ValueError, match=f"part I/N .* Received: '{text}'"):
             part_of(text)
+
+
+def test_kills_at_random_moments(given):
+    """Some of those of `python -m tests.training.bulk.kills`."""
+    counts = kills.kill(
+        lambda folder: make(given, folder), 2, jobs.FORK, slowly, seed=5
+    )
+    assert sum(counts[victim] for victim in kills.VICTIMS) == 3
+
+
+class Slow(jobs.StandIn):
+    def rows(self, shard):
+        time.sleep(0.05)
+        return super().rows(shard)
+
+
+def slowly(connection):
+    worker.Worker = Slow
+    worker.serve(connection)
+
+
+def test_ctrl_c_ends_the_job_and_leaves_no_trace(given, tmp_path):
+    job = kills.Job(make(given, tmp_path).path, jobs.FORK, slowly)
+    with job:
+        job.start()
+        while not list(tmp_path.glob("attempts/*")):
+            time.sleep(0.01)
+        workers, sent = job.workers(), time.monotonic()
+        os.kill(job.driver.pid, signal.SIGINT)
+        job.driver.join(5)
+    assert time.monotonic() - sent < 2 and job.driver.exitcode == 1
+    job.check_gone(workers)
+    assert not Plan.open(tmp_path).attempts()

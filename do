@@ -47,7 +47,8 @@ pytest() {
   KERAS_BACKEND=$1
   export KERAS_BACKEND
   shift
-  "$BIN/python" -m pytest --numprocesses "$WORKERS" --dist loadfile "$@"
+  "$BIN/python" -m pytest --numprocesses "$WORKERS" --dist loadfile \
+    --no-loadscope-reorder "$@"
 }
 
 test_torch() {

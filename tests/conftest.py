@@ -1,8 +1,10 @@
 """Every test starts from the same random state and from float32."""
 
+import functools
 import gc
 import importlib.metadata
 import os
+from unittest import mock
 
 import pytest
 
@@ -34,6 +36,12 @@ os.environ.setdefault(
 )
 
 
+# tf2onnx copies a graph before each rewriting, to go back to it after an error.
+os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "False")
+# Folders whose files take longest; with these first, no process waits for the other.
+LONGEST = ("training", "benchmarks", "test_", "keras_attn/layers", "keras_attn/models")
+
+
 def pytest_configure(config):
     """Share what JAX compiles between processes, and with later runs of the tests."""
     if hasattr(config, "cache"):
@@ -41,6 +49,16 @@ def pytest_configure(config):
         set_default("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         set_default("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         set_default("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        place = item.nodeid.removeprefix("tests/")
+        starts = [place.startswith(each) for each in LONGEST]
+        return [*starts, True].index(True)
+
+    items.sort(key=rank)
 
 
 def pytest_collection_finish():
@@ -52,13 +70,34 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_graphs():
-    """TensorFlow rewrites no graph: it takes longer than it saves on small arrays."""
+    """TensorFlow rewrites no graph: it takes longer than it saves on small arrays.
+
+    Nor does Keras look through the memory of all tests to forget the names of layers.
+    """
     import keras
 
+    clear = functools.partial(keras.backend.clear_session, free_memory=False)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    with mock.patch.object(keras.backend, "clear_session", clear):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_context():
+    """JAX writes the programs of a file in one context, which takes long to make."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    from jax._src.interpreters import mlir
+
+    make = functools.cache(mlir.make_ir_context)
+    with mock.patch.object(mlir, "make_ir_context", make):
+        yield
 
 
 @pytest.fixture(autouse=True)

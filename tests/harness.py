@@ -24,7 +24,7 @@ from keras.src.legacy.saving.legacy_h5_format import (
 )
 from keras.src.testing import TestCase
 
-from keras_attn.graph.keras_graph import unweighted  # noqa: F401
+from keras_attn.graph.keras_graph import traced_once, unweighted  # noqa: F401
 from tests.keras_attn.compiling import compiled
 
 PACKAGE = "keras_attn"
@@ -221,11 +221,11 @@ def check_single_dtypes(layer, inputs, float32_outputs=(), stochastic=False):
             config = layer.get_config()
             del config["dtype"]
             twin = type(layer).from_config(config)
-            run(twin, inputs)
+            functional(twin, tree.map_structure(lambda x: x.shape, inputs))  # builds it
             twin.set_weights(weights)
             reseed(twin)
             casts = functools.partial(ops.cast, dtype=dtype)
-            output = twin(tree.map_structure(casts, inputs))
+            output = compiled_layer(twin)(tree.map_structure(casts, inputs))
             for (path, got), want in zip(
                 tree.flatten_with_path(output), tree.flatten(wanted), strict=True
             ):
@@ -307,7 +307,8 @@ def check_exported(layer, input_shape, tolerance=1e-5, stochastic=False):
 
     model = functional(layer, input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False)
+        with traced_once():
+            model.export(folder, verbose=False)
         served = tf.saved_model.load(folder)
         for batch in (1, 3):
             inputs = example(with_batch(input_shape, batch))

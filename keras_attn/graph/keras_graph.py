@@ -106,6 +106,20 @@ def unweighted():
 
 
 @contextlib.contextmanager
+def traced_once():
+    """`ExportArchive.write_out` traces endpoints alone.
+
+    Else it traces every model again, and each one inside, for a signature that only
+    `tf.saved_model.save` of a model asks for.
+    """
+    keras.Model._default_save_signature = None
+    try:
+        yield
+    finally:
+        del keras.Model._default_save_signature
+
+
+@contextlib.contextmanager
 def watched(watch):
     """Calls of layers, softmax and attention in this thread go through a watch.
 

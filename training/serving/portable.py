@@ -14,6 +14,7 @@ import tempfile
 import keras
 import numpy as np
 
+from keras_attn.graph.keras_graph import traced_once
 from keras_attn.ops.tracing import NAMES, traced_for
 from keras_attn.training.serving.agreement import check_outputs, run_once
 from keras_attn.training.serving.signatures import (
@@ -187,7 +188,8 @@ def _write_litert(function, network, shape, trained, file):
     given = tf.TensorSpec((1, *size, 3), tf.float32, "images")
     archive.add_endpoint("image", function, [given])
     with tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
+        with traced_once():
+            archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["image"]
         )

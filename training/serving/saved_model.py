@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_attn.graph.keras_graph import traced_once
 from keras_attn.pipelines.images.orientation import read_orientation, turned
 from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.serving.signatures import LABEL, PIXELS, input_of
@@ -32,7 +33,8 @@ def write_saved_model(answers, model, spec, folder):
         if answer.labelled:
             given.append(tf.TensorSpec((None,), tf.int32, LABEL))
         archive.add_endpoint(signature, function, given)
-    archive.write_out(str(folder), verbose=False)
+    with traced_once():
+        archive.write_out(str(folder), verbose=False)
 
 
 def _networks(answers):

@@ -7,7 +7,7 @@ import pytest
 from keras_attn import ExitThresholds
 from keras_attn import layers as every_layer
 from keras_attn.models import as_localizer, early_exit_classifier, patch_classifier
-from tests.harness import to_numpy
+from tests.harness import to_numpy, traced_once
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="written by TensorFlow"
@@ -133,7 +133,8 @@ def run_litert(path, inputs):
 def test_files_answer_as_keras_does(model, tmp_path, format, ending, run):
     path = str(tmp_path / f"model.{ending}")
     model(list(examples(1).values()))
-    model.export(path, format=format, verbose=False)
+    with traced_once():
+        model.export(path, format=format, verbose=False)
     for batch in 1, 3:
         inputs = examples(batch)
         wanted = model(list(inputs.values()))

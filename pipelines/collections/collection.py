@@ -1,8 +1,12 @@
 """`Collection`: encoded images, wherever they lie."""
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
 import numpy as np
 
-from keras_attn.pipelines.collections.filesystems import check_stamp
+from keras_attn.pipelines.collections.filesystems import REQUESTS
 from keras_attn.pipelines.files import digest_of
 from keras_attn.pipelines.images.files import counted_names
 
@@ -75,13 +79,20 @@ class Collection:
             indices: Integers, in any order; near ones are cheap.
             errors: `"raise"`, or `"give"` to yield the `OSError` in place of the bytes.
         """
-        for index in indices:
-            try:
-                yield self.read_one(index)
-            except OSError as error:
-                if errors == "raise":
-                    raise
-                yield error
+        if self.files.remote:
+            found = in_parallel(self._given, indices, REQUESTS)
+        else:
+            found = map(self._given, indices)
+        for each in found:
+            if isinstance(each, OSError) and errors == "raise":
+                raise each
+            yield each
+
+    def _given(self, index):
+        try:
+            return self.read_one(index)
+        except OSError as error:
+            return error
 
     def stamp(self, index):
         """Size of an image, and a text that changes when its content does."""
@@ -103,11 +114,25 @@ class Collection:
         return numbers[self.labels.numbers]
 
 
+def in_parallel(function, items, threads):
+    """Yields the results of a function in the order of its items, some ahead."""
+    items = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = deque(
+            pool.submit(function, each) for each in islice(items, 2 * threads)
+        )
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(function, each) for each in islice(items, 1))
+            yield result
+
+
 class SingleFiles:
     """Images that are a file each, below one folder."""
 
     def __init__(self, filesystem, root):
         self.filesystem, self.root = filesystem, root.rstrip("/")
+        self.remote = filesystem.remote
 
     def _located(self, name):
         return self.filesystem, f"{self.root}/{name}"
@@ -130,15 +155,19 @@ class TarFiles:
 
     def __init__(self, filesystem, paths, stamps, offsets):
         self.filesystem, self.paths, self.stamps = filesystem, paths, stamps
-        self.offsets = offsets
+        self.offsets, self.remote = offsets, filesystem.remote
 
     def read(self, names, index, size):
         number, _ = names.place(index)
         path, expected = self.paths[number], self.stamps[number]
         start = int(self.offsets[index])
         data = self.filesystem.read(path, start, size, expected)
-        if len(data) < size:
-            check_stamp(self.filesystem.url(path), (start + len(data), ""), expected)
+        if len(data) != size:
+            raise OSError(
+                f"Expected {size:,} bytes at byte {start:,} of "
+                f"{self.filesystem.url(path)}. Received: {len(data):,}; it has "
+                "changed, or its server gives no parts of files"
+            )
         return data
 
     def stamp(self, names, index, size):
@@ -154,7 +183,7 @@ class Rows:
     """Images in the rows of Parquet files, see `ParquetFiles`."""
 
     def __init__(self, tables):
-        self.tables = tables
+        self.tables, self.remote = tables, tables.filesystem.remote
 
     def read(self, names, index, size):
         return self.tables.read(names.place(index))

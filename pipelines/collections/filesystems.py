@@ -1,6 +1,7 @@
 """Files of this machine and, through fsspec, of other places."""
 
 import functools
+import logging
 import os
 import stat
 
@@ -10,6 +11,8 @@ from keras_attn.pipelines.files import walk_files
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "created")
 
 
+# Requests of a remote place at the same time.
+REQUESTS = 32
 # Files that are kept open.
 OPEN = 128
 
@@ -149,18 +152,25 @@ class Remote:
     def _call(self, function, path, *arguments, **options):
         try:
             return getattr(self.filesystem, function)(path, *arguments, **options)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            # A host that does not answer is not found either, by some packages.
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                raise self._unreadable(path, cause) from error
             raise FileNotFoundError(
                 f"Expected a file or folder. Received: {self.url(path)}, which does "
                 "not exist"
             ) from None
         # No network, no rights, no bucket: each its own type, one way out.
         except Exception as error:
-            lines = str(error).strip().splitlines() or ["no message"]
-            raise OSError(
-                f"Expected to read {self.url(path)}. Received: "
-                f"{type(error).__name__}: {lines[0]}"
-            ) from error
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path, error):
+        lines = str(error).strip().splitlines() or ["no message"]
+        return OSError(
+            f"Expected to read {self.url(path)}. Received: "
+            f"{type(error).__name__}: {lines[0]}"
+        )
 
 
 def filesystem_of(path):
@@ -186,6 +196,9 @@ def filesystem_of(path):
             f"Expected a protocol of fsspec, such as s3, gs or file. Received: {path} "
             f"({error})"
         ) from error
+    # Its retries are logged at length; what they end in is an error here.
+    for name in ("gcsfs", "s3fs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return Remote(filesystem), inside
 
 

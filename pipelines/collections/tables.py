@@ -17,9 +17,11 @@ class ListedFiles:
 
     def __init__(self, filesystem, folder):
         self.filesystem, self.folder = filesystem, folder
+        self.remote = filesystem.remote
 
     def _located(self, name):
         if "://" in name:
+            self.remote = True
             return _filesystem(name.partition("://")[0], name)
         if os.path.isabs(name) and not self.filesystem.remote:
             return self.filesystem, name

@@ -36,6 +36,7 @@ class Source:
         read: Encoded bytes of the i-th file; None when the images are in memory.
         stamp: Bytes of the i-th file, and a text that changes when its content does;
             None when the images are in memory.
+        remote: Whether a read is a request, of which many run at a time.
         annotations: Arrays with one row for each example. `box`: see
             `keras_attn.pipelines.images.boxes`, in pixels of `array(i)`; the boxes of
             images in files come with `size`, the images' heights and widths.
@@ -59,6 +60,7 @@ class Source:
     files: tuple | None = None
     read: Callable[[int], bytes] | None = None
     stamp: Callable[[int], tuple[int, str]] | None = None
+    remote: bool = False
     annotations: dict[str, np.ndarray] = field(default_factory=dict)
     in_files: dict[str, np.ndarray] = field(default_factory=dict)
     official: dict[str, np.ndarray] = field(default_factory=dict)

@@ -32,6 +32,8 @@ IN_MEMORY_GIB = 4.0
 # Images decoded at the same time, and batches made ahead: memory grows with these, not
 # with the size of the data.
 WORKERS = os.cpu_count() or 1
+# Images whose files are requested from another machine at the same time.
+REQUESTS = 32
 PREFETCH = 2
 
 
@@ -171,9 +173,16 @@ class StreamedImages:
                 return fit_image(image, size, fit)
             return tf.ensure_shape(crop.of_image(image, draws, result), (*result, 3))
 
-        return examples.unbatch().map(
-            load, num_parallel_calls=WORKERS, deterministic=True
+        remote = self.source.remote
+        images = examples.unbatch().map(
+            load, num_parallel_calls=REQUESTS if remote else WORKERS, deterministic=True
         )
+        if remote:
+            # TensorFlow's threads are as many as processors: too few that wait.
+            options = tf.data.Options()
+            options.threading.private_threadpool_size = REQUESTS
+            images = images.with_options(options)
+        return images
 
     def _decode(self, index):
         index = self.indices[index]

@@ -54,6 +54,7 @@ class FileTree:
         stamp: Gives the size of a file and a text that changes when its content does,
             by its name.
         label: Gives the entry of a file in `Source.files`, by its name.
+        remote: Whether reading a file is a request to another machine.
     """
 
     root: str
@@ -62,6 +63,7 @@ class FileTree:
     read: Callable[[str], bytes]
     stamp: Callable[[str], tuple[int, str]]
     label: Callable[[str], str | tuple[str, str]]
+    remote: bool = False
 
     def where(self, name):
         """The name of a file in messages."""
@@ -130,6 +132,7 @@ def _remote_tree(filesystem, root):
         read=lambda name: filesystem.read(f"{root.rstrip('/')}/{name}"),
         stamp=lambda name: filesystem.stamp(f"{root.rstrip('/')}/{name}"),
         label=lambda name: filesystem.url(f"{root.rstrip('/')}/{name}"),
+        remote=True,
     )
 
 
@@ -170,6 +173,7 @@ def tar_tree(filesystem, paths) -> FileTree:
         read=read,
         stamp=lambda name: _checksum(read(name)),
         label=lambda name: (filesystem.url(places[name][0]), name),
+        remote=filesystem.remote,
     )
 
 

@@ -194,6 +194,7 @@ def _listed_source(name, tree, on_corrupt, listing):
         official=listing.official,
         ignored=listing.ignored,
         annotations=listing.annotations,
+        remote=tree.remote,
     )
     return source.with_boxes_in_images()
 

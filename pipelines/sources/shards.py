@@ -96,6 +96,7 @@ def fields_of(images, on_corrupt, several=False):
         "files": Entries(images, chosen),
         "read": lambda index: images.read_one(chosen[index]),
         "stamp": lambda index: images.stamp(chosen[index]),
+        "remote": images.files.remote,
         "annotations": annotations,
         "official": {
             part: place[indices[~empty[indices]]]

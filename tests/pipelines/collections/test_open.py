@@ -1,17 +1,25 @@
 """Collections of images wherever they lie."""
 
+import dataclasses
 import gzip
 import os
 import pickle
 import sys
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_attn.pipelines.collections import open_collection
 from keras_attn.pipelines.collections.open import expand
+from keras_attn.pipelines.images.decoding import CorruptImageError
 from keras_attn.pipelines.images.files import image_files
+from keras_attn.pipelines.images.source import Source
+from keras_attn.pipelines.images.streaming import StreamedImages, clear_errors
+from keras_attn.preprocessing import ImageSpec
 from tests.pipelines.collections.shard_files import write_parquet, write_tar
 
 FILES = ("a/1.jpg", "a/2.png", "a-b/1.gif", "b/c/x.JPG", "b/Ä.webp")
@@ -250,3 +258,40 @@ def test_listing_holds_no_object_per_image(tmp_path):
     assert len(pickle.dumps(images)) < 2000 * 50
     assert images.names(1998) == ["a.tar/1998.jpg", "a.tar/1999.jpg"]
     assert np.array_equal(images.class_numbers(), np.full(2000, -1))
+
+
+def test_many_requests_run_at_a_time_and_keep_their_order(folder, monkeypatch):
+    images = open_collection(memory(folder))
+    running, most, lock = 0, 0, threading.Lock()
+    system = type(images.files.filesystem.filesystem)
+    cat_file = system.cat_file
+
+    def slow(*arguments, **options):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return cat_file(*arguments, **options)
+
+    monkeypatch.setattr(system, "cat_file", slow)
+    order = [*range(len(images))] * 8
+    wanted = [images.name(i).encode() * 3 for i in order]
+    assert list(images.read(order)) == wanted
+    assert most > 8
+    source = Source("folder", (), np.zeros(5), remote=True)
+    source = dataclasses.replace(source, read=images.read_one, on_corrupt="skip")
+    most = 0
+    streamed = StreamedImages(source, ImageSpec(height=8, width=8))
+    with pytest.raises(CorruptImageError), clear_errors():
+        list(streamed.batches(tf.data.Dataset.range(5).repeat(8).batch(8), 8))
+    assert most > 4
+
+
+def test_shard_elsewhere_that_is_cut_off_is_named(shards):
+    images = open_collection(memory(shards))
+    images.files.filesystem.filesystem.pipe("/test/data-01.tar", b"short")
+    with pytest.raises(OSError, match="Expected 1 bytes at byte 512 of memory:///test"):
+        images.read_one(3)

@@ -56,6 +56,9 @@ PROGRAM = (
     "explain.files",
     "retrieval.index",
     "retrieval.search",
+    "bulk.plan",
+    "bulk.run",
+    "bulk.merge",
     "experiments.reproduce",
     "serving.export",
 )

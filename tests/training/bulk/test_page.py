@@ -15,7 +15,7 @@ SHARED, RAY, BEAM = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTA
 
 @pytest.fixture
 def names(tmp_path):
-    """Names that the programs know, and the classes that they should find."""
+    """Names that the programs use."""
     photos = jobs.photos(tmp_path / "photos", 4) / "b"
     model = tiny.save_colour_model(tmp_path)
     # Classes of `__main__` are sent to other processes as they are.

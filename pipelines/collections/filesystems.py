@@ -121,7 +121,11 @@ class Remote:
 
     def walk(self, folder):
         """Yields `(name, size)` as `walk_files`."""
-        # The listing is new each time, and not held twice.
+        return ((name, size) for name, (size, _) in self.stamps(folder))
+
+    def stamps(self, folder):
+        """Yields `(name, stamp)` of the files that `walk` gives, by one listing."""
+        # It is new each time, and not held twice.
         self.filesystem.invalidate_cache()
         found = self._call("find", folder, detail=True)
         self.filesystem.invalidate_cache()
@@ -129,13 +133,11 @@ class Remote:
         names = [path[start:] for path in found]
         for name, path in sorted(zip(names, found, strict=True), key=_by_parts):
             if not any(part.startswith(".") for part in name.split("/")):
-                yield os.fsencode(name), int(found[path].get("size") or 0)
+                yield os.fsencode(name), _stamp_in(found[path])
 
     def stamp(self, path):
         """Size of a file, and a text that changes when its content does."""
-        found = self._call("info", path)
-        version = next((str(found[key]) for key in VERSIONS if key in found), "")
-        return int(found.get("size") or 0), version
+        return _stamp_in(self._call("info", path))
 
     def size(self, path):
         """-1: asking for it would be one request per file."""
@@ -223,6 +225,11 @@ def check_stamp(path, found, expected):
             f"Expected {path} as it was listed. Received: {found[0]:,} bytes instead "
             f"of {expected[0]:,}, or of a later time"
         )
+
+
+def _stamp_in(described):
+    version = next((str(described[key]) for key in VERSIONS if key in described), "")
+    return int(described.get("size") or 0), version
 
 
 def _divided(entries):

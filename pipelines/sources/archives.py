@@ -123,14 +123,13 @@ def _folder_tree(filesystem, path):
 
 
 def _remote_tree(filesystem, root):
-    walked = filesystem.walk(root)
-    sizes = {os.fsdecode(name): size for name, size in walked}
+    stamps = {os.fsdecode(name): stamp for name, stamp in filesystem.stamps(root)}
     return FileTree(
         root=filesystem.url(root),
-        sizes=dict(sorted(sizes.items())),
-        folders=_folders(sizes),
+        sizes={name: size for name, (size, _) in sorted(stamps.items())},
+        folders=_folders(stamps),
         read=lambda name: filesystem.read(f"{root.rstrip('/')}/{name}"),
-        stamp=lambda name: filesystem.stamp(f"{root.rstrip('/')}/{name}"),
+        stamp=stamps.__getitem__,
         label=lambda name: filesystem.url(f"{root.rstrip('/')}/{name}"),
         remote=True,
     )

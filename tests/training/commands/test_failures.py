@@ -66,6 +66,7 @@ WITH_FILE = {
     "ground_truth": "retrieval {good} {file} --images {images}",
     "data": "data folder --data {file} --output {out}/d.png",
     "check": "data {file} --check --output {out}/d.html",
+    "pack": "data pack {file} --output {out}/s",
     "train": "train generated_rn26_baseline --set dataset=folder --data {file} "
     "--workdir {out}/w",
     "own": "train --data {file} --workdir {out}/w",
@@ -126,6 +127,7 @@ WRITING = {
     "model": "exit-policy model {patches} --resized {square} --policy {exits} "
     "--budget 9 --output {into}/m.keras",
     "check": "data {images} --quiet --check --output {into}/d.html",
+    "pack": "data pack {images} --quiet --output {into}/s",
     "adopt": "adopt {good} --output {into}/a.keras",
     "finetune": "finetune {photos} --from {square} --epochs 1 --quiet "
     "--workdir {into}/w",

@@ -97,7 +97,15 @@ def patch_row(rolled, attention, size, grid):
 
     The class token's row, or without any the mean of all.
     """
-    tokens = rolled.shape[-1]
+    rows, columns = grid_for(attention, size, grid)
+    prefix = rolled.shape[-1] - rows * columns
+    row = rolled[:, 0, prefix:] if prefix else ops.mean(rolled, axis=1)
+    return ops.reshape(row, (-1, rows, columns, 1))
+
+
+def grid_for(attention, size, grid):
+    """Rows and columns of the patches of an `Attention`: those given, or found."""
+    tokens = attention.shape[-1]
     found = attention.grid(size) if grid is None else grid
     if found is None:
         raise ValueError(
@@ -105,14 +113,11 @@ def patch_row(rolled, attention, size, grid):
             f"{tokens} tokens of images of {size[0]} x {size[1]} pixels, which fit no "
             "grid"
         )
-    rows, columns = found
-    prefix = tokens - rows * columns
-    if prefix < 0:
+    if found[0] * found[1] > tokens:
         raise ValueError(
             f"Expected `grid` of at most {tokens} patches. Received: grid={grid}"
         )
-    row = rolled[:, 0, prefix:] if prefix else ops.mean(rolled, axis=1)
-    return ops.reshape(row, (-1, rows, columns, 1))
+    return found
 
 
 class _Rollout:
@@ -124,7 +129,7 @@ class _Rollout:
 
     def add(self, attention):
         self.first = self.first or attention
-        _check_tokens(attention.shape, (self._batch, *self.first.shape[1:]))
+        check_tokens(attention.shape, (self._batch, *self.first.shape[1:]))
         mean = self._heads(attention.rows(None), axis=1)
         block = (1 - self._residual) * mean + self._residual * ops.eye(mean.shape[-1])
         block = block / ops.sum(block, axis=-1, keepdims=True)
@@ -132,7 +137,7 @@ class _Rollout:
         self.rolled = block if first else ops.matmul(block, self.rolled)
 
 
-def _check_tokens(shape, first):
+def check_tokens(shape, first):
     if shape[2] != shape[3] or (shape[0], shape[2]) != (first[0], first[2]):
         raise ValueError(
             "Expected attention among the same tokens in all blocks. Received: "

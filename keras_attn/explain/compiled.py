@@ -53,8 +53,9 @@ def _weighted(part, labels):
         lambda features: ops.sum(_score(part.logits_of(features), labels)),
         part.features,
     )
-    weights = ops.mean(ops.cast(slope, "float32"), axis=(1, 2), keepdims=True)
-    features = ops.stop_gradient(ops.cast(part.features, "float32"))
+    slope = part.to_map(ops.cast(slope, "float32"))
+    features = part.to_map(ops.stop_gradient(ops.cast(part.features, "float32")))
+    weights = ops.mean(slope, axis=(1, 2), keepdims=True)
     return ops.sum(weights * features, axis=-1)
 
 

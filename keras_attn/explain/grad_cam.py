@@ -3,19 +3,10 @@
 from typing import Literal
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_attn.explain.gradients import gradient_in_float32, no_gradients
-from keras_attn.explain.maps import (
-    checked_format,
-    checked_labels,
-    finished,
-    image_size,
-    of_labels,
-)
-from keras_attn.explain.split import split, splits_of_branches
-from keras_attn.ops.patches import branch_decision
+from keras_attn.explain.feature_maps import Asked, DataFormat, feature_maps
+from keras_attn.explain.targets import Target
 
 
 def grad_cam(
@@ -26,7 +17,9 @@ def grad_cam(
     raw: bool = False,
     output: str | int | None = None,
     image_input: str | int | None = None,
-    data_format: Literal["channels_last", "channels_first"] | None = None,
+    data_format: DataFormat | None = None,
+    target: Target | None = None,
+    against: Literal["nearest"] | int | list[int] | None = None,
 ):
     """Map of the features of a layer that speak for a class.
 
@@ -51,7 +44,10 @@ def grad_cam(
             a layer of a model inside the model `"backbone/conv5_block3_out"`, of that
             model's own output `"backbone"`. The calls of a layer that is called
             several times are `"conv/0"`, `"conv/1"` and so on in the order in which
-            they run; `"conv"` is the last one that the images reach. `None`: the one
+            they run; `"conv"` is the last one that the images reach. Tokens `(batch,
+            tokens, channels)` are as good, their patches make the map; a layer that
+            another calls, as in KerasHub's transformers, is named by its path,
+            `"vit_encoder/transformer_block_12/ln_1"`. `None`: the one
             that `last_map` names; where branches decide, as in `anchornet`, the last
             map of each image's deciding branch. Maps of features that were moved, such
             as those behind a spatial transformer, do not lie over the image: take the
@@ -62,12 +58,20 @@ def grad_cam(
             highest logit. A single logit speaks for class 1, and its negative for
             class 0.
         raw: The maps as in eq. (2), neither interpolated nor scaled.
-        output: Name or index of the output with the logits `(batch, classes)`;
-            `None`: `logits`, or the only output.
+        output: Name or index of the output with the logits `(batch, classes)`, of any
+            shape for a function as `target`; `None`: `logits`, or the only output.
         image_input: Name or index of the input with the images; `None`: the only one
             with four dimensions.
         data_format: `"channels_last"` or `"channels_first"`, of images and features;
             `None`: that of Keras.
+        target: What is explained, in place of `labels` and the same for all images: a
+            class; a function from the scores to one number per image `(batch,)`, such
+            as `keras_attn.explain.pixels(mask, label)` for a segmentation or
+            `similarity(embedding)`; or a list of such, for one map each. Of a single
+            score, of a regression too, 1 asks what raises it and 0 what lowers it.
+        against: Classes to compare with, after Zhang et al., "Finer-CAM": the score
+            `y` less the mean score of these classes, weighted by their probabilities;
+            `"nearest"` for the three with the most similar logits.
 
     Returns:
         float32 tensor `(batch, height, width)` in 0..1, or `(batch, classes, height,
@@ -92,17 +96,8 @@ def grad_cam(
     >>> grad_cam(model, images, "backbone/block_13_expand_relu").shape
     (2, 32, 48)
     """
-    return _maps(
-        _mean_slopes,
-        model,
-        images,
-        layer,
-        labels,
-        raw,
-        output,
-        image_input,
-        data_format,
-    )
+    given = model, images, layer, labels, raw, output, image_input, data_format
+    return feature_maps(_by_mean_slopes, Asked(*given, target, against))
 
 
 def grad_cam_plus_plus(
@@ -113,7 +108,9 @@ def grad_cam_plus_plus(
     raw: bool = False,
     output: str | int | None = None,
     image_input: str | int | None = None,
-    data_format: Literal["channels_last", "channels_first"] | None = None,
+    data_format: DataFormat | None = None,
+    target: Target | None = None,
+    against: Literal["nearest"] | int | list[int] | None = None,
 ):
     """Grad-CAM with cells that count differently, for several objects of a class.
 
@@ -131,8 +128,8 @@ def grad_cam_plus_plus(
     are not negative.
 
     Args:
-        model, images, layer, labels, raw, output, image_input, data_format: See
-            `grad_cam`.
+        model, images, layer, labels, raw, output, image_input, data_format, target,
+            against: See `grad_cam`.
 
     Returns:
         float32 tensor, see `grad_cam`.
@@ -149,110 +146,16 @@ def grad_cam_plus_plus(
     >>> grad_cam_plus_plus(model, images).shape
     (2, 32, 48)
     """
-    return _maps(
-        _weighted_slopes,
-        model,
-        images,
-        layer,
-        labels,
-        raw,
-        output,
-        image_input,
-        data_format,
-    )
+    given = model, images, layer, labels, raw, output, image_input, data_format
+    return feature_maps(_by_weighted_slopes, Asked(*given, target, against))
 
 
-def _maps(
-    weights_of,
-    model,
-    images,
-    layer,
-    labels,
-    raw,
-    output,
-    image_input,
-    data_format,
-):
-    data_format = checked_format(data_format)
-    branches = None
-    with no_gradients():
-        where = output, image_input, data_format
-        if layer is None:
-            branches = splits_of_branches(model, images, *where)
-        if branches is None:
-            parts = split(model, images, layer, *where)
-    if branches is not None:
-        return _deciding(weights_of, branches, labels, raw, data_format)
-    labels = checked_labels(labels, _array(parts.logits))
-    maps = _class_maps(parts, labels, weights_of, data_format)
-    maps = finished(maps, image_size(parts.images, data_format), raw, labels)
-    return maps if labels.ndim == 2 else maps[:, 0]
-
-
-def _deciding(weights_of, branches, labels, raw, data_format):
-    """Every image's map of the branch that decides on it."""
-    logits = ops.stack([parts.logits for parts in branches], axis=1)
-    decided, branch = map(ops.convert_to_numpy, branch_decision(logits))
-    if labels is None:
-        labels = decided
-    labels = checked_labels(labels, _array(logits)[:, 0])
-    size = image_size(branches[0].images, data_format)
-    chosen = sorted(set(branch.tolist()))
-    if raw and len(chosen) > 1:
-        raise ValueError(
-            "Expected `layer`, or the `output` of one branch, for raw maps of images "
-            f"that different branches decide on. Received: branches {branch.tolist()}"
-        )
-    result = None
-    for index in chosen:
-        maps = _class_maps(branches[index], labels, weights_of, data_format)
-        if not raw:
-            maps = ops.image.resize(maps, size, "bilinear", data_format="channels_last")
-        mine = ops.convert_to_tensor(branch == index)[:, None, None, None]
-        result = maps if result is None else ops.where(mine, maps, result)
-    maps = finished(result, size, raw, labels)
-    return maps if labels.ndim == 2 else maps[:, 0]
-
-
-def _array(logits):
-    return ops.convert_to_numpy(ops.cast(logits, "float32"))
-
-
-def _class_maps(parts, labels, weights_of, data_format):
-    """`(batch, rows, columns, classes)` in float32."""
-    if parts.float8:
-        raise ValueError(
-            "Expected a model with exact gradients behind the layer; in float8 they "
-            "are rounded to two bits, and Keras has them in training only. Received: "
-            f"layers in float8, {', '.join(parts.float8)}; "
-            "`keras_attn.explain.occlusion` needs no gradients"
-        )
-    columns = np.reshape(labels, (len(labels), -1)).T
-    maps = [_class_map(parts, column, weights_of, data_format) for column in columns]
-    return ops.stack(maps, axis=-1)
-
-
-def _class_map(parts, labels, weights_of, data_format):
-    """`ReLU(sum over k of w_k A_k)` in float32, for one label per image."""
-
-    def score(features):
-        # Images do not see each other, so that the sum gives each its own gradient.
-        logits = ops.cast(parts.logits_of(features), "float32")
-        return ops.sum(of_labels(logits, labels))
-
-    slope = gradient_in_float32(score, parts.features, parts.is_half)
-    features = ops.stop_gradient(ops.cast(parts.features, "float32"))
-    if data_format == "channels_first":
-        slope, features = (ops.moveaxis(each, 1, -1) for each in (slope, features))
-    weights = weights_of(slope, features)
+def _by_mean_slopes(slope, features):
+    weights = ops.mean(slope, axis=(1, 2), keepdims=True)
     return ops.relu(ops.sum(weights * features, axis=-1))
 
 
-def _mean_slopes(slope, features):
-    return ops.mean(slope, axis=(1, 2), keepdims=True)
-
-
-def _weighted_slopes(slope, features):
+def _by_weighted_slopes(slope, features):
     # Relative to the largest: third powers of small slopes would vanish.
     largest = ops.max(ops.abs(slope), axis=(1, 2, 3), keepdims=True)
     unit = ops.where(largest > 0, largest, 1.0)
@@ -261,4 +164,5 @@ def _weighted_slopes(slope, features):
     total = ops.sum(features, axis=(1, 2), keepdims=True) * unit
     below = 2 * square + total * square * relative
     alpha = ops.where(below != 0, square / ops.where(below != 0, below, 1.0), 0.0)
-    return ops.sum(alpha * ops.relu(slope), axis=(1, 2), keepdims=True)
+    weights = ops.sum(alpha * ops.relu(slope), axis=(1, 2), keepdims=True)
+    return ops.relu(ops.sum(weights * features, axis=-1))

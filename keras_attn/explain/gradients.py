@@ -17,13 +17,13 @@ def gradient(function, tensor):
     Args:
         function: From a tensor to a scalar tensor, in operations of Keras or calls of
             its models.
-        tensor: Floating-point tensor.
+        tensor: Floating-point tensor, or a list of such.
 
     Returns:
-        Tensor of the same shape and dtype; zeros if the function does not depend on
-        it.
+        Tensor of the same shape and dtype, or a list; zeros where the function does not
+        depend on it.
     """
-    tensor = ops.convert_to_tensor(tensor)
+    tensor = keras.tree.map_structure(ops.convert_to_tensor, tensor)
     return _GRADIENTS[keras.backend.backend()](function, tensor)
 
 
@@ -34,12 +34,13 @@ def gradient_in_float32(function, tensor, is_half):
         function, tensor: See `gradient`.
         is_half: Whether float16 is in between, where small gradients vanish.
     """
-    if not is_half:
-        return ops.cast(gradient(function, tensor), "float32")
-    for scale in HALF_SCALES:
+    for scale in HALF_SCALES if is_half else (1.0,):
         slope = gradient(lambda x, scale=scale: scale * function(x), tensor)
-        slope = ops.cast(slope, "float32") / scale
-        if bool(ops.all(ops.isfinite(slope))):
+        slope = keras.tree.map_structure(
+            lambda each, scale=scale: ops.cast(each, "float32") / scale, slope
+        )
+        flat = keras.tree.flatten(slope)
+        if not is_half or all(bool(ops.all(ops.isfinite(each))) for each in flat):
             break
     return slope
 
@@ -67,12 +68,18 @@ def _of_jax(function, tensor):
 def _of_torch(function, tensor):
     torch = _backend()
     with torch.enable_grad():
-        leaf = tensor.detach().requires_grad_(True)
-        value = function(leaf)
-        if not value.requires_grad:
-            return torch.zeros_like(tensor)
-        (found,) = torch.autograd.grad(value, leaf, allow_unused=True)
-    return torch.zeros_like(tensor) if found is None else found
+        leaf = keras.tree.map_structure(
+            lambda each: each.detach().requires_grad_(True), tensor
+        )
+        value, flat = function(leaf), keras.tree.flatten(leaf)
+        found = [None] * len(flat)
+        if value.requires_grad:
+            found = torch.autograd.grad(value, flat, allow_unused=True)
+    found = [
+        torch.zeros_like(each) if slope is None else slope
+        for each, slope in zip(flat, found, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(tensor, found)
 
 
 def _backend():

@@ -6,15 +6,25 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
+from keras import ops
 
-from keras_attn.explain.maps import checked_format
+from keras_attn.explain.maps import checked_format, image_size
 from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.graph.head import head_of, leave_out_activation, output_key, producer
+from keras_attn.graph.inside import (
+    before_attention,
+    divide_at,
+    inner_shapes,
+    patches_of,
+    watched_steps,
+)
 from keras_attn.layers.branch_decision import BranchDecision
 
 # Output with the displacements by which a model moved its features; maps of features
 # that were moved do not lie over the image.
 FIELDS = "fields"
+# The images as features of their own.
+IMAGES = object()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +40,8 @@ class Split:
         path: The layer.
         is_half: Whether a layer behind the features computes in float16.
         float8: Names of the layers behind the features that are quantised to float8.
+        to_map: Function from what has the features' shape to `(batch, rows, columns,
+            channels)`; of tokens, the patches alone.
     """
 
     # Tensors of the backend, which have no common class.
@@ -40,15 +52,18 @@ class Split:
     path: str
     is_half: bool
     float8: list
+    to_map: Callable
 
 
-def split(model, inputs, layer, output, image_input, data_format):
+def split(model, inputs, layer, output, image_input, data_format, any_rank=False):
     """Runs a model once, and keeps the inputs of its rest.
 
     Args:
         model: Functional or `Sequential` model, also of other models.
         inputs: Its inputs.
-        layer, output, image_input, data_format: See `grad_cam`.
+        layer, output, image_input, data_format: See `grad_cam`; the layer `IMAGES` is
+            the input itself.
+        any_rank: Whether scores may be others than `(batch, classes)`.
 
     Returns:
         `Split`.
@@ -57,7 +72,7 @@ def split(model, inputs, layer, output, image_input, data_format):
         ValueError: If there is no such layer, output or input, or the model has no
             graph.
     """
-    graph, score = _graph_and_score(model, output)
+    graph, score = graph_and_score(model, output, any_rank)
     return _split(graph, score, inputs, layer, image_input, data_format)
 
 
@@ -67,7 +82,7 @@ def splits_of_branches(model, inputs, output, image_input, data_format):
     Returns:
         List of `Split`, or `None` where no `BranchDecision` gives the scores.
     """
-    graph, score = _graph_and_score(model, output)
+    graph, score = graph_and_score(model, output)
     step = producer(graph, score)
     if step is None or not isinstance(step.operation, BranchDecision):
         return None
@@ -77,10 +92,10 @@ def splits_of_branches(model, inputs, output, image_input, data_format):
     ]
 
 
-def _graph_and_score(model, output):
+def graph_and_score(model, output, any_rank=False):
     """`FlatGraph` of a model and the key of the logits in it."""
     graph = FlatGraph(model)
-    head = head_of(graph, output_key(graph, output))
+    head = head_of(graph, output_key(graph, output, any_rank))
     if head.bare:
         leave_out_activation(graph, head.key)
     return graph, head.key
@@ -88,16 +103,19 @@ def _graph_and_score(model, output):
 
 def _split(graph, score, inputs, layer, image_input, data_format):
     image_key = graph.inputs[image_index(graph, image_input)]
-    steps = graph.steps_to([score], graph.inputs)
-    path, features = _layer(graph, layer, steps, image_key, data_format)
-    head = _behind(features, steps)
+    values = graph.input_values(inputs)
+    images = values[image_key]
+    path, features = _layer(graph, layer, score, values, image_key, data_format)
+    head = _behind(features, graph.steps_to([score], graph.inputs))
     produced = {key for step in head for key in step.results}
     beside = {key for step in head for _, key in step.sources} | {score}
     beside -= produced | {features}
     wanted = [features, score, *beside]
-    values = graph.input_values(inputs)
-    images = values[image_key]
-    found = run(graph.steps_to(wanted, graph.inputs), values, wanted)
+    maps, is_first = [], data_format == "channels_first"
+    steps = watched_steps(
+        graph.steps_to(wanted, graph.inputs), maps=maps, is_first=is_first
+    )
+    found = run(steps, values, wanted)
     fixed = {key: found[key] for key in beside}
 
     def logits_of(features_now):
@@ -111,8 +129,26 @@ def _split(graph, score, inputs, layer, image_input, data_format):
         for each in layers
         if getattr(each, "quantization_mode", None) == "float8"
     ]
+    to_map = _to_map(found[features], maps, images, path, data_format)
     values = found[features], found[score], logits_of, images, path
-    return Split(*values, is_half, float8)
+    return Split(*values, is_half, float8, to_map)
+
+
+def _to_map(features, maps, images, path, data_format):
+    """See `Split`."""
+    if len(features.shape) == 4:
+        if data_format == "channels_first":
+            return lambda tensor: ops.moveaxis(tensor, 1, -1)
+        return lambda tensor: tensor
+    size = image_size(images, data_format)
+    to_map = patches_of(features, maps, size)
+    if to_map is None:
+        raise ValueError(
+            "Expected a layer whose tokens contain a grid of patches. Received: "
+            f"layer={path!r} with {tuple(features.shape)}, and images of {size[0]} x "
+            f"{size[1]} pixels"
+        )
+    return to_map
 
 
 def last_map(
@@ -125,7 +161,8 @@ def last_map(
 
     It is the last layer with the output `(batch, rows, columns, channels)` that the
     scores are computed from, also of a model inside the model, and that is computed
-    from the images. In a model with an
+    from the images. Of a transformer of images of known size it is the one before its
+    last attention, with the output `(batch, tokens, channels)`. In a model with an
     output `fields`, by which it moved its features, it is the last one that these
     fields are computed from as well: behind the warp, maps do not lie over the image.
 
@@ -150,11 +187,16 @@ def last_map(
     >>> last_map(model)
     'out_relu'
     """
-    graph, score = _graph_and_score(model, output)
+    graph, score = graph_and_score(model, output)
     steps = graph.steps_to([score], graph.inputs)
     if image_input is not None:
         steps = _behind(graph.inputs[image_index(graph, image_input)], steps)
-    return _last_map(graph, steps, checked_format(data_format))[0]
+    inputs = [graph.tensors[key] for key in graph.inputs]
+    values = None
+    if None not in [size for each in inputs for size in each.shape[1:]]:
+        black = [ops.zeros((1, *each.shape[1:]), each.dtype) for each in inputs]
+        values = dict(zip(graph.inputs, black, strict=True))
+    return _last(graph, steps, score, values, checked_format(data_format))
 
 
 # ---- inputs --------------------------------------------------------------------------
@@ -185,14 +227,18 @@ def image_index(graph, image_input):
 # ---- layers --------------------------------------------------------------------------
 
 
-def _layer(graph, layer, steps, image_key, data_format):
+def _layer(graph, layer, score, values, image_key, data_format):
     """Path and key of a layer's features, which the images reach."""
+    steps = graph.steps_to([score], graph.inputs)
+    if layer is IMAGES:
+        return "images", image_key
     if layer is None:
-        return _last_map(graph, _behind(image_key, steps), data_format)
-    path = _path(graph, str(layer))
+        behind = _behind(image_key, steps)
+        layer = _last(graph, behind, score, values, data_format)
+    path = _path(graph, str(layer), score, values)
     calls = graph.calls.get(path, [path])[::-1]
     # On the way to the scores, or beside it, where no feature matters.
-    for way in (steps, graph.steps):
+    for way in (graph.steps_to([score], graph.inputs), graph.steps):
         reached = {key for step in _behind(image_key, way) for key in step.results}
         found = [call for call in calls if reached & {*graph.named[call]}]
         if found:
@@ -205,28 +251,64 @@ def _layer(graph, layer, steps, image_key, data_format):
     path = (found or calls)[0]
     keys = graph.named[path]
     shapes = [graph.tensors[key].shape for key in keys]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+    if len(shapes) != 1 or len(shapes[0]) not in (3, 4):
         found = shapes[0] if len(shapes) == 1 else shapes
         raise ValueError(
-            "Expected a layer with the output (batch, rows, columns, channels). "
-            f"Received: layer={layer!r} with {found}"
+            "Expected a layer with the output (batch, rows, columns, channels), or "
+            f"(batch, tokens, channels). Received: layer={layer!r} with {found}"
         )
     return path, keys[0]
 
 
-def _path(graph, name):
-    """The path that a name means: a path, or the end of only one."""
+def _last(graph, steps, score, values, data_format):
+    """Path of the features to explain: the last tokens or the last map.
+
+    Args:
+        steps: Those from the images to the scores.
+        values: Inputs by their keys; `None` where the model cannot be called.
+    """
+    path, key = _last_map(graph, steps, data_format)
+    behind = [] if key is None else _behind(key, steps)
+    results = [graph.tensors[result] for step in behind for result in step.results]
+    may_attend = key is None or any(len(each.shape) == 3 for each in results)
+    tokens = None
+    if values is not None and may_attend:
+        tokens = before_attention(
+            graph.steps_to([score], graph.inputs), values, [score]
+        )
+    if (tokens or path) is None:
+        raise ValueError(
+            "Expected a model with feature maps (batch, rows, columns, channels), or "
+            f"attention among tokens. Received: {graph.function.name!r}, without any "
+            "before its scores"
+        )
+    return tokens or path
+
+
+def _path(graph, name, score, values):
+    """The path that a name means: a path, or the end of only one.
+
+    A layer that only the call of another shows becomes one of the graph's.
+    """
     if name in graph.named:
         return name
     ends = [path for path in graph.named if path.endswith(f"/{name}")]
     if len(ends) == 1:
         return ends[0]
+    inside = {}
+    if not ends:
+        steps = graph.steps_to([score], graph.inputs)
+        inside = inner_shapes(steps, values, [score])
+        ends = [path for path in inside if f"/{path}".endswith(f"/{name}")]
+        if len(ends) == 1:
+            divide_at(graph, ends[0], inside[ends[0]])
+            return ends[0]
     if ends:
         raise ValueError(
             f"Expected `layer` to be one layer of {graph.function.name!r}. "
             f"Received: layer={name!r}, which may be any of {ends}"
         )
-    nearest = difflib.get_close_matches(name, graph.named, 1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(name, [*graph.named, *inside], 1, 0.0)[0]
     raise ValueError(
         f"Expected `layer` to be a layer of {graph.function.name!r}; those of models "
         "inside it are named such as 'backbone/last_layer'. "
@@ -235,7 +317,10 @@ def _path(graph, name):
 
 
 def _last_map(graph, steps, data_format):
-    """Path and key of the last map that the score and any fields are computed from."""
+    """Path and key of the last map that the score and any fields are computed from.
+
+    `None` for both where there is no map.
+    """
     unmoved = steps
     if FIELDS in graph.returned:
         of_fields = set(graph.steps_to(graph.returned[FIELDS], graph.inputs))
@@ -248,10 +333,7 @@ def _last_map(graph, steps, data_format):
         cells = shape[1:3] if data_format == "channels_last" else shape[2:]
         if cells != (1, 1):
             return _call_path(graph, step), step.results[0]
-    raise ValueError(
-        "Expected a model with feature maps (batch, rows, columns, channels). "
-        f"Received: {graph.function.name!r}, without any before its scores"
-    )
+    return None, None
 
 
 def _call_path(graph, step):

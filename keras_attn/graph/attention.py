@@ -46,12 +46,7 @@ class Attention:
         The latest map with as many cells but for some tokens before them; of a model
         that makes none, the most rows and columns in the aspect ratio of its images.
         """
-        tokens = self.shape[-1]
-        for rows, columns in self.maps:
-            if 0 <= tokens - rows * columns <= MOST_PREFIX_TOKENS:
-                return rows, columns
-        smaller = [each for each in self.maps if each != tuple(size)]
-        return None if smaller else grid_of(tokens, size)
+        return grid_among(self.shape[-1], self.maps, size)
 
 
 class Watch:
@@ -67,12 +62,22 @@ class Watch:
         instead: Function from the path of a layer and its inputs to what it returns
             without being called, or `None`; itself `None` for none.
         is_first: Whether maps have their channels first.
+        names: Names around the layers.
+        maps: List of sizes of maps to add to, the latest first; `None`: a new one.
     """
 
-    def __init__(self, on_attention=None, on_layer=None, instead=None, is_first=False):
+    def __init__(
+        self,
+        on_attention=None,
+        on_layer=None,
+        instead=None,
+        is_first=False,
+        names=(),
+        maps=None,
+    ):
         self.on_attention, self.on_layer, self.instead = on_attention, on_layer, instead
         self._is_first = is_first
-        self._names, self._maps = [], []
+        self._names, self._maps = [*names], [] if maps is None else maps
         self._error = None
 
     def __enter__(self):
@@ -186,8 +191,20 @@ def _for_heads(tensor, heads):
     return ops.repeat(tensor, shared, axis=2) if shared > 1 else tensor
 
 
-def grid_of(tokens, size):
-    """The most rows and columns of patches in the aspect ratio of images, or `None`."""
+def grid_among(tokens, maps, size):
+    """See `Attention.grid`.
+
+    Args:
+        tokens: Their number; `None`, while a graph is traced, for the latest map.
+        maps: See `Attention`.
+        size: `(height, width)` of the images.
+    """
+    for rows, columns in maps:
+        if tokens is None or 0 <= tokens - rows * columns <= MOST_PREFIX_TOKENS:
+            return rows, columns
+    smaller = [each for each in maps if each != tuple(size)]
+    if smaller or tokens is None:
+        return None
     height, width = size
     for prefix in range(min(MOST_PREFIX_TOKENS, tokens)):
         rows = round(np.sqrt((tokens - prefix) * height / width))

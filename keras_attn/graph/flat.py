@@ -49,6 +49,19 @@ class Step:
         return keras.tree.flatten(self.function(*args, **kwargs))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rest(Step):
+    """A call whose last source is a tensor from inside, which its function takes first.
+
+    See `FlatGraph.divide`.
+    """
+
+    def __call__(self, values):
+        known = {tensor: values[key] for tensor, key in self.sources}
+        args, kwargs = self.arguments.fill_in(known)
+        return keras.tree.flatten(self.function(known[None], *args, **kwargs))
+
+
 class FlatGraph:
     """The calls of a functional or `Sequential` model, those inside it included.
 
@@ -136,6 +149,27 @@ class FlatGraph:
             operation = None
         self.steps.append(Step(path, operation, function, arguments, sources, results))
         return results
+
+    def divide(self, step, path, shape, find, put):
+        """Replaces a step by two: one gives a tensor inside it, the other takes it.
+
+        Args:
+            step: `Step`.
+            path: Path of the tensor, for `named`.
+            shape: Shape of the tensor.
+            find: Function from the step's arguments to the tensor.
+            put: Function from the tensor and these arguments to the step's results.
+
+        Returns:
+            The key of the tensor.
+        """
+        (key,) = self._keys([keras.KerasTensor(shape)])
+        inside = dataclasses.replace(step, function=find, results=(key,))
+        fields = dict(vars(step), function=put, sources=(*step.sources, (None, key)))
+        at = self.steps.index(step)
+        self.steps[at : at + 1] = [inside, _Rest(**fields)]
+        self.named[path], self.calls[path] = (key,), [path]
+        return key
 
     def input_values(self, inputs):
         """Dict from the keys of the inputs to tensors.

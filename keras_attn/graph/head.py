@@ -171,12 +171,13 @@ def producer(graph, key):
     return next((step for step in graph.steps if key in step.results), None)
 
 
-def output_key(graph, output):
+def output_key(graph, output, any_rank=False):
     """The key of the scores `(batch, classes)` among the outputs of a model.
 
     Args:
         graph: `FlatGraph`.
         output: Name or index of an output, or `None`: `logits`, or the only one.
+        any_rank: Whether scores may have any other shape.
     """
     names = output_names(graph)
     if output is None and (len(names) == 1 or "logits" in names):
@@ -189,7 +190,7 @@ def output_key(graph, output):
             f"{graph.function.name!r}, one of {names}. Received: output={output!r}"
         )
     key = graph.outputs[output]
-    if len(graph.tensors[key].shape) != 2:
+    if not any_rank and len(graph.tensors[key].shape) != 2:
         raise ValueError(
             "Expected an output (batch, classes). Received: "
             f"{names[output]!r} of shape {graph.tensors[key].shape}"
@@ -231,7 +232,7 @@ def effect(function, tensor):
         return None
     if found.size != given.size:
         return None
-    rows = shape[0], -1
+    rows = -1, shape[-1]
     return _kind(given.reshape(rows).astype("float64"), found.reshape(rows))
 
 

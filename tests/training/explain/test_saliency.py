@@ -117,11 +117,11 @@ def test_library_command_and_viewer_take_one_layer(
     tmp_path, monkeypatch, make, layer, file
 ):
     taken = []
-    module = sys.modules["keras_attn.explain.grad_cam"]
+    module = sys.modules["keras_attn.explain.feature_maps"]
     split = module.split
 
-    def recording(*given):
-        taken.append(split(*given))
+    def recording(*given, **options):
+        taken.append(split(*given, **options))
         return taken[-1]
 
     monkeypatch.setattr(module, "split", recording)

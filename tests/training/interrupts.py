@@ -35,7 +35,7 @@ COMMANDS = {
     "train": f"train generated_rn26_baseline {SHORT} --workdir {{out}}/w",
     "tune": f"tune generated_rn26_baseline {SHORT} --workdir {{out}}/w --trials 2 "
     "--grid 1 --search batch_size=8,16",
-    "reproduce": f"reproduce class_embedding_table1_generated {SHORT} --rows baseline "
+    "reproduce": f"reproduce class_embedding_table1_generated {SHORT} --rows rn26_baseline "
     "--workdir {out}/w --results {out}/r",
     "demo": "demo --workdir {out}/w",
     "evaluate": "evaluate {good} --dataset folder --data {images} --split all",
@@ -64,7 +64,7 @@ COMMANDS = {
     "adopt": "adopt {good} --output {out}/a.keras",
     "places": "places {good}",
     "finetune": "finetune {photos} --from {square} --epochs 3 --workdir {out}/w",
-    "compare": "compare {photos} --from {square} --epochs 2 --seeds 2 "
+    "compare": "compare {photos} --from {square} --blocks none cbam --epochs 2 "
     "--workdir {out}/w --results {out}/r",
 }
 # Commands that last until they are stopped, or longer than anybody waits here.

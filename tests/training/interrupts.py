@@ -35,8 +35,8 @@ COMMANDS = {
     "train": f"train generated_rn26_baseline {SHORT} --workdir {{out}}/w",
     "tune": f"tune generated_rn26_baseline {SHORT} --workdir {{out}}/w --trials 2 "
     "--grid 1 --search batch_size=8,16",
-    "reproduce": f"reproduce class_embedding_table1_generated {SHORT} --rows rn26_baseline "
-    "--workdir {out}/w --results {out}/r",
+    "reproduce": f"reproduce class_embedding_table1_generated {SHORT} "
+    "--rows rn26_baseline --workdir {out}/w --results {out}/r",
     "demo": "demo --workdir {out}/w",
     "evaluate": "evaluate {good} --dataset folder --data {images} --split all",
     "predict": "predict {good} {images}",

@@ -11,6 +11,7 @@ from keras_attn._checks import positive_integer
 from keras_attn.pipelines.collections.tar import DESCRIPTION
 from keras_attn.pipelines.files import digest_of, read_json, write_then_rename
 from keras_attn.pipelines.progress import counted
+from keras_attn.pipelines.store import is_unused
 
 SHARD = 1000
 # Beside the shards: the source that they are made of.
@@ -112,7 +113,7 @@ def _begin(source, output, shard_size, names):
                 f"Received: {output}, with others. Choose another --output."
             )
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not is_unused(output):
         raise ValueError(
             f"Expected a new folder. Received: {output}, which holds something else"
         )

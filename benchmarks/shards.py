@@ -191,9 +191,9 @@ class Growth:
         self.megabytes = memory("VmHWM") - self.before
 
 
-def memory(field):
-    """A field of memory of this process, on Linux, in MB."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+def memory(field, process="self"):
+    """A field of memory of a process, on Linux, in MB."""
+    lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     found = next(line for line in lines if line.startswith(f"{field}:"))
     return int(found.split()[1]) * 1024 / 1e6
 

@@ -1,6 +1,7 @@
 """Images seen for a check of their data set, and the same images among them."""
 
 import collections
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ SIDE, NEAR = 16, 64
 CONTRAST, COLOUR = 8, 64
 # Images compared with all others at a time.
 ROWS = 64
+# Bytes that are read for a warning of equal files, one or two seconds' worth.
+READ_BYTES = 2**28
 
 
 class Seen(NamedTuple):
@@ -139,7 +142,7 @@ def near_pairs(seen):
     return pairs
 
 
-def repeated_files(source, parts):
+def repeated_files(source, parts, most=READ_BYTES):
     """Files of the same bytes in more than one part of a split.
 
     Cheap: files are read where others have their size.
@@ -147,6 +150,7 @@ def repeated_files(source, parts):
     Args:
         source: A `Source` of files.
         parts: Dict from files, entries of `Source.files`, to names of parts.
+        most: Bytes that may be read; where it takes more, nothing is looked for.
 
     Returns:
         Lists of indices.
@@ -155,11 +159,16 @@ def repeated_files(source, parts):
     for index, file in enumerate(source.files):
         if file in parts:
             for_size[source.stamp(index)[0]].append(index)
+    for_size = {
+        size: same
+        for size, same in for_size.items()
+        if len({parts[source.files[index]] for index in same}) > 1
+    }
+    if sum(size * len(same) for size, same in for_size.items()) > most:
+        return []
     groups = collections.defaultdict(list)
-    for same in for_size.values():
-        if len({parts[source.files[index]] for index in same}) > 1:
-            for index in same:
-                groups[digest_of(source.read(index))].append(index)
+    for index in itertools.chain(*for_size.values()):
+        groups[digest_of(source.read(index))].append(index)
     return [
         group
         for group in groups.values()

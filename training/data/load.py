@@ -1,5 +1,6 @@
 """A recipe's images and labels."""
 
+import os
 import sys
 from typing import NamedTuple
 
@@ -110,9 +111,15 @@ def load_source_split(
     build.check_arrays(images, source.labels, len(source.class_names))
     for line in missing_classes(source, indices):
         print(line, file=sys.stderr)
-    if given.read and source.images is not None:
+    if given.read and (source.images is not None or _has_paths(given)):
         _warn_of_repeated(given, source, indices)
     return SplitSource(spec, source, images, indices)
+
+
+def _has_paths(source):
+    """True for a folder, whose files have a size without being read."""
+    first = source.files[0] if source.files else None
+    return isinstance(first, str) and os.path.isfile(first)
 
 
 def _warn_of_repeated(given, source, indices):

@@ -5,6 +5,8 @@ import shutil
 import pytest
 from PIL import Image
 
+from keras_attn.pipelines.images.duplicates import repeated_files
+from keras_attn.pipelines.sources.load import load_source
 from keras_attn.training import cli
 from keras_attn.training.data.load import load_data
 from tests.pipelines.images.test_duplicates import scene
@@ -119,9 +121,10 @@ def test_images_in_memory_are_checked(tmp_path, capsys):
     assert "Formats and modes: RGB: 64" in printed.out, printed
 
 
-def test_training_warns_of_files_in_two_parts(tmp_path, capsys):
+@pytest.mark.parametrize("in_memory", [1, 0])
+def test_training_warns_of_files_in_two_parts(tmp_path, capsys, in_memory):
     root = folder(tmp_path / "photos", ("train", "test"))
-    recipe = tiny_recipe(dataset="folder", split="official")
+    recipe = tiny_recipe(dataset="folder", split="official", in_memory=in_memory)
     load_data(recipe, root)
     assert "in two parts" not in capsys.readouterr().err
     leak(root)
@@ -129,3 +132,16 @@ def test_training_warns_of_files_in_two_parts(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert "in two parts of the split, which flatters the accuracy: 1 (" in printed
     assert "train/a/0.png" in printed and "test/a/again.png" in printed
+
+
+def test_files_of_many_bytes_are_not_compared(tmp_path):
+    root = folder(tmp_path / "photos", ("train", "test"))
+    leak(root)
+    source = load_source("folder", root)
+    parts = {
+        source.files[index]: part
+        for part, chosen in source.official.items()
+        for index in chosen
+    }
+    assert len(repeated_files(source, parts)) == 1
+    assert repeated_files(source, parts, most=9) == []

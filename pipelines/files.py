@@ -86,15 +86,12 @@ def walk_files(folder, prefix=b""):
     Names are bytes, relative to the folder, with `/` between folders. Hidden files and
     folders are left out, and links to folders are not followed.
     """
-    found = []
-    with os.scandir(os.fsencode(folder)) as entries:
-        for entry in entries:
-            if entry.name.startswith(b"."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                found.append((entry.name, -1))
-            elif entry.is_file():
-                found.append((entry.name, entry.stat().st_size))
+    try:
+        with os.scandir(os.fsencode(folder)) as entries:
+            found = [each for each in map(_file_or_folder, entries) if each]
+    except OSError as error:
+        error.filename = os.fsdecode(error.filename)
+        raise
     found.sort()
     for name, size in found:
         if size < 0:
@@ -102,6 +99,15 @@ def walk_files(folder, prefix=b""):
             yield from walk_files(below, prefix + name + b"/")
         else:
             yield prefix + name, size
+
+
+def _file_or_folder(entry):
+    """Name and size, -1 of a folder; `None` for what is hidden or neither."""
+    if entry.name.startswith(b"."):
+        return None
+    if entry.is_dir(follow_symlinks=False):
+        return entry.name, -1
+    return (entry.name, entry.stat().st_size) if entry.is_file() else None
 
 
 def partial_path(path, writer=""):

@@ -79,16 +79,23 @@ def open_tree(path) -> FileTree:
             more than 2 GB of files, which are held in memory.
     """
     filesystem, (path, *others) = located(path)
-    if not others and filesystem.is_folder(path):
+    is_folder = filesystem.is_folder(path)
+    if is_folder and not others:
         return (_remote_tree if filesystem.remote else _folder_tree)(filesystem, path)
     if not filesystem.exists(path):
         raise FileNotFoundError(
             f"Expected a folder or an archive. Received: {filesystem.url(path)}"
         )
-    with filesystem.open(path) as file:
-        plain = not zipfile.is_zipfile(file)
-    if plain and not is_compressed(filesystem.read(path, 0, 6)):
-        return tar_tree(filesystem, [path, *others])
+    if not is_folder:
+        with filesystem.open(path) as file:
+            plain = not zipfile.is_zipfile(file)
+        if plain and not is_compressed(filesystem.read(path, 0, 6)):
+            return tar_tree(filesystem, [path, *others])
+    if others:
+        raise ValueError(
+            "Expected tar archives that are not compressed, where there are several. "
+            f"Received: {filesystem.url(path)}"
+        )
     return _archive_tree(filesystem, path)
 
 

@@ -147,11 +147,11 @@ def _load_folder(path, on_corrupt, depth=0, several=False):
     if path is None:
         return _load_by_name("folder", on_corrupt, {})
     images = shards.open_shards(path)
-    labelled = images and (images.labels or images.kind != "tar")
-    if labelled and not depth:
+    by_folder = images and images.kind == "tar" and (depth or not images.labels)
+    if images and not by_folder:
         fields, skipped = shards.fields_of(images, on_corrupt, several)
         return _source_of("folder", path, on_corrupt, skipped, **fields)
-    if images and images.kind == "tar":
+    if by_folder:
         tree = archives.tar_tree(images.files.filesystem, images.files.paths)
     else:
         tree = archives.open_tree(path)

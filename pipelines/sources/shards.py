@@ -24,7 +24,11 @@ def open_shards(path):
     """
     filesystem, paths = located(path)
     if len(paths) == 1 and filesystem.is_folder(paths[0]):
-        return open_collection(path) if _holds_shards(filesystem, paths[0]) else None
+        if not _holds_shards(filesystem, paths[0]):
+            return None
+        found = open_collection(path)
+        # Images beside an archive are a folder of images.
+        return None if found.kind == "folder" else found
     kind = BY_SUFFIX.get(os.path.splitext(paths[0])[1].lower())
     if kind is None or (len(paths) == 1 and not filesystem.exists(paths[0])):
         return None

@@ -83,6 +83,19 @@ def test_url_is_the_folder(folder):
         assert there.stamp(1)[0] == here.stamp(1)[0] == here.size(1)
 
 
+def test_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    scandir = os.scandir
+
+    def fail(path):
+        if os.fsdecode(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(PermissionError, match="denied: '/.*/photos/b'"):
+        open_collection(folder)
+
+
 def test_digest_is_of_names_and_sizes(folder, tmp_path):
     before = open_collection(folder).describe()
     assert before["kind"] == "folder" and before["count"] == len(FILES)
@@ -169,6 +182,9 @@ def test_lists_name_paths_and_urls(folder):
     first, second, missing = images.read(range(3), errors="give")
     assert (first, second) == (b"a/1.jpg" * 3, b"b/c/x.JPG" * 3)
     assert isinstance(missing, FileNotFoundError)
+    url = f"{memory(folder.parent)}/list.txt"
+    assert open_collection(url).describe()["count"] == 3
+    assert list(open_collection(url).read([1, 0])) == [second, first]
     for text in ("Label, Path\nx,photos/a/1.jpg\ny,photos/a/2.png\n", "a/1.jpg,x\n"):
         where = folder if text.startswith("a/1") else folder.parent
         (where / "table.csv").write_text(text)

@@ -1,6 +1,7 @@
 """Sources of shards: the same images as the folder that they are packed from."""
 
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -111,6 +112,24 @@ def test_shards_without_labels_have_class_folders(tmp_path):
     write_tar(tmp_path / "c.tar", members)
     with pytest.raises(ValueError, match="every file in one archive"):
         load_source("folder", tmp_path / "{b,c}.tar")
+
+
+def test_archive_beside_images_is_none_of_them(tmp_path):
+    folder = load_source("folder", write_folder(tmp_path / "photos"))
+    write_tar(tmp_path / "photos/backup.tar", [("1.jpg", b"1"), ("1.cls", b"7")])
+    again = load_source("folder", tmp_path / "photos")
+    assert_same(folder, again)
+    assert again.ignored == ("backup.tar",)
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}", "{x,y}.tar.gz"])
+def test_several_of_what_is_read_alone(tmp_path, pattern):
+    write_folder(tmp_path)
+    for name in "xy":
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz"):
+            pass
+    with pytest.raises(ValueError, match="not compressed, where there are several"):
+        load_source("folder", tmp_path / pattern)
 
 
 def test_parquet_parts_labels_and_names(tmp_path):

@@ -48,6 +48,7 @@ COMMANDS = {
     "search": "search {searched} {image} --output {out}/s",
     "retrieval": "retrieval {good} {json} --images {images}",
     "masks": "masks {maps} {images} --output {out}/m",
+    "bulk": "bulk predict {good} {images} --output {out}/b --workers 2",
     "export": "export {good} --name n --output {out}/s",
     "promote": "promote n --output {served}",
     "serve": "serve {served} --port 0 --rest-port 0",
@@ -69,7 +70,17 @@ COMMANDS = {
 }
 # Commands that last until they are stopped, or longer than anybody waits here.
 ENDLESS = {"demo": 60, "serve": 15, "view": 15, "request": 15}
-SAVING = ("train", "tune", "reproduce", "index", "masks", "export", "report", "explain")
+SAVING = (
+    "train",
+    "tune",
+    "reproduce",
+    "index",
+    "masks",
+    "bulk",
+    "export",
+    "report",
+    "explain",
+)
 SAVING += ("finetune", "compare", "adopt")
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import tarfile
 import zipfile
 
 import numpy as np
@@ -176,3 +177,37 @@ def test_readable_images_around_a_corrupt_one_keep_their_rows(given, done):
     by_name = dict(zip(rows["name"], rows["labels"][:, 0], strict=True))
     names = [file.relative_to(given / "photos").as_posix() for file in kept]
     assert [by_name[name] for name in names] == labels.tolist()
+
+
+def sources(folder, files):
+    """The same images as a list, a table, a tar, a Parquet file and behind a URL."""
+    (folder / "all.txt").write_text("".join(f"{file}\n" for file in files))
+    lines = "".join(f"{file},x\n" for file in files)
+    (folder / "all.csv").write_text(f"path,label\n{lines}")
+    with tarfile.open(folder / "all.tar", "w") as archive:
+        for number, file in enumerate(files):
+            archive.add(file, f"{number:03}{file.suffix}")
+    yield from (folder / "all.txt", folder / "all.csv", folder / "all.tar")
+    yield f"file://{folder}/all.tar"
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+    contents = [file.read_bytes() for file in files]
+    parquet.write_table(pyarrow.table({"image": contents}), folder / "all.parquet")
+    yield folder / "all.parquet"
+
+
+def checksums(plan):
+    worker = jobs.StandIn(*plan.plain())
+    rows = [worker.rows(shard)["labels"] for shard in plan.shards()]
+    return np.concatenate(rows)
+
+
+def test_all_kinds_of_sources(given, done, tmp_path):
+    pytest.importorskip("fsspec")
+    expected = checksums(done)
+    assert len(np.unique(expected)) > 10
+    files = [given / "photos" / name for name in done.read_shards()["name"]]
+    for number, source in enumerate(sources(tmp_path, files)):
+        out = tmp_path / str(number)
+        plan = jobs.make("predict", given / "colours.keras", source, out)
+        np.testing.assert_array_equal(checksums(plan), expected, str(source))

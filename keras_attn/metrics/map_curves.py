@@ -107,7 +107,7 @@ def insertion_curve(
 
 def _curve(predict, images, maps, labels, steps, baseline, batch_size, is_deletion):
     images, maps = np.asarray(images), np.asarray(maps)
-    _check(images, maps, steps)
+    check_maps(images, maps, steps)
     count, height, width = maps.shape
     pixels = height * width
     other = _baseline(images, baseline)
@@ -117,14 +117,14 @@ def _curve(predict, images, maps, labels, steps, baseline, batch_size, is_deleti
     ranks = np.argsort(order, axis=1).reshape(maps.shape)
     shares = np.arange(steps + 1) / steps
     limits = np.rint(shares * pixels)
-    labels = _labels(predict, images, labels, batch_size)
+    labels = labels_or_best(predict, images, labels, batch_size)
     scores = np.empty(count * (steps + 1))
     for start in range(0, len(scores), batch_size):
         places = np.arange(start, min(start + batch_size, len(scores)))
         rows, step = places // (steps + 1), places % (steps + 1)
         changed = ranks[rows] < limits[step, None, None]
         batch = np.where(changed[..., None], after[rows], before[rows])
-        found = _scores(predict, batch, batch_size)
+        found = padded_scores(predict, batch, batch_size)
         if not 0 <= labels.min() <= labels.max() < found.shape[1]:
             raise ValueError(
                 f"Expected `labels` in 0..{found.shape[1] - 1}. "
@@ -136,7 +136,8 @@ def _curve(predict, images, maps, labels, steps, baseline, batch_size, is_deleti
     return {"shares": shares, "scores": scores, "areas": areas}
 
 
-def _check(images, maps, steps):
+def check_maps(images, maps, steps):
+    """Checks images `(N, height, width, channels)`, their maps, and the steps."""
     if images.ndim != 4 or maps.shape != images.shape[:3] or not len(images):
         raise ValueError(
             "Expected images (N, height, width, channels) and maps (N, height, width). "
@@ -150,7 +151,8 @@ def _check(images, maps, steps):
         )
 
 
-def _labels(predict, images, labels, batch_size):
+def labels_or_best(predict, images, labels, batch_size):
+    """Labels `(N,)`, those given or the classes with the highest scores."""
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
@@ -162,11 +164,11 @@ def _labels(predict, images, labels, batch_size):
     starts = range(0, len(images), batch_size)
     parts = [images[start : start + batch_size] for start in starts]
     return np.concatenate(
-        [_scores(predict, part, batch_size).argmax(axis=1) for part in parts]
+        [padded_scores(predict, part, batch_size).argmax(axis=1) for part in parts]
     )
 
 
-def _scores(predict, images, batch_size):
+def padded_scores(predict, images, batch_size):
     """Scores of images, which are padded to the batch size: it may be compiled."""
     missing = batch_size - len(images)
     padded = np.pad(images, [(0, missing), *[(0, 0)] * 3], mode="edge")

@@ -10,7 +10,7 @@ from keras_attn.training.commands.arguments import (
     report_skipped,
     source_of,
 )
-from keras_attn.training.explain.names import AUTO, METHODS
+from keras_attn.training.explain.names import ALL, AUTO, METHODS, TITLES
 
 
 def add(command):
@@ -45,6 +45,13 @@ def add(command):
         action="store_true",
         help="measure the maps: metrics.json and metrics.md",
     )
+    added.add_argument(
+        "--compare",
+        nargs="+",
+        choices=(*TITLES, ALL),
+        metavar="METHOD",
+        help="score several methods, or all, beside controls; draws nothing",
+    )
 
     added = command(localize, "the patches that decide a class, as PNG and JSON")
     add_model(added, of_others=False)
@@ -76,6 +83,8 @@ def add(command):
 def explain(arguments):
     from keras_attn.training.explain.files import explain
 
+    if arguments.compare:
+        return _compare(arguments)
     drawn = arguments.draw
     if arguments.classes and not _is_file(arguments.classes):
         drawn, arguments.classes = drawn or arguments.classes, None
@@ -99,6 +108,29 @@ def explain(arguments):
         print(path)
     if arguments.metrics:
         print(f"\n{written[-1].read_text()}", end="")
+
+
+def _compare(arguments):
+    from keras_attn.training.explain.comparison import compare
+
+    if arguments.metrics or arguments.method != AUTO or arguments.layer:
+        raise ValueError(
+            "Expected --compare, or --method, --layer and --metrics. Received: both"
+        )
+    if arguments.classes and _is_file(arguments.classes):
+        (arguments.classes,) = arguments.classes
+    _, written, problems = compare(
+        source_of(arguments, says=False),
+        arguments.images,
+        arguments.output,
+        arguments.compare,
+        checkpoint=arguments.checkpoint,
+        on_corrupt=arguments.on_corrupt,
+        say=lambda text: note(arguments, text),
+    )
+    report_skipped(problems)
+    print("\n".join(map(str, written)))
+    print(f"\n{written[-1].read_text()}", end="")
 
 
 def _is_file(classes):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_attn import metrics
+from keras_attn.metrics.map_masks import masks_of_boxes
 from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.training.data.load import load_source_split
 from keras_attn.training.explain.names import AUTO
@@ -67,11 +68,11 @@ def measure(explainer, subject, images, seed=0):
         )
         if len(images)
         else [],
-        "boxes": _boxes(explainer, subject),
+        "boxes": boxes_of(explainer, subject),
     }
 
 
-def _boxes(explainer, subject):
+def boxes_of(explainer, subject):
     """Scores on the run's own test images, if they need no files and have boxes."""
     run = subject.run
     known = KNOWN.get(run.recipe.dataset) if run else None
@@ -94,10 +95,16 @@ def _boxes(explainer, subject):
         "constant_maps": int((~varies).sum()),
         "pointing_game": float(metrics.pointing_game(maps, boxes).mean()),
         "energy_inside_box": float(metrics.energy_inside_box(maps, boxes).mean()),
+        "rank_accuracy": _rank_accuracy(maps, boxes),
         "energy_of_a_constant_map": float(
             metrics.energy_inside_box(np.ones_like(maps), boxes).mean()
         ),
     }
+
+
+def _rank_accuracy(maps, boxes):
+    masks = masks_of_boxes(boxes, maps.shape[1:])
+    return float(np.nanmean(metrics.relevance_rank_accuracy(maps, masks)))
 
 
 def format_measures(result):
@@ -138,6 +145,7 @@ def format_measures(result):
             "|---|---:|",
             f"| pointing game | {100 * boxes['pointing_game']:.1f} % |",
             f"| energy inside the box | {100 * boxes['energy_inside_box']:.1f} % |",
+            f"| highest cells inside the box | {100 * boxes['rank_accuracy']:.1f} % |",
             f"| energy of a constant map | {100 * constant:.1f} % |",
         ]
     return "\n".join(lines) + "\n"

@@ -58,7 +58,7 @@ def explain(
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
         method: `"auto"`, the maps that the model itself returns, or `grad_cam` where
             there are none; or one of `keras_attn.training.explain.names.METHODS`.
-        layer: Layer for `grad_cam` and `grad_cam_plus_plus`; `None`: that of
+        layer: Layer for methods on the features of one; `None`: that of
             `keras_attn.explain.last_map`.
         head, pixels: See `ModelSource`, for a path alone.
         metrics: Whether to measure the maps, see
@@ -120,7 +120,7 @@ def _check(method, layer, top):
         raise ValueError(f"Expected `method` in {METHODS}. Received: {method!r}")
     if layer is not None and method not in ON_A_LAYER:
         raise ValueError(
-            f"Expected `layer` with the methods {' and '.join(ON_A_LAYER)}. "
+            f"Expected `layer` with one of the methods {', '.join(ON_A_LAYER)}. "
             f"Received: layer={layer!r}, method={method!r}"
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras_attn import explain
 from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import Explanation, image_sheet
-from keras_attn.training.explain.names import TITLES
+from keras_attn.training.explain.names import ON_A_LAYER, TITLES
 from keras_attn.training.runs.outputs import top_classes
 
 # Images at a time; features and slopes of all their cells are in memory.
@@ -48,7 +48,7 @@ class Saliency:
 
     Args:
         method: Key of `keras_attn.training.explain.names.TITLES`.
-        layer: Name of a layer, for Grad-CAM and Grad-CAM++; `None`: that of
+        layer: Name of a layer, for methods `ON_A_LAYER`; `None`: that of
             `keras_attn.explain.last_map`.
         labels: Classes to draw; `None`: the most probable.
         count: Number of the most probable classes.
@@ -81,15 +81,9 @@ class Saliency:
 
     def maps(self, subject, images, labels):
         """`(images, classes, height, width)` in 0..1 of labels `(images, classes)`."""
-        function = {
-            "grad_cam": functools.partial(explain.grad_cam, layer=self.layer),
-            "grad_cam_plus_plus": functools.partial(
-                explain.grad_cam_plus_plus, layer=self.layer
-            ),
-            "cam": explain.class_activation_map,
-            "rollout": _rollout,
-            "occlusion": explain.occlusion,
-        }[self.method]
+        function = FUNCTIONS.get(self.method) or getattr(explain, self.method)
+        if self.method in ON_A_LAYER:
+            function = functools.partial(function, layer=self.layer)
         parts = []
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
@@ -134,3 +128,11 @@ def _draw_panels(figure, axes, explanation, panels, size):
 def _rollout(model, inputs, labels):
     maps = keras.ops.convert_to_numpy(explain.attention_rollout(model, inputs))
     return np.repeat(maps[:, None], labels.shape[1], axis=1)
+
+
+# Methods whose function in `keras_attn.explain` has another name or other arguments.
+FUNCTIONS = {
+    "cam": explain.class_activation_map,
+    "finer_cam": functools.partial(explain.grad_cam, against="nearest"),
+    "rollout": _rollout,
+}

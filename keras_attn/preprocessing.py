@@ -27,6 +27,8 @@ class ImageSpec:
         class_names: Names of the classes, in the order of the logits.
         licence, source: Licence and origin of the data that the weights were learned
             from.
+        thresholds: Least probability with which each label is named, of a model whose
+            labels do not exclude each other; empty: 0.5.
     """
 
     height: int
@@ -38,9 +40,10 @@ class ImageSpec:
     class_names: tuple = ()
     licence: str = ""
     source: str = ""
+    thresholds: tuple = ()
 
     def __post_init__(self):
-        for field in ("mean", "std", "class_names"):
+        for field in ("mean", "std", "class_names", "thresholds"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if min(self.height, self.width) < 1:
             raise ValueError(
@@ -54,11 +57,15 @@ class ImageSpec:
             )
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         number_in("crop_fraction", self.crop_fraction, "(0, 1]")
+        for each in self.thresholds:
+            number_in("thresholds", each, "[0, 1]")
 
     def to_dict(self):
+        # Earlier versions know no thresholds.
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(self).items()
+            if key != "thresholds" or value
         }
 
     @classmethod

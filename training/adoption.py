@@ -19,7 +19,7 @@ from keras_attn.models.adopted import (
     is_adopted,
     pixel_statistics,
 )
-from keras_attn.pipelines.files import read_json
+from keras_attn.pipelines.files import DAMAGE, read_json
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.runs.run import model_file, read_model
 
@@ -43,6 +43,8 @@ class ModelSource:
         output: Name of the output with the scores.
         size: Height and width, where the model leaves them open.
         several_labels: See `keras_attn.adopt`.
+        thresholds: See `keras_attn.adopt`; or path of a JSON file with them by the
+            names of the labels, such as the output of `keras-attn evaluate --json`.
         say: Function that is called with a sentence on what is assumed, or `None`.
     """
 
@@ -52,6 +54,7 @@ class ModelSource:
     output: str | int | None = None
     size: tuple | None = None
     several_labels: bool = False
+    thresholds: float | str | pathlib.Path | tuple = ()
     say: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
@@ -109,6 +112,7 @@ def adopted(source):
             source.output,
             source.size or opened.size,
             source.several_labels,
+            _thresholds(source.thresholds, names or opened.class_names, opened.model),
         )
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
@@ -190,6 +194,27 @@ def read_class_names(path):
             f"Expected a class name per line. Received: {path}, {empty} is empty"
         )
     return names
+
+
+def _thresholds(thresholds, names, model):
+    """A number, or one for each of the names, for `keras_attn.adopt`."""
+    with contextlib.suppress(ValueError, TypeError):
+        return float(thresholds)
+    if not isinstance(thresholds, (str, pathlib.Path)):
+        return thresholds
+    names = names or (spec_of(model).class_names if is_adopted(model) else ())
+    try:
+        known = read_json(pathlib.Path(thresholds))
+        known = known.get("labels", known)
+        found = [known[name] for name in names]
+        found = [e["threshold"] if isinstance(e, dict) else e for e in found]
+        # A label without images has no threshold of its own.
+        return tuple(0.5 if each is None else float(each) for each in found)
+    except DAMAGE as error:
+        raise ValueError(
+            f"Expected a JSON file with a threshold for each of the labels "
+            f"{', '.join(names) or '(--classes)'}. Received: {thresholds}: {error}"
+        ) from error
 
 
 def _note(source, opened, model):

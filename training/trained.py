@@ -72,6 +72,22 @@ class Trained:
         return has_labels(self.model)
 
     @property
+    def thresholds(self):
+        """Least probability with which each of several labels is named."""
+        return np.array(self.spec.thresholds or (0.5,) * len(self.class_names))
+
+    def labels_of(self, probabilities):
+        """Names of the labels of an image from their thresholds on, the best first.
+
+        `None` for classes that exclude each other.
+        """
+        if not self.several_labels:
+            return None
+        order = np.argsort(-probabilities, kind="stable")
+        named = probabilities >= self.thresholds
+        return [self.class_names[label] for label in order if named[label]]
+
+    @property
     def judged(self):
         """The model as it is evaluated; a control may have one of its own."""
         if self.run is None:
@@ -182,6 +198,7 @@ def _located(source, checkpoint):
 def _unused(source, run, model):
     """Names the options of a source that its model has no use for."""
     given = {"--pixels": source.pixels, "--size": source.size}
+    given["--thresholds"] = source.thresholds or None
     if run is not None:
         given["--classes"] = source.classes
     elif any(isinstance(layer, ModelPixels) for layer in model.layers):

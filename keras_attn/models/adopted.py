@@ -11,7 +11,7 @@ from keras import ops
 from keras_attn._checks import one_of
 from keras_attn.graph.expose import with_logits
 from keras_attn.graph.flat import FlatGraph
-from keras_attn.graph.head import output_key, output_names
+from keras_attn.graph.head import has_labels, output_key, output_names
 from keras_attn.models.catalogue import CAFFE_MEAN, CAFFE_STD
 from keras_attn.preprocessing import (
     IMAGENET_MEAN,
@@ -126,6 +126,7 @@ def adopt(
     output: str | int | None = None,
     size: tuple[int, int] | None = None,
     several_labels: bool = False,
+    thresholds: float | Sequence[float] = (),
 ) -> keras.Model:
     """A model that all of this package and its commands take, from any classifier.
 
@@ -152,6 +153,8 @@ def adopt(
             `None`: 224 x 224.
         several_labels: Whether logits without activation are of labels that do not
             exclude each other.
+        thresholds: Least probability with which such labels are named, a number or one
+            for each; empty: 0.5.
 
     Returns:
         Functional model from `images`, `(batch, height, width, 3)`, raw pixels 0..255,
@@ -171,7 +174,7 @@ def adopt(
     (['logits', 'probabilities'], ('cat', 'dog'))
     """
     if is_adopted(model):
-        return _readopted(model, class_names, pixels, output)
+        return _readopted(model, class_names, pixels, output, thresholds)
     graph = FlatGraph(model)
     given = _image_input(graph)
     key = _scores_key(graph, output)
@@ -182,6 +185,7 @@ def adopt(
         channels = "grey"
     height, width = _size(given, size)
     spec = ImageSpec(height, width, mean, std, class_names=names)
+    spec = dataclasses.replace(spec, thresholds=_thresholds(thresholds, names))
     images = keras.Input((height, width, 3), name="images")
     prepared = ModelPixels(spec, channels, dtype=given.dtype, name="pixels")(images)
     view_input = keras.tree.map_structure(lambda _: images, graph.function.input)
@@ -195,28 +199,32 @@ def adopt(
     named = _named_scores(
         scores, logits, head.kind, several_labels, lambda: _adds_up(model, end)
     )
-    return keras.Model(images, {**others, **named}, name=model.name)
+    found = keras.Model(images, {**others, **named}, name=model.name)
+    return _checked(found, spec.thresholds)
 
 
-def _readopted(model, names, pixels, output):
+def _readopted(model, names, pixels, output, thresholds):
     """A model of this kind, with one output as its logits, other names or pixels."""
     outputs = model.output
-    if output is None and not names and pixels is None:
+    if output is None and not names and pixels is None and not thresholds:
         return model
     if output is not None:
         graph = FlatGraph(model)
         outputs = {"logits": graph.tensors[output_key(graph, output)]}
     names = names and _class_names(names, outputs["logits"].shape[-1])
     view = keras.Model(model.input, outputs, name=model.name)
-    if not names and pixels is None:
+    if not names and pixels is None and not thresholds:
         return view
+    thresholds = _thresholds(thresholds, range(outputs["logits"].shape[-1]))
 
     def clone(layer):
         if not isinstance(layer, ImagePreprocessing):
             return layer
         config = layer.get_config()
         spec = dataclasses.replace(
-            layer.spec, class_names=names or layer.spec.class_names
+            layer.spec,
+            class_names=names or layer.spec.class_names,
+            thresholds=thresholds or layer.spec.thresholds,
         )
         if isinstance(layer, ModelPixels) and pixels is not None:
             mean, std, channels = pixel_statistics(pixels)
@@ -225,7 +233,30 @@ def _readopted(model, names, pixels, output):
                 config["channels"] = channels
         return type(layer).from_config({**config, "spec": spec})
 
-    return keras.models.clone_model(view, clone_function=clone)
+    found = keras.models.clone_model(view, clone_function=clone)
+    return _checked(found, thresholds)
+
+
+def _thresholds(thresholds, names):
+    """A threshold for each of the classes, or none."""
+    if isinstance(thresholds, numbers.Real):
+        thresholds = (thresholds,) * len(names)
+    if len(thresholds) not in (0, len(names)):
+        raise ValueError(
+            f"Expected a threshold for each of {len(names)} labels. "
+            f"Received: {len(thresholds)}"
+        )
+    return tuple(map(float, thresholds))
+
+
+def _checked(model, thresholds):
+    if thresholds and not has_labels(model):
+        raise ValueError(
+            "Expected a model of labels that do not exclude each other, to have "
+            "thresholds (`several_labels`). Received: "
+            f"thresholds={thresholds} for {model.name!r}"
+        )
+    return model
 
 
 def is_adopted(model: keras.Model) -> bool:

@@ -224,6 +224,13 @@ def add_source(added, classes=True):
         action="store_true",
         help="its logits are of labels that do not exclude each other",
     )
+    group.add_argument(
+        "--thresholds",
+        default=(),
+        metavar="FILE",
+        help="least probability with which such labels are named: a number, or a JSON "
+        "file as of evaluate --json (0.5)",
+    )
 
 
 def add_size(added):
@@ -252,6 +259,7 @@ def source_of(arguments, path=None, says=True):
         arguments.head,
         size_of(arguments),
         arguments.several_labels,
+        arguments.thresholds,
         (lambda text: note(arguments, text)) if says else None,
     )
 

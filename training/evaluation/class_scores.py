@@ -120,6 +120,13 @@ class Calibration:
     accuracy: np.ndarray
 
     @property
+    def filled(self):
+        """Edges, number, confidence and accuracy of every bin that is not empty."""
+        columns = self.edges[:-1], self.edges[1:], self.counts.tolist()
+        rows = zip(*columns, self.confidence, self.accuracy, strict=True)
+        return [row for row in rows if row[2]]
+
+    @property
     def error(self):
         """Expected calibration error: mean of the bins' gaps, weighted by images."""
         gaps = np.abs(self.accuracy - self.confidence)
@@ -137,8 +144,13 @@ def calibration(probabilities, labels, bins=BINS):
 
     Probabilities are `(examples, classes)`, labels `(examples,)` integers.
     """
-    confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == labels
+    return binned(
+        probabilities.max(axis=-1), probabilities.argmax(axis=-1) == labels, bins
+    )
+
+
+def binned(confidence, right, bins=BINS):
+    """The `Calibration` of answers, of their confidence and whether they are right."""
     edges = np.linspace(0, 1, bins + 1)
     places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(places, minlength=bins)

@@ -217,7 +217,14 @@ def evaluated(found, batch_size=128, progress=None):
         judged = evaluate_outputs(logits, patches, found.labels)
         by_class = "per_class_accuracy"
     else:
-        judged, by_class = score_labels(logits, found.labels), "labels"
+        judged, by_class = (
+            score_labels(logits, found.labels, trained.thresholds),
+            "labels",
+        )
+        if trained.spec.thresholds:
+            judged["own_thresholds"] = dict(
+                zip(trained.class_names, trained.spec.thresholds, strict=True)
+            )
     result = {
         "model": str(trained.path),
         "checkpoint": trained.checkpoint,

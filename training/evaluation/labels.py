@@ -2,27 +2,29 @@
 
 import numpy as np
 
+from keras_attn.training.evaluation.class_scores import binned
 from keras_attn.training.runs.outputs import sigmoid
 
 
-def score_labels(logits, truth):
+def score_labels(logits, truth, thresholds=0.5):
     """Average precision, thresholds and F1 of labels.
 
     Args:
         logits: `(examples, labels)`.
         truth: `(examples, labels)` booleans.
+        thresholds: Least probability of an answer, or one for each label.
 
     Returns:
         Dict of `examples`; `mean_average_precision`, over the labels that occur;
         `binary_cross_entropy` (nats per label); `exact`, the share of images whose
-        labels are all right at the threshold 0.5; `f1` at 0.5, over all images and
+        labels are all right at the thresholds; `f1` at them, over all images and
         labels; and `labels`, for each a dict of `images` with it, `average_precision`,
-        `f1` at 0.5, and the `threshold` with the best F1 on these images, `best_f1`;
-        `None` for a label that does not occur.
+        `f1` at its threshold, and the `threshold` with the best F1 on these images,
+        `best_f1`; `None` for a label that does not occur.
     """
     logits, truth = np.asarray(logits, "float64"), np.asarray(truth, bool)
     probabilities = sigmoid(logits)
-    found = probabilities >= 0.5
+    found = probabilities >= thresholds
     losses = np.logaddexp(0, np.where(truth, -logits, logits))
     labels = [
         _score_label(*each)
@@ -37,6 +39,18 @@ def score_labels(logits, truth):
         "f1": f1(found, truth),
         "labels": labels,
     }
+
+
+def label_calibration(logits, truth):
+    """The `Calibration` of all labels together, and the error of each alone.
+
+    A bin holds pairs of an image and a label, by the label's probability; accuracy is
+    the share of them that have it.
+    """
+    probabilities, truth = sigmoid(logits), np.asarray(truth, bool)
+    pairs = zip(probabilities.T, truth.T, strict=True)
+    errors = [binned(*each).error for each in pairs]
+    return binned(probabilities.ravel(), truth.ravel()), errors
 
 
 def f1(found, truth):
@@ -91,24 +105,26 @@ def truth_of(source, positions, count):
 
 def format_labels(result):
     """The lines of `format_evaluation` on labels."""
+    at = "at own thresholds" if result.get("own_thresholds") else "at 0.5"
     lines = [
         f"mean average precision  {_percent(result['mean_average_precision'])}",
-        f"F1 at 0.5               {_percent(result['f1'])}",
+        f"F1 {at:<20} {_percent(result['f1'])}",
         f"all labels right        {_percent(result['exact'])}",
         f"binary cross-entropy    {result['binary_cross_entropy']:.4f}",
         "",
     ]
     width = max(len("label"), *map(len, result["labels"]))
     lines.append(
-        f"  {'label':<{width}}  images  average precision  F1 at 0.5  best F1  at"
+        f"  {'label':<{width}}  images  average precision  F1 {at}  best F1  at"
     )
     for name, each in result["labels"].items():
         if not each["images"]:
             lines.append(f"  {name:<{width}}       0")
             continue
+        shown = _percent(each["f1"]).rjust(len(f"F1 {at}"))
         lines.append(
             f"  {name:<{width}}  {each['images']:6}  "
-            f"{_percent(each['average_precision']):>17}  {_percent(each['f1']):>9}  "
+            f"{_percent(each['average_precision']):>17}  {shown}  "
             f"{_percent(each['best_f1'])}  {each['threshold']:.3f}"
         )
     return [*lines, "", "Thresholds chosen on these images suit these images best."]

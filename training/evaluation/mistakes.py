@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_attn.training.evaluation.evaluate import judged_outputs
-from keras_attn.training.runs.outputs import softmax, with_outputs
+from keras_attn.training.runs.outputs import sigmoid, softmax, with_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,30 +14,17 @@ class Mistake:
 
     Args:
         index: Its position among the evaluated images.
-        label: Its class.
-        predicted: The class that it was taken for.
-        probability: Probability of that wrong class, 0..1.
+        label: Its class; of a model of labels the one that was missed, or `None`.
+        predicted: The class that it was taken for; `None` for a missed label.
+        probability: Probability of that wrong answer, 0..1.
         image: `(height, width, 3)` 8-bit pixels, as the model gets them.
     """
 
     index: int
-    label: int
-    predicted: int
+    label: int | None
+    predicted: int | None
     probability: float
     image: np.ndarray
-
-
-def check_excluding(found):
-    """Raises for a model of labels, of which none is taken for another.
-
-    Args:
-        found: `EvaluationData`.
-    """
-    if found.labels.ndim > 1:
-        raise ValueError(
-            "Expected a model whose classes exclude each other. Received: "
-            f"{found.trained.path}, with labels; `keras-attn evaluate` has their scores"
-        )
 
 
 def worst_mistakes(model, images, labels, count=12, batch_size=128):
@@ -51,8 +38,11 @@ def worst_mistakes(model, images, labels, count=12, batch_size=128):
     return mistakes_among(logits, images, labels, count)
 
 
-def mistakes_among(logits, images, labels, count=12):
+def mistakes_among(logits, images, labels, count=12, thresholds=0.5):
     """`worst_mistakes` where the `(examples, classes)` logits are known.
+
+    `labels` may be `(examples, classes)` booleans of labels that do not exclude each
+    other, which are named from their `thresholds`; each of an image may be a mistake.
 
     Raises:
         ValueError: If `count` is below 0.
@@ -60,21 +50,33 @@ def mistakes_among(logits, images, labels, count=12):
     if count < 0:
         raise ValueError(f"Expected `count` of at least 0. Received: count={count}")
     labels = np.asarray(labels)
-    probabilities = softmax(logits)
+    find = _wrong_classes if labels.ndim == 1 else _wrong_labels
+    wrong, answers, highest = find(logits, labels, thresholds)
+    order = np.argsort(-highest, kind="stable")[:count]
+    # At once, so that images in files are read in one go.
+    pixels = np.asarray(images[wrong[order]]) if len(order) else ()
+    return [
+        Mistake(int(wrong[place]), *answers[place], float(highest[place]), image)
+        for place, image in zip(order, pixels, strict=True)
+    ]
+
+
+def _wrong_classes(logits, labels, _):
+    """Images, pairs of their class and the predicted one, and its probability."""
     # The first of equal logits, as in the accuracy.
     predicted = np.asarray(logits).argmax(axis=-1)
-    highest = probabilities[np.arange(len(labels)), predicted]
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-highest[wrong], kind="stable")][:count]
-    # At once, so that images in files are read in one go.
-    pixels = np.asarray(images[worst]) if len(worst) else ()
-    return [
-        Mistake(
-            int(index),
-            int(labels[index]),
-            int(predicted[index]),
-            float(highest[index]),
-            image,
-        )
-        for index, image in zip(worst, pixels, strict=True)
+    answers = np.stack([labels, predicted], axis=1)[wrong].tolist()
+    return wrong, answers, softmax(logits)[wrong, predicted[wrong]]
+
+
+def _wrong_labels(logits, truth, thresholds):
+    probabilities = sigmoid(logits)
+    named = probabilities >= thresholds
+    wrong, labels = np.nonzero(named != truth)
+    answers = [
+        (None, label) if named[index, label] else (label, None)
+        for index, label in zip(wrong.tolist(), labels.tolist(), strict=True)
     ]
+    certainty = np.where(named, probabilities, 1 - probabilities)
+    return wrong, answers, certainty[wrong, labels]

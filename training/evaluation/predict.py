@@ -33,7 +33,8 @@ class Predicted(NamedTuple):
 
     Args:
         predictions: For each image a dict of `image`, its path, and `predictions`, see
-            `ranked`.
+            `ranked`; of labels that do not exclude each other also `labels`, those
+            from their thresholds on.
         problems: One `CorruptImageError` for each image left out.
     """
 
@@ -63,6 +64,10 @@ def predict(
         say(trained.note)
     names = trained.class_names
     predictions, problems = [], []
+
+    def labels(row):
+        return {"labels": trained.labels_of(row)} if trained.several_labels else {}
+
     show = counted("Decoded", MANY)
     for start in range(0, len(files), CHUNK):
         part = files[start : start + CHUNK]
@@ -79,7 +84,7 @@ def predict(
             say(warning)
         probabilities = trained.probabilities(pixels)
         predictions += [
-            {"image": str(file), "predictions": ranked(row, names, top)}
+            {"image": str(file), "predictions": ranked(row, names, top), **labels(row)}
             for file, row in zip(kept, probabilities, strict=True)
         ]
     check_readable(predictions, problems)
@@ -96,4 +101,6 @@ def format_predictions(predictions):
             percent = 100 * choice["probability"]
             lines.append(f"{name:<{width}}  {percent:6.2f} %  {choice['class']}")
             name = ""
+        if "labels" in entry:
+            lines.append(f"{'':<{width}}  labels: {', '.join(entry['labels']) or '–'}")
     return "\n".join(lines)

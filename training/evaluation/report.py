@@ -27,7 +27,8 @@ from keras_attn.training.evaluation.evaluate import (
     evaluated,
     evaluation_data,
 )
-from keras_attn.training.evaluation.mistakes import check_excluding, mistakes_among
+from keras_attn.training.evaluation.label_report import judged_labels
+from keras_attn.training.evaluation.mistakes import mistakes_among
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.pages import (
@@ -46,6 +47,7 @@ from keras_attn.training.runs.state import load_progress
 
 NAME = "report.html"
 TEMPLATE = "evaluation_report.html"
+LABELS_TEMPLATE = "labels_report.html"
 CONFUSED_PAIRS = 12
 
 
@@ -87,26 +89,31 @@ def write_report(
         raise ValueError(f"Expected `mistakes` of at least 0. Received: {mistakes}")
     progress = progress or (lambda activity: lambda *done: None)
     found = evaluation_data(path, split, data, dataset, checkpoint, on_corrupt)
-    check_excluding(found)
     result, logits = evaluated(found, progress=progress("Evaluated"))
-    worst = mistakes_among(logits, found.images, found.labels, mistakes)
-    probabilities = softmax(logits)
+    trained = found.trained
+    worst = mistakes_among(
+        logits, found.images, found.labels, mistakes, trained.thresholds
+    )
+    if found.labels.ndim > 1:
+        template, judged = LABELS_TEMPLATE, judged_labels(found, result, logits)
+    else:
+        template, judged = TEMPLATE, _judged(found, softmax(logits))
     content = {
         **_about(found, result),
-        **_judged(found, probabilities),
-        **_training(found.trained.run),
-        "mistakes": explained(found, probabilities, worst, progress("Explained")),
+        **judged,
+        **_training(trained.run),
+        "mistakes": explained(found, logits, worst, progress("Explained")),
         "other_data": OTHER_DATA,
-        "has_own_maps": explainer_of(found.trained) is not None,
+        "has_own_maps": explainer_of(trained) is not None,
     }
     if output is not None:
-        return write_page(output, TEMPLATE, content)
+        return write_page(output, template, content)
     try:
-        return write_page(default_path(found.trained), TEMPLATE, content)
+        return write_page(default_path(trained), template, content)
     except OSError:
         # A run that is read only.
-        output = pathlib.Path(f"{found.trained.name}_{NAME}")
-        return write_page(output, TEMPLATE, content)
+        output = pathlib.Path(f"{trained.name}_{NAME}")
+        return write_page(output, template, content)
 
 
 def default_path(trained):
@@ -151,18 +158,7 @@ def _judged(found, probabilities):
         "right": right,
         "most_frequent": (names[frequent], matrix[frequent].sum() / len(labels)),
         "calibration": measured,
-        "bins": [
-            each
-            for each in zip(
-                measured.edges[:-1],
-                measured.edges[1:],
-                measured.counts.tolist(),
-                measured.confidence,
-                measured.accuracy,
-                strict=True,
-            )
-            if each[2]
-        ],
+        "bins": measured.filled,
         "reliability_chart": Markup(report_charts.reliability(measured)),
         "matrix": matrix.tolist(),
         "has_matrix_table": len(names) <= report_charts.NAMED_CLASSES,
@@ -254,9 +250,10 @@ class ShownMistake(NamedTuple):
 
     Args:
         where: Name of its image.
-        true, taken_for: Names of its class and of the predicted one.
-        probability, probability_of_right: Probabilities of the predicted and of the
-            true class.
+        true, taken_for: Names of its class and of the predicted one; of a model of
+            labels, where one of them is wrong or missed, the other is `None`.
+        probability, probability_of_right: Probabilities of the wrong and of the right
+            answer.
         image: Its pixels as a data URI.
         small: Whether to show them enlarged, each with sharp edges.
         picture: Data URI of the explanation of both classes, by the method's own
@@ -273,23 +270,25 @@ class ShownMistake(NamedTuple):
     picture: str | None
 
 
-def explained(found, probabilities, mistakes, progress=lambda *done: None):
+def explained(found, logits, mistakes, progress=lambda *done: None):
     """The page's entry of each `Mistake`, as `ShownMistake`."""
     trained = found.trained
     names = [found.names[mistake.index] for mistake in mistakes]
+    if found.labels.ndim == 1:
+        right = softmax(logits)[range(len(logits)), found.labels]
     pictures = explanations(trained, mistakes, progress)
     return [
         ShownMistake(
             name,
-            trained.class_names[mistake.label],
-            trained.class_names[mistake.predicted],
+            *(None if each is None else trained.class_names[each] for each in answer),
             mistake.probability,
-            probabilities[mistake.index, mistake.label],
+            1 - mistake.probability if None in answer else right[mistake.index],
             image_uri(mistake.image),
             max(mistake.image.shape[:2]) <= SMALL,
             picture,
         )
         for mistake, name, picture in zip(mistakes, names, pictures, strict=True)
+        for answer in [(mistake.label, mistake.predicted)]
     ]
 
 
@@ -301,7 +300,10 @@ def explanations(trained, mistakes, progress=lambda *done: None):
     explainer = explainer_of(trained) or Saliency("grad_cam")
     pictures = []
     for part in sheet_parts(len(mistakes)):
-        labels = [[each.predicted, each.label] for each in mistakes[part]]
+        labels = [
+            [label for label in (each.predicted, each.label) if label is not None]
+            for each in mistakes[part]
+        ]
         try:
             found = _explained(explainer, trained, mistakes[part], labels)
         except ValueError:

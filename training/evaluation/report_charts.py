@@ -133,7 +133,24 @@ def confusion(matrix, class_names):
         )
 
 
-def reliability(calibration):
+def precision_recall(curves):
+    """Precision over recall.
+
+    Args:
+        curves: Dict from names to pairs of recall and precision.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(5.6, 4.0)
+        axis = figure.add_subplot()
+        for name, pair in curves.items():
+            axis.plot(*pair, lw=1.2, drawstyle="steps-pre", label=shortened(name))
+        axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
+        axis.grid(alpha=0.25)
+        figure.legend(loc="outside right upper")
+        return _svg(figure, "Precision over recall of the labels")
+
+
+def reliability(calibration, axes=("confidence", "accuracy", "images")):
     """Accuracy of the answers by confidence, and their number."""
     edges = calibration.edges
     filled = calibration.counts > 0
@@ -150,15 +167,15 @@ def reliability(calibration):
         points = calibration.confidence[filled], accuracy
         top.plot(*points, "o", color=COLOURS[1], markersize=4, label="mean of a bin")
         top.plot((0, 1), (0, 1), color="0.55", ls="--", lw=1, label="calibrated")
-        top.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy")
+        top.set(ylim=(0, 1), xlim=(0, 1), ylabel=axes[1])
         top.legend(loc="upper left")
         top.grid(axis="y", alpha=0.25)
         counts = calibration.counts[filled] / calibration.counts.sum()
         bottom.bar(left, counts, color="0.55", edgecolor="0.5", **bars)
-        bottom.set(xlabel="confidence", ylabel="images")
+        bottom.set(xlabel=axes[0], ylabel=axes[2])
         bottom.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
         bottom.yaxis.set_major_locator(MaxNLocator(3))
-        return _svg(figure, "Reliability diagram: accuracy by confidence")
+        return _svg(figure, f"Reliability diagram: {axes[1]} by {axes[0]}")
 
 
 def shortened(name, width=NAME_WIDTH):

@@ -196,6 +196,8 @@ def format_answers(answers):
         try:
             percent = 100 * max(answer["probabilities"])
             text = f"{percent:6.2f} %  {printable(answer['class'])}"
+            if "labels" in answer:
+                text += f"  [{printable(answer['labels']).replace(';', ', ')}]"
         except (KeyError, TypeError, ValueError):
             names = ", ".join(name for name in answer if name != "image")
             text = f"{printable(names)}; --json prints them"

@@ -1,7 +1,7 @@
 """ONNX, LiteRT and OpenVINO files that take raw pixels, checked after writing.
 
-All leave out `class`, a text. A LiteRT file takes one image at a time, as telephones
-do; the others any number.
+All leave out texts, such as `class`. A LiteRT file takes one image at a time, as
+telephones do; the others any number.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from keras_attn.graph.keras_graph import traced_once
 from keras_attn.ops.tracing import NAMES, traced_for
 from keras_attn.training.serving.agreement import check_outputs, run_once
 from keras_attn.training.serving.signatures import (
+    TEXTS,
     example_images,
     with_probabilities,
 )
@@ -50,7 +51,7 @@ def write_portable(format, trained, answer, folder):
 
     def expected(images):
         outputs = answer.function(images)
-        return {name: value for name, value in outputs.items() if name != "class"}
+        return {name: value for name, value in outputs.items() if name not in TEXTS}
 
     file = folder / FILES[format]
     folder.mkdir()

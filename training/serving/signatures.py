@@ -32,6 +32,8 @@ from keras_attn.training.runs.outputs import with_outputs
 PIXELS = "image"
 INPUTS = {True: "images", False: "image_bytes"}
 LABEL = "label"
+# Outputs that are texts, which only a SavedModel has.
+TEXTS = ("class", "labels")
 # Images that a model is tried on.
 EXAMPLES = 4
 
@@ -92,10 +94,12 @@ def answers_of(trained, model):
         has no vector that describes an image.
     """
     classes = trained.class_names
-    decides = _decision(model, classes)
+    # Of labels that do not exclude each other.
+    thresholds = trained.thresholds if trained.several_labels else None
+    decides = _decision(model, classes, thresholds)
     answers = {"serving_default": decides, PIXELS: decides}
     grad_cam = _grad_cam(trained, model)
-    if shown := _explanation(model, classes, grad_cam):
+    if shown := _explanation(model, classes, thresholds, grad_cam):
         answers["explain"] = shown
     if grad_cam:
         answers["explain_class"] = grad_cam
@@ -107,11 +111,12 @@ def answers_of(trained, model):
     return answers
 
 
-def _decision(model, class_names):
+def _decision(model, class_names, thresholds):
     network = with_outputs(model, light_outputs(model))
 
     def decide(images):
-        return with_decision(dict(network(images, training=False)), class_names)
+        outputs = dict(network(images, training=False))
+        return with_decision(outputs, class_names, thresholds)
 
     return ServedAnswer(decide, (network,))
 
@@ -132,17 +137,24 @@ def light_outputs(model):
     ]
 
 
-def with_decision(outputs, class_names):
-    """Outputs with `probabilities` and `class`, where there are logits."""
+def with_decision(outputs, class_names, thresholds=None):
+    """Outputs with `probabilities` and `class`, where there are logits.
+
+    With thresholds also `labels`, the names of those from theirs on, as `cat;dog`.
+    """
     import tensorflow as tf
 
     if "logits" not in outputs:
         return outputs
     label = tf.argmax(tf.cast(outputs["logits"], tf.float32), axis=-1)
-    return {
-        **with_probabilities(outputs),
-        "class": tf.gather(tf.constant(class_names), label),
-    }
+    found = with_probabilities(outputs)
+    found["class"] = tf.gather(tf.constant(class_names), label)
+    if thresholds is not None:
+        named = found["probabilities"] >= tf.constant(thresholds, tf.float32)
+        names = [f"{name};" for name in class_names]
+        joined = tf.strings.reduce_join(tf.where(named, names, ""), axis=-1)
+        found["labels"] = tf.strings.regex_replace(joined, ";$", "")
+    return found
 
 
 def with_probabilities(outputs):
@@ -182,7 +194,7 @@ def _grad_cam(trained, model):
     return ServedAnswer(explain, (model,), True) if np.any(found["map"]) else None
 
 
-def _explanation(model, class_names, grad_cam):
+def _explanation(model, class_names, thresholds, grad_cam):
     """The `ServedAnswer` with all that a model shows, or `None`."""
 
     shown = [name for name in model.output if name not in _NOT_SHOWN]
@@ -203,7 +215,7 @@ def _explanation(model, class_names, grad_cam):
         outputs = {}
         for network in networks:
             outputs |= network(images, training=False)
-        outputs = with_decision(_readable(outputs), class_names)
+        outputs = with_decision(_readable(outputs), class_names, thresholds)
         if grad_cam:
             found = grad_cam.of_best(images)
             outputs |= {"map": found["map"], "box": found["box"]}

@@ -28,6 +28,7 @@ class ViewerAnswer:
         classes: List of `ShownClass`, the most probable first.
         sections: List of `Section`.
         notes: Sentences on the parts of the file that are not used.
+        labels: See `Trained.labels_of`.
     """
 
     model: str
@@ -35,11 +36,14 @@ class ViewerAnswer:
     classes: list[ShownClass]
     sections: list[Section]
     notes: tuple = ()
+    labels: list | None = None
 
     @property
     def predicted(self):
-        """Name of the most probable class."""
-        return self.classes[0].name
+        """Name of the most probable class, or those of all labels of the image."""
+        if self.labels is None:
+            return self.classes[0].name
+        return ", ".join(self.labels) or "no label"
 
 
 def answer(viewed, upload, name):
@@ -73,6 +77,7 @@ def answer(viewed, upload, name):
             if (section := _section(make, viewed, pixels, order[:MAPS_SHOWN]))
         ],
         upload.notes,
+        viewed.trained.labels_of(probabilities),
     )
 
 

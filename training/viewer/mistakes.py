@@ -8,10 +8,9 @@ import numpy as np
 from keras_attn.training.evaluation.evaluate import evaluation_data
 from keras_attn.training.evaluation.mistakes import (
     Mistake,
-    check_excluding,
     mistakes_among,
 )
-from keras_attn.training.runs.outputs import outputs_of
+from keras_attn.training.runs.outputs import outputs_of, sigmoid
 
 MOST_IMAGES = 1000
 SHOWN = 12
@@ -26,7 +25,9 @@ class Search:
         state: `"loading"` the images, `"evaluating"`, `"done"` or `"failed"`.
         done, total: Images.
         split: Name of the split.
-        wrong: Number of images that were taken for another class.
+        wrong: Number of images that were taken for another class, or that have a wrong
+            label or lack one.
+        several_labels: Whether their classes do not exclude each other.
         mistakes: List of `Mistake`.
         names: Names of their images.
         same_data: See `keras_attn.training.evaluation.evaluate.EvaluationData`.
@@ -38,6 +39,7 @@ class Search:
     total: int = 0
     split: str = ""
     wrong: int = 0
+    several_labels: bool = False
     mistakes: list[Mistake] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
     same_data: bool | None = None
@@ -98,7 +100,6 @@ class Searches:
             checkpoint=self.library.checkpoint,
             on_corrupt="skip",
         )
-        check_excluding(found)
         search.split, search.same_data = found.split, found.same_data
         images, labels, names = found.images, found.labels, found.names
         # Evenly spread: many data sets are sorted by class.
@@ -115,6 +116,12 @@ class Searches:
                 logits.append(outputs_of(viewed.classifier, part, BATCH)["logits"])
             search.done = min(start + BATCH, count)
         logits = np.concatenate(logits)
-        search.wrong = int((logits.argmax(axis=-1) != labels).sum())
-        search.mistakes = mistakes_among(logits, images, labels, SHOWN)
+        thresholds = found.trained.thresholds
+        search.several_labels = labels.ndim > 1
+        if search.several_labels:
+            wrong = (sigmoid(logits) >= thresholds) != labels
+            search.wrong = int(wrong.any(axis=-1).sum())
+        else:
+            search.wrong = int((logits.argmax(axis=-1) != labels).sum())
+        search.mistakes = mistakes_among(logits, images, labels, SHOWN, thresholds)
         search.names = [names[places[each.index]] for each in search.mistakes]

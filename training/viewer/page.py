@@ -49,8 +49,9 @@ class ShownMistake(NamedTuple):
     Args:
         token: Token of its image as an upload.
         source: Address of its image.
-        label, predicted: Names of its class and of the predicted one.
-        probability: Probability of the predicted class.
+        label, predicted: Names of its class and of the predicted one; of a model of
+            labels, where one of them is wrong or missed, the other is empty.
+        probability: Probability of the wrong answer.
     """
 
     token: str
@@ -234,8 +235,10 @@ def _mistakes(viewer, model, most, search):
                 ShownMistake(
                     viewer.uploads.add(upload),
                     data_address(encoded),
-                    names[mistake.label],
-                    names[mistake.predicted],
+                    *(
+                        "" if label is None else names[label]
+                        for label in (mistake.label, mistake.predicted)
+                    ),
                     mistake.probability,
                 )
             )
@@ -335,9 +338,12 @@ def _progress_text(search):
         return f"Evaluated {search.done} of {search.total} images"
     if search.state == "failed":
         return f"That failed: {search.error}"
+    wrong, right = "were taken for another class", "accuracy"
+    if search.several_labels:
+        wrong, right = "got a wrong label, or lack one", "all right"
     text = (
-        f"{search.wrong} of {search.total} images of the {search.split} split were "
-        f"taken for another class (accuracy {100 * search.accuracy:.1f} %)."
+        f"{search.wrong} of {search.total} images of the {search.split} split {wrong} "
+        f"({right} {100 * search.accuracy:.1f} %)."
     )
     if search.same_data is False:
         text += f" {OTHER_DATA}"

@@ -37,6 +37,18 @@ def test_equal_logits_count_as_in_the_accuracy():
     assert found[0].probability == pytest.approx(0.25)
 
 
+def test_labels_that_are_wrong_or_missed():
+    logits = np.array([[3.0, -1.0], [-2.0, 0.5], [0.0, 4.0]])
+    truth = np.array([[0, 1], [0, 1], [1, 0]], bool)
+    images = np.arange(3, dtype="uint8")[:, None, None, None] * np.ones((1, 2, 2, 3))
+    found = mistakes_among(logits, images, truth, thresholds=np.array([0.6, 0.5]))
+    answers = [(each.index, each.label, each.predicted) for each in found]
+    assert answers == [(2, None, 1), (0, None, 0), (0, 1, None), (2, 0, None)]
+    p = 1 / (1 + np.exp(-np.array([4.0, 3.0, 1.0, 0.0])))
+    assert [each.probability for each in found] == pytest.approx(p.tolist())
+    assert [each.image[0, 0, 0] for each in found] == [2, 0, 0, 2]
+
+
 def test_no_mistakes_are_no_error_and_negative_counts_are():
     logits = np.eye(3)
     images = np.zeros((3, 2, 2, 3), "uint8")

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import io
 import json
+import os
 import re
 import sys
 import textwrap
@@ -262,6 +263,15 @@ def source_of(arguments, path=None, says=True):
         arguments.thresholds,
         (lambda text: note(arguments, text)) if says else None,
     )
+
+
+def is_model_name(text):
+    """Tests whether a text that is no recipe can only name a model."""
+    if "://" in text or os.path.exists(text) or text.endswith((".keras", ".h5")):
+        return True
+    from keras_attn.training.adoption import applications
+
+    return text.partition("=")[0].lower() in applications()
 
 
 def size_of(arguments):

@@ -11,6 +11,7 @@ from keras_attn.training.commands.arguments import (
     add_model,
     add_on_corrupt,
     add_output,
+    add_source,
     print_result,
     report_skipped,
     source_of,
@@ -50,9 +51,10 @@ def add(command):
     add_output(added, "write contact sheets as PNG", metavar="FOLDER")
     added.add_argument(
         "--model",
-        metavar="WORKDIR|MODEL.keras",
+        metavar="WORKDIR|MODEL",
         help="the model that made the index, if it was moved",
     )
+    add_source(added)
     add_json(added)
 
     added = command(
@@ -122,7 +124,7 @@ def search(arguments):
         arguments.images,
         top=arguments.top,
         output=arguments.output,
-        model=arguments.model,
+        model=source_of(arguments, says=False),
         on_corrupt=arguments.on_corrupt,
     )
     report_skipped(problems)

@@ -11,7 +11,10 @@ from keras_attn.training.commands.arguments import (
     add_depth,
     add_json,
     add_recipe_set,
+    add_source,
+    is_model_name,
     progress_to,
+    source_of,
 )
 from keras_attn.training.commands.hosts import add_hosts, joined
 
@@ -29,10 +32,13 @@ def add(command):
     )
     added.add_argument("--method", choices=method_names(), help="those of a method")
 
-    added = command(summary, "parameters, multiply-adds and maps of a recipe's network")
-    added.add_argument("recipe", metavar="RECIPE")
+    added = command(summary, "parameters, multiply-adds and maps of a network")
+    added.add_argument(
+        "recipe", metavar="RECIPE|MODEL", help="recipe, or a trained model of anybody's"
+    )
     add_data(added)
     add_recipe_set(added)
+    add_source(added)
     add_json(added)
 
     added = command(train, "train a recipe, or resume where its training stopped")
@@ -126,10 +132,22 @@ def _print_table(lines):
 
 
 def summary(arguments):
-    recipe = _recipe(arguments)
-    from keras_attn.training.fit.summary import format_summary, summarize
+    from keras_attn.training.recipes.registry import RECIPES
 
-    result = summarize(recipe, arguments.data)
+    if arguments.recipe not in RECIPES and is_model_name(arguments.recipe):
+        from keras_attn.training.fit.summary import format_summary, summarize_model
+
+        if arguments.data or arguments.set:
+            raise ValueError(
+                "Expected --data and --set with a recipe. "
+                f"Received: the model {arguments.recipe}"
+            )
+        result = summarize_model(source_of(arguments, arguments.recipe))
+    else:
+        recipe = _recipe(arguments)
+        from keras_attn.training.fit.summary import format_summary, summarize
+
+        result = summarize(recipe, arguments.data)
     print(json.dumps(result, indent=2) if arguments.json else format_summary(result))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from keras_attn import places
 from keras_attn.graph.costs import multiply_adds, trainable_params
 from keras_attn.models.anchornet import without_auxiliary
 from keras_attn.pipelines.sources import load_source
@@ -10,6 +11,7 @@ from keras_attn.pipelines.sources.catalogue import KNOWN
 from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.fit.train import make_model
 from keras_attn.training.methods import method_of
+from keras_attn.training.trained import load_trained
 
 
 def summarize(recipe, data=None):
@@ -44,6 +46,33 @@ def summarize(recipe, data=None):
     }
 
 
+def summarize_model(source):
+    """Counts of a trained model of anybody's.
+
+    Args:
+        source: Folder of a run, or a model; or a `ModelSource`.
+
+    Returns:
+        Dict of `summarize`, with `model` in place of the recipe. Multiply-adds are
+        `None` where a layer's are unknown, and the maps those of `keras_attn.places`.
+    """
+    trained = load_trained(source, classifies=False)
+    model, size = trained.model, (trained.spec.height, trained.spec.width)
+    try:
+        total = multiply_adds(model, (*size, 3))
+    except ValueError:
+        total = None
+    maps = {each.layer: [None, *each.size, each.channels] for each in places(model)}
+    return {
+        "model": str(trained.path),
+        "classes": len(trained.class_names),
+        "trainable_params": trainable_params(model),
+        "multiply_adds": total,
+        "outputs": {name: list(value.shape) for name, value in model.output.items()},
+        "maps": maps,
+    }
+
+
 def class_names(recipe, data=None):
     """The data set's class names, or numbers; its files are read only if they decide.
 
@@ -69,14 +98,20 @@ def class_names(recipe, data=None):
 
 
 def format_summary(summary):
-    """`summarize`'s dict as lines for people."""
-    classes = summary["classes"]
-    lines = [
-        f"recipe                {summary['recipe']}",
-        f"backbone, row         {summary['backbone']}, {summary['row']}",
+    """The dict of `summarize` or `summarize_model` as lines for people."""
+    classes, total = summary["classes"], summary["multiply_adds"]
+    if "recipe" in summary:
+        lines = [
+            f"recipe                {summary['recipe']}",
+            f"backbone, row         {summary['backbone']}, {summary['row']}",
+        ]
+    else:
+        lines = [f"model                 {summary['model']}"]
+    lines += [
         *[f"classes               {classes}"] * bool(classes),
         f"trainable parameters  {summary['trainable_params']:,}",
-        f"multiply-adds         {summary['multiply_adds']:,} (one image)",
+        "multiply-adds         "
+        + ("unknown" if total is None else f"{total:,} (one image)"),
     ]
     for title, shapes in (
         ("outputs", summary["outputs"]),

@@ -53,8 +53,8 @@ class Searcher:
 
         Args:
             path: Folder of an index.
-            model: Folder of a run or model file, if it is no longer where it was
-                when it made the index.
+            model: Folder of a run or model, if it is no longer where it was when it
+                made the index; or a `ModelSource`, whose path may be `None`.
 
         Raises:
             FileNotFoundError: If the index or its model is not there.
@@ -98,7 +98,8 @@ def search(path, images, top=10, output=None, model=None, on_corrupt="error"):
         images: Paths of images and of folders of images.
         top: Hits per image.
         output: Folder of the contact sheets, or `None` for none.
-        model: Folder of a run or model file, if it is no longer where it was.
+        model: Folder of a run or model, if it is no longer where it was; or a
+            `ModelSource`, whose path may be `None`.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
 
     Returns:
@@ -145,7 +146,8 @@ def format_results(results):
 def _place(store, model):
     """The path of the model of an index, and which of a run's models it is."""
     maker = store.maker
-    if model is None and not pathlib.Path(maker.path).exists():
+    given = ModelSource.of(model)
+    if given.path is None and not pathlib.Path(maker.path).exists():
         raise FileNotFoundError(
             f"Expected the model that made the index {store.path} at {maker.path}. "
             "Received: nothing there. Name it with --model if it was moved."
@@ -155,6 +157,10 @@ def _place(store, model):
     statistics = tuple(made["mean"]), tuple(made["std"])
     named = [name for name, each in PIXELS.items() if each[:2] == statistics]
     size = made["height"], made["width"]
-    pixels = named[0] if named else statistics
-    source = ModelSource(model or maker.path, pixels=pixels, size=size)
+    source = dataclasses.replace(
+        given,
+        path=given.path or maker.path,
+        pixels=given.pixels or (named[0] if named else statistics),
+        size=given.size or size,
+    )
     return source, maker.checkpoint or "best"

@@ -1,5 +1,9 @@
+import json
+
+import keras
 import pytest
 
+from keras_attn.training import cli
 from keras_attn.training.fit.summary import class_names, format_summary, summarize
 from keras_attn.training.recipes.registry import get_recipe
 from keras_attn.training.recipes.schema import Recipe, apply_overrides
@@ -26,6 +30,28 @@ def test_rn26_with_class_embedding():
     assert "trainable parameters  983,048" in text
     assert "patch_logits  8 x 8 x 10" in text
     assert f"{result['multiply_adds']:,}" in text
+
+
+def test_a_model_of_others(tmp_path, capsys):
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, 2, "same", activation="relu")(images)
+    x = keras.layers.Conv2D(8, 3, 2, "same", activation="relu")(x)
+    x = keras.layers.Conv2D(8, 3, 1, "same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    path = tmp_path / "theirs.keras"
+    keras.Model(images, keras.layers.Dense(5, "softmax")(x)).save(path)
+    assert cli.main(["summary", str(path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    weights = 27 * 4 + 4 + 36 * 8 + 8 + 72 * 8 + 8 + 8 * 5 + 5
+    assert result["trainable_params"] == weights and result["classes"] == 5
+    assert result["multiply_adds"] == 27 * 4 * 256 + 36 * 8 * 64 + 72 * 8 * 64 + 8 * 5
+    assert result["outputs"]["logits"] == [None, 5]
+    assert list(result["maps"].values())[-1] == [None, 8, 8, 8]
+    assert cli.main(["summary", str(path)]) == 0
+    assert f"model                 {path}" in capsys.readouterr().out
+    for wrong in ([str(path), "--set", "epochs=1"], [str(tmp_path / "no.keras")]):
+        assert cli.main(["summary", *wrong]) == 2
+        assert capsys.readouterr().err.strip().count("\n") == 0
 
 
 def test_overrides_and_class_counts_reach_the_network():

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,6 +122,24 @@ def test_the_model_is_needed_and_no_other(workplace, tmp_path):
     other = tiny.save_colour_model(tmp_path, patch_logits=False)
     with pytest.raises(ValueError, match="the model that made the index .* Received: "):
         search(index, query, model=other)
+
+
+def test_a_model_with_two_heads_makes_and_searches_an_index(
+    workplace, tmp_path, capsys
+):
+    images = keras.Input((16, 24, 3))
+    x = keras.layers.GlobalAveragePooling2D()(images)
+    heads = {name: keras.layers.Dense(3, name=name)(x) for name in ("one", "two")}
+    theirs, index = tmp_path / "theirs.keras", tmp_path / "index"
+    keras.Model(images, heads).save(theirs)
+    given = ["--head", "two"]
+    made = ["index", theirs, workplace / "in", "--output", index, *given]
+    assert cli.main([str(each) for each in made]) == 0
+    query = ["search", str(index), str(workplace / "query.png"), "--top", "1"]
+    assert cli.main([*query, *given]) == 0
+    assert "red/" in capsys.readouterr().out
+    assert cli.main(query) == 2
+    assert "--head NAME" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_error(workplace, tmp_path):

@@ -225,10 +225,10 @@ def test_an_export_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     path = tiny.save_colour_model(tmp_path)
     right = signatures.with_decision
 
-    def wrong_in_graphs(outputs, class_names):
+    def wrong_in_graphs(outputs, *classes):
         if tf.is_symbolic_tensor(outputs["logits"]):
             outputs["logits"] = outputs["logits"] + 1e-2
-        return right(outputs, class_names)
+        return right(outputs, *classes)
 
     monkeypatch.setattr(signatures, "with_decision", wrong_in_graphs)
     with pytest.raises(ValueError, match="disagrees .* logits of 'serving_.* is off"):

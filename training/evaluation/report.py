@@ -94,15 +94,16 @@ def write_report(
     worst = mistakes_among(
         logits, found.images, found.labels, mistakes, trained.thresholds
     )
+    probabilities = softmax(logits)
     if found.labels.ndim > 1:
         template, judged = LABELS_TEMPLATE, judged_labels(found, result, logits)
     else:
-        template, judged = TEMPLATE, _judged(found, softmax(logits))
+        template, judged = TEMPLATE, _judged(found, probabilities)
     content = {
         **_about(found, result),
         **judged,
         **_training(trained.run),
-        "mistakes": explained(found, logits, worst, progress("Explained")),
+        "mistakes": explained(found, probabilities, worst, progress("Explained")),
         "other_data": OTHER_DATA,
         "has_own_maps": explainer_of(trained) is not None,
     }
@@ -270,19 +271,19 @@ class ShownMistake(NamedTuple):
     picture: str | None
 
 
-def explained(found, logits, mistakes, progress=lambda *done: None):
+def explained(found, probabilities, mistakes, progress=lambda *done: None):
     """The page's entry of each `Mistake`, as `ShownMistake`."""
     trained = found.trained
     names = [found.names[mistake.index] for mistake in mistakes]
-    if found.labels.ndim == 1:
-        right = softmax(logits)[range(len(logits)), found.labels]
     pictures = explanations(trained, mistakes, progress)
     return [
         ShownMistake(
             name,
             *(None if each is None else trained.class_names[each] for each in answer),
             mistake.probability,
-            1 - mistake.probability if None in answer else right[mistake.index],
+            1 - mistake.probability
+            if None in answer
+            else probabilities[mistake.index, mistake.label],
             image_uri(mistake.image),
             max(mistake.image.shape[:2]) <= SMALL,
             picture,

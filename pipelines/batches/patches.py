@@ -172,7 +172,7 @@ def patch_batches(
             sizes, or no image has a patch.
     """
     each = _images_per_batch(batch_size, patches_per_image)
-    few = part.size(each, "the number of images in a batch")
+    few = part.size(each, "batch_size / patches_per_image")
     groups = by_size(boxes)
     boxes = np.asarray(boxes, "int32")
 

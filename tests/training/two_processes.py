@@ -32,7 +32,13 @@ ENVIRONMENT = {
 CASES = {
     "class_embedding": {},
     "anchornet": {"row": "localizer", "backbone": "anchornet"},
-    "patches": {"row": "patches", "localizer": "{given}/localizer"},
+    "patches": {
+        "row": "patches",
+        "backbone": "small_resnet",
+        "localizer": "{given}/localizer",
+        # Four patches of each image.
+        "batch_size": 16,
+    },
     "volumetric_transformer": {"row": "vtn"},
     "masked": {"map_model": "{given}/transformer"},
     "online": {"map_model": "{given}/transformer", "map_mode": "online"},
@@ -110,8 +116,6 @@ def _finetune(changes):
         "method": "finetune",
         "dataset": "generated",
         "split": "official",
-        "backbone": "net",
-        "row": "finetune",
         "image_size": 32,
         "examples": 130,
         "batch_size": 10,
@@ -119,7 +123,8 @@ def _finetune(changes):
         "blocks": "squeeze_excitation",
         "new_epochs": 2,
     }
-    return Recipe(**{**fields, **SGD, "optimizer": "adam", **changes})
+    fields |= {"learning_rate": 1e-3, "epochs": 2, "deterministic": False}
+    return Recipe(**{**fields, **changes})
 
 
 MAKERS = {

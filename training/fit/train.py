@@ -60,7 +60,6 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         SaveError: If a checkpoint cannot be written.
     """
     group = hosts.group()
-    group.agree(recipe.to_dict())
     run, progress = _opened(workdir, recipe)
     state = run.checkpoints / "last.npz"
     start = progress.epochs
@@ -75,25 +74,16 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
         found = load_source_split(recipe, data, source, on_corrupt)
     spec, splits = found.spec, found.splits
     _check_same_data(run, progress, splits)
-    group.agree({"data": progress.data})
     if found.source.left_out:
         progress.notes["Left out"] = found.source.left_out
-    if group.count > 1:
-        progress.notes["Processes"] = f"{group.count}, from epoch {start + 1}"
+    # What it computes before the training is kept for the next process.
     with group.first():
         feed = method.make_feed(recipe, splits, spec)
     prepare(recipe)
     model = trainable_model(recipe, spec, feed.steps, _noted(progress))
     saved = _saved_model(recipe, spec, model)
     if start:
-        restore_state(state, model)
-        print(f"Resuming {run.workdir} after epoch {start} of {recipe.epochs}.")
-        if group.is_first and Run.open(workdir).recipe.epochs < recipe.epochs:
-            progress.notes["Extended"] = (
-                f"after {start} epochs to {recipe.epochs}, with the learning rates of "
-                f"epochs {start + 1} to {recipe.epochs} of {recipe.epochs}"
-            )
-            save_state(state, model, progress)
+        _resume(run, model, progress)
     watch = method.watched(model) if len(splits["validation"][1]) else None
     has_own_start = bool(method.first_epoch) and not start
     batches = feed.training(start + has_own_start), feed.validation()
@@ -108,11 +98,10 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
     if devices.data_parallel() and batches[1] is not None:
         added.insert(0, Validation(batches[1]))
         batches[1] = None
-    if group.is_first:
-        added.append(callbacks.EventFiles(run))
     if verbose is None:
         added.append(callbacks.EpochLines(recipe.epochs, feed.steps, watch))
     if group.is_first:
+        added.append(callbacks.EventFiles(run))
         Run.create(workdir, recipe)
         if data is not None:
             run.remember_data(data)
@@ -124,7 +113,7 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
             start = 1
         _fit(model, batches, recipe, start, feed.steps, added, verbose)
     except KeyboardInterrupt:
-        done = load_progress(state).epochs
+        done = load_progress(state).epochs if group.is_first else progress.epochs
         raise KeyboardInterrupt(
             f"Interrupted {run.workdir} after epoch {done} of {recipe.epochs}. The "
             "same command resumes from there."
@@ -137,13 +126,34 @@ def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=N
 def _opened(workdir, recipe):
     """The run and its progress, whose files process 0 reads for all."""
     group, content = hosts.group(), ""
+    group.agree(recipe.to_dict())
     if group.is_first:
         run = Run.check(workdir, recipe)
         progress = load_progress(run.checkpoints / "last.npz")
         content = json.dumps(dataclasses.asdict(progress))
     else:
         run = Run(pathlib.Path(workdir), recipe)
-    return run, Progress(**json.loads(group.share(content.encode())))
+    progress = Progress(**json.loads(group.share(content.encode())))
+    if group.count > 1:
+        progress.notes["Processes"] = f"{group.count}, from epoch {progress.epochs + 1}"
+    return run, progress
+
+
+def _resume(run, model, progress):
+    """Gives a model the state of its run."""
+    state, start, epochs = (
+        run.checkpoints / "last.npz",
+        progress.epochs,
+        run.recipe.epochs,
+    )
+    restore_state(state, model)
+    print(f"Resuming {run.workdir} after epoch {start} of {epochs}.")
+    if hosts.group().is_first and Run.open(run.workdir).recipe.epochs < epochs:
+        progress.notes["Extended"] = (
+            f"after {start} epochs to {epochs}, with the learning rates of "
+            f"epochs {start + 1} to {epochs} of {epochs}"
+        )
+        save_state(state, model, progress)
 
 
 def _noted(progress):
@@ -288,6 +298,7 @@ def _check_same_data(run, progress, splits):
             "other images, labels or order. Choose another --workdir."
         )
     progress.data = build.checksum(splits)
+    hosts.group().agree({"data": progress.data})
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ class Classifier(Method):
             metrics={"logits": accuracy},
             jit_compile=recipe.jit_compile,
         )
-        _make_means(model)
+        _make_metrics(model)
 
     def network_spec(self, recipe, spec):
         """The spec that the network normalises with; of published weights their own."""
@@ -102,14 +102,16 @@ class Classifier(Method):
         return "val_logits_accuracy" if len(model.output) > 1 else "val_accuracy"
 
 
-def _make_means(model):
-    """Makes the means of the losses; made in the first step, it is traced twice."""
+def _make_metrics(model):
+    """Makes all metrics; made in the first step, it is traced twice."""
     answers = {
         name: keras.ops.zeros([size or 1 for size in output.shape])
         for name, output in model.output.items()
     }
     label = keras.ops.zeros((1,), "int32")
-    model.compute_loss(y=dict.fromkeys(answers, label), y_pred=answers)
+    labels = dict.fromkeys(answers, label)
+    model.compute_loss(y=labels, y_pred=answers)
+    model.compute_metrics(None, labels, answers)
     model.reset_metrics()
 
 

@@ -241,10 +241,9 @@ def joined(coordinator, count, number, timeout=300.0, server=None, check=lambda:
         place, count, number, cluster_detection_method="deactivate"
     )
     _group = Connected(number, count, peers)
-    # Every process has to do this, and each waits for the others.
-    jax.devices()
     try:
         with contextlib.ExitStack() as stack:
+            _connect_devices()
             stack.enter_context(_unchecked())
             if number:
                 silence = stack.enter_context(open(os.devnull, "w"))
@@ -261,6 +260,24 @@ def joined(coordinator, count, number, timeout=300.0, server=None, check=lambda:
         # JAX would wait for the others.
         atexit.register(_leave)
         raise
+
+
+def _connect_devices():
+    """Lets JAX connect the devices of all processes; each waits for the others.
+
+    The library that connects CPUs prints a line to the process's own stdout.
+    """
+    from jax.experimental import multihost_utils
+
+    sys.stdout.flush()
+    stdout, silence = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    try:
+        multihost_utils.sync_global_devices("keras_attn")
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(silence)
 
 
 @contextlib.contextmanager

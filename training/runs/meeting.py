@@ -1,4 +1,4 @@
-"""How the processes of a training find each other, and their messages.
+"""The meeting of the processes of a training, and the form of their messages.
 
 Process 0 listens at an address and the others come there with their numbers.
 """

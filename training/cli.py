@@ -58,7 +58,7 @@ def _run(argv, interrupts):
     try:
         hide_noise()
         arguments = parser().parse_args(argv)
-        arguments.words = argv
+        arguments.command_line = argv
         QUIET.set(arguments.quiet)
         # A command may start itself again.
         arguments.argv = argv

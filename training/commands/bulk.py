@@ -213,7 +213,7 @@ def _job(arguments, *settings):
 def _print_manifest(arguments):
     from keras_attn.training.bulk.manifests import manifest
 
-    words, given = [], iter(arguments.words)
+    words, given = [], iter(arguments.command_line)
     for word in given:
         name, equals, _ = word.partition("=")
         if name not in ("--manifest", "--workers", "--part"):

@@ -82,10 +82,11 @@ def _model(source, checkpoint):
     if (
         len(getattr(model, "inputs", None) or ()) != 1
         or len(model.inputs[0].shape) != 4
+        or model.inputs[0].shape[-1] not in (1, 3, None)
     ):
         raise ValueError(
-            "Expected a functional or sequential model of one image. "
-            f"Received: {source.path}"
+            "Expected a functional or sequential model of one image "
+            f"(height, width, 3), or 1 for grey ones. Received: {source.path}"
         )
     usual = source.size or usual or (USUAL_SIZE, USUAL_SIZE)
     known = model.inputs[0].shape[1:3]

@@ -72,6 +72,7 @@ class Finetune(Classifier):
                     f"Expected the place of block {name!r} in a network without a map "
                     f"in front of its head, {name}@LAYER. Received: {name}"
                 )
+            at = _own_name(at, head.model)
             model = insert(model, at, name, **_arguments(name, spec))
         old = {layer.name for layer in head.model.layers} - {*head.layers}
         # For the first epoch; a saved model does without.
@@ -167,6 +168,13 @@ def trained_model(options):
 def trained_spec(options):
     """The `ImageSpec` of the trained classifier."""
     return spec_of(trained_model(options))
+
+
+def _own_name(place, model):
+    """The name of a layer of a nested model, as in `places`, in one without such."""
+    names = {layer.name for layer in model.layers}
+    last = place.rpartition("/")[2]
+    return last if place not in names and last in names else place
 
 
 def _arguments(block, spec):

@@ -59,3 +59,7 @@ def test_one_clear_line(file, tmp_path, capsys):
     keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "flat.keras")
     assert main(["places", str(tmp_path / "flat.keras")]) == 2
     assert "of one image" in capsys.readouterr().err
+    inputs = keras.Input((3, 8, 8))
+    keras.Model(inputs, keras.layers.Flatten()(inputs)).save(tmp_path / "first.keras")
+    assert main(["places", str(tmp_path / "first.keras")]) == 2
+    assert "(height, width, 3)" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_commands_take_the_run(files, run, capsys):
 
 
 def test_blocks_at_one_place_stand_in_the_order_given(files):
-    options = {"model": str(files / "net.keras"), "blocks": "eca,simam"}
+    options = {"model": str(files / "net.keras"), "blocks": "eca,simam@inner/stage_1"}
     recipe = Recipe("x", "finetune", image_size=32, **options)
     model = METHOD.make_model(recipe, ImageSpec(32, 32, class_names=("a", "b")))
     names = [layer.name for layer in model.layers]

@@ -1,5 +1,6 @@
 """Decoding of image files to arrays, with errors that name the file."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -264,6 +265,15 @@ def _decode_and_fit(data, orientation, size, fit, banner):
     return fit_image(image[:rows], size, fit)
 
 
+@functools.lru_cache(maxsize=4)
+def _decoder(size, fit, banner):
+    """`_decode_and_fit`, traced once for calls with the same arguments."""
+    file = tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32)
+    return tf.function(
+        lambda *file: _decode_and_fit(*file, size, fit, banner), input_signature=file
+    )
+
+
 def fit_image(image, size, fit=None):
     """One decoded image in `size`, inside `Dataset.map`; see `decode_files`."""
     if fit is not None:
@@ -286,8 +296,9 @@ def _decode_chunk(chunk, size, fit, banner):
             np.array([orientation for _, orientation in chunk.values()], np.int32),
         )
     )
+    decoder = _decoder(tuple(size), fit, banner)
     dataset = dataset.map(
-        lambda index, *file: (index, _decode_and_fit(*file, size, fit, banner)),
+        lambda index, *file: (index, decoder(*file)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     # A failing file drops out here; the caller sees the gap and asks for the reason.

@@ -47,6 +47,9 @@ class Worker:
                 f"{self.task.digest[:12]}"
             )
 
+        # One object, so that it is traced once.
+        self.fit = ImagePreprocessing(self.task.spec).fit_size
+
     def compute(self, number):
         """Computes a shard by its number, unless its file is there by now."""
         shard = self.shards[number]
@@ -67,9 +70,7 @@ class Worker:
             return files[index]
 
         spec = self.task.spec
-        decoded = decode_files(
-            read, names, (spec.height, spec.width), ImagePreprocessing(spec).fit_size
-        )
+        decoded = decode_files(read, names, (spec.height, spec.width), self.fit)
         good = decoded.kept
         rows = {
             "name": formats.printable(names),

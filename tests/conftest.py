@@ -1,5 +1,6 @@
 """Every test starts from the same random state and from float32."""
 
+import contextlib
 import functools
 import gc
 import importlib.metadata
@@ -86,10 +87,14 @@ def plain_graphs():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_context():
-    """JAX writes the programs of a file in one context, which takes long to make."""
+def fresh_compilers():
+    """Each file fills the caches of compiled operations anew.
+
+    JAX writes all programs of a file in one context, which takes long to make.
+    """
     import keras
 
+    keras.utils.set_random_seed(0)
     if keras.backend.backend() != "jax":
         yield
         return
@@ -105,7 +110,14 @@ def fresh_state():
     # Here, since the process that only hands out tests does without.
     import keras
 
-    keras.utils.set_random_seed(0)
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "tensorflow":
+            # A new seed would empty the cache of operations and functions, for the sake
+            # of those that keep a random state, which nothing here uses.
+            from tensorflow.python import pywrap_tfe
+
+            stack.enter_context(mock.patch.object(pywrap_tfe, "TFE_ContextClearCaches"))
+        keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
     yield
     keras.config.set_dtype_policy("float32")

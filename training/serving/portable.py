@@ -17,6 +17,7 @@ import numpy as np
 from keras_attn.graph.keras_graph import traced_once
 from keras_attn.ops.tracing import NAMES, traced_for
 from keras_attn.training.serving.agreement import check_outputs, run_once
+from keras_attn.training.serving.saved_model import add_endpoint
 from keras_attn.training.serving.signatures import (
     TEXTS,
     example_images,
@@ -187,7 +188,7 @@ def _write_litert(function, network, shape, trained, file):
     archive = keras.export.ExportArchive()
     archive.track(network)
     given = tf.TensorSpec((1, *size, 3), tf.float32, "images")
-    archive.add_endpoint("image", function, [given])
+    add_endpoint(archive, "image", function, [given])
     with tempfile.TemporaryDirectory() as folder:
         with traced_once():
             archive.write_out(folder, verbose=False)

@@ -32,9 +32,18 @@ def write_saved_model(answers, model, spec, folder):
         given = [tf.TensorSpec(shape, dtype, input_of(signature))]
         if answer.labelled:
             given.append(tf.TensorSpec((None,), tf.int32, LABEL))
-        archive.add_endpoint(signature, function, given)
+        add_endpoint(archive, signature, function, given)
     with traced_once():
         archive.write_out(str(folder), verbose=False)
+
+
+def add_endpoint(archive, name, function, given):
+    """Adds an endpoint that is traced now; with a signature, saving traces it again."""
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+    traced.get_concrete_function(*given)
+    archive.add_endpoint(name, traced)
 
 
 def _networks(answers):

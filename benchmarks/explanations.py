@@ -25,7 +25,11 @@ def run(quick):
     rows = []
     for label, model, cases in (
         ("ResNet-50", _resnet(), _convolutional(images, labels)),
-        ("ViT-S/16", vit("small", 16, SIZE, num_classes=1000), _attention(images)),
+        (
+            "ViT-S/16",
+            vit("small", 16, SIZE, num_classes=1000),
+            _attention(images, labels),
+        ),
     ):
         rows += _measured(label, model, cases, images, 2 if quick else 7)
     return rows
@@ -67,6 +71,17 @@ def _convolutional(images, labels):
         "class_activation_map": lambda model: explain.class_activation_map(
             model, images, labels
         ),
+        **_same_arguments(images, labels, "hires_cam", "layer_cam", "smooth_grad"),
+        "finer_cam": lambda model: explain.grad_cam(
+            model, images, labels=labels, against="nearest"
+        ),
+        "integrated_gradients, 32 steps": lambda model: explain.integrated_gradients(
+            model, images, labels
+        ),
+        # 64 channels.
+        "score_cam, an early layer": lambda model: explain.score_cam(
+            model, images, "conv2_block1_1_relu", labels
+        ),
         # 5 x 5 windows.
         "occlusion, 25 windows": lambda model: explain.occlusion(
             model, images, labels, window=56, stride=42
@@ -74,5 +89,18 @@ def _convolutional(images, labels):
     }
 
 
-def _attention(images):
-    return {"attention_rollout": lambda model: explain.attention_rollout(model, images)}
+def _attention(images, labels):
+    return {
+        "attention_maps": lambda model: explain.attention_maps(model, images),
+        "attention_rollout": lambda model: explain.attention_rollout(model, images),
+        **_same_arguments(images, labels, "legrad", "gradient_rollout", "grad_cam"),
+    }
+
+
+def _same_arguments(images, labels, *names):
+    return {
+        name: lambda model, name=name: getattr(explain, name)(
+            model, images, labels=labels
+        )
+        for name in names
+    }

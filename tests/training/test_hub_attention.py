@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_attn.explain import attention_maps
+from keras_attn.explain import (
+    attention_maps,
+    grad_cam,
+    gradient_rollout,
+    last_map,
+    legrad,
+)
 from keras_attn.models import attention_map_model
 from tests.harness import to_numpy
 from tests.reference.hub_transformers import attentions
@@ -88,3 +94,25 @@ def test_the_model_of_maps_is_exported_and_saved(tmp_path):
         maps.export(tmp_path / "maps", verbose=False)
         served = keras.layers.TFSMLayer(tmp_path / "maps", call_endpoint="serve")
         np.testing.assert_allclose(to_numpy(served(images)), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_class_on_the_tokens_of_a_backbone(name):
+    backbone, images, *_ = family(name)
+    inputs = keras.Input(images.shape[1:])
+    given = keras.tree.pack_sequence_as(backbone.input, [inputs])
+    scores = keras.layers.Dense(3, activation="softmax")(backbone(given)[:, 0])
+    model = keras.Model(inputs, scores)
+    random = np.random.default_rng(2)
+    model.layers[-1].set_weights([random.standard_normal((16, 3)), np.zeros(3)])
+    layer = last_map(model)
+    assert layer.startswith(f"{backbone.name}/") and layer[-1] == "1"
+    maps = [
+        to_numpy(method(model, images, target=[0, 1, 2]))
+        for method in (grad_cam, legrad, gradient_rollout)
+    ]
+    named = layer.removeprefix(f"{backbone.name}/")
+    maps.append(to_numpy(grad_cam(model, images, named, target=[0, 1, 2])))
+    for each in maps:
+        assert each.shape == (2, 3, *images.shape[1:3]) and each.std() > 0.05
+    np.testing.assert_array_equal(maps[0], maps[-1])

@@ -127,7 +127,7 @@ def connected(address=None, workers=1):
         options["include_dashboard"] = False
         options["num_cpus"] = max(workers, os.cpu_count() or 1)
     else:
-        _check_address(address)
+        check_address(address)
         options["address"] = address
     try:
         ray.init(**options)
@@ -142,8 +142,8 @@ def connected(address=None, workers=1):
         ray.shutdown()
 
 
-def _check_address(address):
-    """Ray itself waits for minutes."""
+def check_address(address):
+    """Raises `ValueError` if nothing answers there; Ray itself waits for minutes."""
     found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d{1,5})", address)
     if address == "auto":
         return

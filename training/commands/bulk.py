@@ -184,6 +184,13 @@ def _job(arguments, *settings):
     part = part_of(arguments.part) if arguments.part else (1, 1)
     if arguments.manifest:
         return _print_manifest(arguments)
+    if arguments.runner == "ray":
+        from keras_attn.training.bulk import on_ray
+
+        # Before the model is loaded.
+        on_ray.require_ray()
+        if arguments.address:
+            on_ray.check_address(arguments.address)
     of_others = hasattr(arguments, "pixels")
     plan = Plan.make(
         arguments.action,

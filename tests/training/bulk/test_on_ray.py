@@ -73,7 +73,7 @@ def test_actors_give_the_bytes_of_processes(ray, tmp_path, monkeypatch):
 def test_wrong_addresses(address):
     pytest.importorskip("ray", reason="keras-attn[ray] is not installed")
     with pytest.raises(ValueError, match=f"address of a Ray .*Received: .?{address}"):
-        on_ray._check_address(address)
+        on_ray.check_address(address)
 
 
 def test_ray_is_missing(monkeypatch):

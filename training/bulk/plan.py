@@ -94,15 +94,7 @@ class Plan(Store):
         from keras_attn.training.adoption import ModelSource
         from keras_attn.training.bulk.tasks import TASKS, task_of
 
-        unknown = set(settings) - set(
-            TASKS[one_of("task", task, tuple(TASKS))].settings
-        )
-        if unknown:
-            raise ValueError(
-                f"Expected settings of {task}: {', '.join(TASKS[task].settings)}. "
-                f"Received: {', '.join(sorted(unknown))}"
-            )
-        settings = {**TASKS[task].settings, **settings}
+        settings = _complete(task, settings, TASKS)
         model = dataclasses.replace(ModelSource.of(model), say=None)
         prepared = task_of(task, model, checkpoint, settings, batch_size)
         described = images.describe()
@@ -120,14 +112,10 @@ class Plan(Store):
             "version": __version__,
         }
         notes = {
-            "model": _absolute(model.path),
+            **_places(model, source),
             "checkpoint": checkpoint,
-            **{name: getattr(model, name) for name in _SOURCE_FIELDS},
-            "images": _absolute(source),
             **prepared.notes,
         }
-        if notes["classes"] and not isinstance(notes["classes"], (list, tuple)):
-            notes["classes"] = _absolute(notes["classes"])
         plan = cls.open_or_create(output, maker, notes)
         # Where it is used, not where it was made.
         plan.notes, plan._images = json.loads(json.dumps(notes)), images
@@ -286,8 +274,29 @@ def this_process():
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _absolute(path):
-    """A path as other processes find it; names and URLs are left as they are."""
-    if isinstance(path, (str, os.PathLike)) and os.path.exists(path):
-        return os.path.abspath(path)
-    return path if isinstance(path, str) else str(path)
+def _complete(task, settings, tasks):
+    """All settings of a task.
+
+    Raises:
+        ValueError: For one that it does not have.
+    """
+    defaults = tasks[one_of("task", task, tuple(tasks))].settings
+    unknown = sorted(set(settings) - set(defaults))
+    if unknown:
+        raise ValueError(
+            f"Expected settings of {task}: {', '.join(defaults) or 'none'}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return {**defaults, **settings}
+
+
+def _places(model, source):
+    """Where a `ModelSource` and images are, as other processes find them."""
+    places = {name: getattr(model, name) for name in _SOURCE_FIELDS}
+    if isinstance(model.classes, (str, os.PathLike)):
+        places["classes"] = os.path.abspath(model.classes)
+    path, source = os.fspath(model.path), os.fspath(source)
+    # Networks have names, and elsewhere is a URL.
+    places["model"] = os.path.abspath(path) if os.path.exists(path) else path
+    places["images"] = source if "://" in source else os.path.abspath(source)
+    return places

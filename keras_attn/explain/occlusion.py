@@ -17,6 +17,7 @@ from keras_attn.explain.maps import (
     scaled,
     warn_of_constant,
 )
+from keras_attn.explain.targets import Target, functions_of, is_several, labels_of
 from keras_attn.graph.flat import FlatGraph
 from keras_attn.graph.head import head_of, output_key
 
@@ -33,6 +34,7 @@ def occlusion(
     image_input: str | int | None = None,
     batch_size: int = 64,
     data_format: Literal["channels_last", "channels_first"] | None = None,
+    target: Target | None = None,
 ):
     """Fall of a class's score where a window covers the image.
 
@@ -61,7 +63,7 @@ def occlusion(
         image_input: Name or index of the input with the images; `None`: the only one
             with four dimensions.
         batch_size: Covered images at a time.
-        data_format: See `grad_cam`.
+        data_format, target: See `grad_cam`.
 
     Returns:
         float32 array `(batch, height, width)` in 0..1, or `(batch, classes, height,
@@ -85,6 +87,7 @@ def occlusion(
     flat = keras.tree.flatten(inputs)
     at = image_position(inputs, image_input)
     pixels = np.moveaxis(flat[at], 1, -1) if first else flat[at]
+    functions, many = functions_of(target, labels), is_several(target)
 
     def scores_of(rows, covered):
         # Always the same number, since another one would be compiled anew.
@@ -94,14 +97,21 @@ def occlusion(
         given = [part[rows] for part in flat]
         given[at] = np.moveaxis(covered, -1, 1) if first else covered
         inputs_now = keras.tree.pack_sequence_as(inputs, given)
-        return scores(model, inputs_now, output)[: batch_size - missing]
+        return scores(model, inputs_now, output, functions)[: batch_size - missing]
 
     windows = _windows(pixels.shape[1:3], window, stride)
     batch_size = min(batch_size, len(pixels) * len(windows))
     starts = range(0, len(pixels), batch_size)
     parts = [np.arange(len(pixels))[start : start + batch_size] for start in starts]
     clear = np.concatenate([scores_of(part, pixels[part]) for part in parts])
-    labels = checked_labels(labels, clear, _even(model, output))
+    if functions is not None:
+        # Each function is a score of its own; a single one counts as it is.
+        target = [1] if len(functions) == 1 else list(range(len(functions)))
+    if target is None:
+        labels = checked_labels(labels, clear, _even(model, output))
+    else:
+        labels = labels_of(target, clear)
+    is_many = labels.ndim == 2 and (target is None or many)
     columns = labels if labels.ndim == 2 else labels[:, None]
     clear = of_labels(clear, columns)
     colours = _colours(pixels, value)
@@ -115,7 +125,7 @@ def occlusion(
     if not raw:
         stacked = ops.convert_to_tensor(np.moveaxis(np.maximum(maps, 0), 1, -1))
         maps = np.moveaxis(ops.convert_to_numpy(scaled(stacked)), -1, 1)
-    return maps if labels.ndim == 2 else maps[:, 0]
+    return maps if is_many else maps[:, 0]
 
 
 def _even(model, output):
@@ -149,8 +159,12 @@ def _times_covered(windows, size):
     return counts
 
 
-def scores(model, inputs, output=None):
-    """float32 array `(batch, classes)`, one output of a model or function."""
+def scores(model, inputs, output=None, functions=None):
+    """float32 array `(batch, classes)`, one output of a model or function.
+
+    Args:
+        functions: From that output to one number per image; `None`: its own classes.
+    """
     with no_gradients():
         if isinstance(model, keras.Model):
             outputs = model.predict_on_batch(inputs)
@@ -158,6 +172,9 @@ def scores(model, inputs, output=None):
             outputs = model(inputs)
     names = list(getattr(model, "output_names", None) or [])
     found = np.asarray(_array(_chosen(outputs, output, names)), "float32")
+    if functions is not None:
+        found = ops.convert_to_tensor(found)
+        return np.stack([_array(each(found)) for each in functions], axis=1)
     if found.ndim != 2:
         raise ValueError(
             f"Expected scores (batch, classes). Received: shape {found.shape}"

@@ -42,17 +42,15 @@ def objectives(logits, labels=None, target=None, against=None):
         logits: Tensor of the scores of all images.
         labels, target, against: See `grad_cam`.
     """
-    if target is not None and labels is not None:
-        raise ValueError("Expected `labels` or `target`. Received: both")
-    is_list = isinstance(target, (list, tuple, np.ndarray))
-    targets = list(target) if is_list else [target]
-    if callable(target) or is_list and any(map(callable, targets)):
+    functions = functions_of(target, labels)
+    is_list = is_several(target)
+    if functions is not None:
         if against is not None:
             raise ValueError(
                 "Expected a class as `target` of a comparison with others. "
                 f"Received: target={target!r}, against={against!r}"
             )
-        return Objectives([_function(each) for each in targets], None, is_list)
+        return Objectives(functions, None, is_list)
     if len(logits.shape) != 2:
         raise ValueError(
             "Expected a function as `target` of scores that are not (batch, classes), "
@@ -65,7 +63,7 @@ def objectives(logits, labels=None, target=None, against=None):
         labels = checked_labels(labels, scores)
         is_many = labels.ndim == 2
     else:
-        labels = np.tile(_classes("target", target, scores), (len(scores), 1))
+        labels = labels_of(target, scores)
     columns = np.reshape(labels, (len(labels), -1)).astype("int32")
     others = None if against is None else _others(scores, columns, against)
     functions = [
@@ -105,7 +103,8 @@ def pixels(mask: np.ndarray, label: int = 0) -> Callable:
                 f"columns, classes). Received: mask {weights.shape}, scores "
                 f"{tuple(scores.shape)}"
             )
-        return ops.sum(weights * scores[..., label], axis=(1, 2))
+        of_class = ops.cast(scores[..., label], "float32")
+        return ops.sum(ops.convert_to_tensor(weights) * of_class, axis=(1, 2))
 
     return target
 
@@ -132,6 +131,36 @@ def similarity(embedding: np.ndarray | Sequence[float]) -> Callable:
         return ops.sum(ops.normalize(scores, axis=-1) * other, axis=-1)
 
     return target
+
+
+def is_several(target):
+    """Test for a `target` with several maps of an image."""
+    return isinstance(target, (list, tuple, np.ndarray))
+
+
+def functions_of(target, labels=None):
+    """The functions of a `target`, or `None` where it has classes.
+
+    Raises:
+        ValueError: If there are `labels`, too.
+    """
+    if target is not None and labels is not None:
+        raise ValueError("Expected `labels` or `target`. Received: both")
+    targets = target if isinstance(target, (list, tuple)) else [target]
+    if not any(map(callable, targets)):
+        return None
+    return [_function(each) for each in targets]
+
+
+def labels_of(target, scores):
+    """int32 labels `(batch, classes)` of a class or a list of classes.
+
+    Args:
+        target: The same for all images.
+        scores: `(batch, classes)`.
+    """
+    classes = _classes("target", target, scores)
+    return np.tile(classes, (len(scores), 1)).astype("int32")
 
 
 def _function(target):

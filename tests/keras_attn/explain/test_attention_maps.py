@@ -101,18 +101,20 @@ def test_flash_attention_is_computed_openly(images):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_causal_and_biased_attention_of_any_rank():
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_causal_biased_and_grouped_attention(is_causal):
     random = np.random.default_rng(0)
     query, key = random.standard_normal((2, 2, 5, 4, 3)).astype("float32")
     bias = random.standard_normal((1, 4, 5, 5)).astype("float32")
-    scores = np.einsum("bthd,bshd->bhts", query, key[:, :, [0, 0, 1, 1]]) * 0.3 + bias
-    wanted = softmax(np.where(np.tri(5, dtype=bool), scores, -np.inf))
-    seen = []
+    scores = np.einsum("bthd,bshd->bhts", query, key[:, :, [0, 0, 1, 1]]) * 0.3
+    # Torch has no kernel for both at once.
+    options = {"is_causal": True} if is_causal else {"bias": bias}
+    if is_causal:
+        scores = np.where(np.tri(5, dtype=bool), scores, -np.inf)
+    wanted = softmax(scores if is_causal else scores + bias)
+    seen, keys = [], key[:, :, :2]
     with reading.Watch(lambda attention: seen.append(attention.rows([3, 1]))):
-        keys = key[:, :, :2]
-        ops.dot_product_attention(
-            query, keys, keys, bias=bias, scale=0.3, is_causal=True
-        )
+        ops.dot_product_attention(query, keys, keys, scale=0.3, **options)
     np.testing.assert_allclose(to_numpy(seen[0]), wanted[:, :, [3, 1]], atol=1e-5)
 
 

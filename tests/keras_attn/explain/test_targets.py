@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_attn.explain import grad_cam, hires_cam, pixels, similarity
+from keras_attn.explain import grad_cam, hires_cam, occlusion, pixels, similarity
 from tests.harness import to_numpy
 
 
@@ -57,6 +57,23 @@ def test_any_function_of_the_scores(images):
     np.testing.assert_allclose(found[:, 1], wanted, atol=1e-6)
 
 
+def test_occlusion_takes_targets_too(images):
+    model = scored(3)
+    options = dict(window=2, stride=2, value=0.0, raw=True)
+    wanted = occlusion(model, images, labels=[[0, 2], [0, 2]], **options)
+    found = occlusion(model, images, target=[0, 2], **options)
+    np.testing.assert_array_equal(found, wanted)
+
+    def third(scores):
+        return scores[:, 2]
+
+    found = occlusion(model, images, target=third, **options)
+    np.testing.assert_allclose(found, wanted[:, 1], atol=1e-6)
+    found = occlusion(model, images, target=[third, third], **options)
+    np.testing.assert_allclose(found[:, 0], wanted[:, 1], atol=1e-6)
+    assert occlusion(model, images, target=2, **options).shape == (2, 4, 6)
+
+
 def test_pixels_of_a_segmentation(images):
     inputs = keras.Input((4, 6, 2))
     x = layers.Identity(name="features")(inputs)
@@ -97,9 +114,8 @@ def test_the_images_of_a_pair_are_told_apart_by_call(images):
     given = [images, images[::-1]]
     for index in range(2):
         options = dict(target=1, raw=True, image_input=index)
-        named = f"functional/features/{index}"
-        names = [name for name in (f"{tower.name}/features/{index}", named)]
-        found = to_numpy(hires_cam(pair, given, names[0], **options))
+        named = f"{tower.name}/features/{index}"
+        found = to_numpy(hires_cam(pair, given, named, **options))
         mine = ops.convert_to_tensor(given[index])
         kernel = np.array([[1.0, -2.0], [0.0, 3.0]])
         slope = to_numpy(tower(given[1 - index])) @ kernel.T / 24

@@ -1,30 +1,55 @@
 """Runner of a bulk job by processes of this machine."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from multiprocessing.connection import wait
 
 # Workers that end before their first shard, one after the other.
 FAILED_STARTS = 3
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def start(connection):
+def start(connection, environment):
     """A worker's process, which has the other end of a connection; `subprocess.Popen`.
 
     In a group of its own, so that Ctrl-C reaches the driver alone.
     """
     number = connection.fileno()
     command = [sys.executable, "-m", "keras_attn.training.bulk.process", str(number)]
-    return subprocess.Popen(command, pass_fds=[number], process_group=0)
+    return subprocess.Popen(
+        command,
+        pass_fds=[number],
+        process_group=0,
+        env={**os.environ, **environment},
+    )
+
+
+def visible_gpus():
+    """Names of the GPUs that CUDA shows to this process."""
+    given = os.environ.get(VISIBLE)
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    import tensorflow as tf
+
+    return [
+        str(index) for index, _ in enumerate(tf.config.list_physical_devices("GPU"))
+    ]
 
 
 class LocalWorker:
-    """A process with the connection to it, and the number of the shard it computes."""
+    """A process with the connection to it, and the number of the shard it computes.
 
-    def __init__(self, plan):
+    Args:
+        plan: `Plan`.
+        gpu: Name of the only GPU that it sees; `None`: it sees what there is.
+    """
+
+    def __init__(self, plan, gpu=None):
         self.connection, other = multiprocessing.Pipe()
-        self.process = start(other)
+        self.gpu = gpu
+        self.process = start(other, {} if gpu is None else {VISIBLE: gpu})
         other.close()
         self.number, self.ready = None, False
         self.connection.send(plan.plain())
@@ -46,12 +71,14 @@ def run_local(queue, workers):
         RuntimeError: For a defect, or if workers do not begin.
     """
     there, failed = [], 0
+    gpus = visible_gpus() if workers > 1 else []
     try:
         while True:
-            there += [
-                LocalWorker(queue.plan)
-                for _ in range(min(workers, queue.open()) - len(there))
-            ]
+            while len(there) < min(workers, queue.open()):
+                used = [each.gpu for each in there]
+                # With one GPU, or none, all see the same.
+                gpu = min(gpus, key=used.count) if len(gpus) > 1 else None
+                there.append(LocalWorker(queue.plan, gpu))
             if not there:
                 return
             for connection in wait([each.connection for each in there]):

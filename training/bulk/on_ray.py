@@ -62,7 +62,9 @@ def run_on_ray(queue, workers, address=None):
     with connected(address, workers):
         # The collection is sent to each node once.
         arguments = [ray.put(each) for each in queue.plan.plain()]
-        make = ray.remote(max_restarts=0, num_cpus=1)(Actor).remote
+        # Ray hides GPUs that are not asked for.
+        gpus = min(1, ray.cluster_resources().get("GPU", 0) / workers)
+        make = ray.remote(max_restarts=0, num_cpus=1, num_gpus=gpus)(Actor).remote
         # What an actor does, to it and the number of its shard; none while it loads.
         running, writers, failed = {}, {}, 0
         try:

@@ -91,6 +91,9 @@ class Plan(Store):
         if (output / cls.DESCRIPTION).exists():
             cls.open(output)
         images = open_collection(source)
+        # Drivers and workers may share a GPU; unasked, each would take all its memory.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from keras_attn.training.adoption import ModelSource
         from keras_attn.training.bulk.tasks import TASKS, task_of
 

@@ -71,7 +71,7 @@ def serve(connection):
 class Forked:
     """A worker's process in place of `keras_attn.training.bulk.local.start`'s."""
 
-    def __init__(self, connection, serve=serve):
+    def __init__(self, connection, environment, serve=serve):
         self.process = FORK.Process(
             target=_alone, args=(connection, serve), daemon=True
         )

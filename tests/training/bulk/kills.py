@@ -32,7 +32,7 @@ GRACE = 5
 def drive(folder, serve, retry):
     """The driver of a job, in a group of processes of its own."""
     os.setsid()
-    local.start = lambda connection: jobs.Forked(connection, serve)
+    local.start = lambda *arguments: jobs.Forked(*arguments, serve)
     run(Plan.open(folder), workers=2, retry=retry)
 
 

@@ -66,7 +66,7 @@ def test_actors_give_the_bytes_of_processes(ray, tmp_path, monkeypatch):
     assert jobs.contents(plans[0].path) == jobs.contents(plans[1].path)
     monkeypatch.setattr(on_ray, "Actor", Failing)
     with pytest.raises(ValueError, match="^Expected to write. Received: no space$"):
-        run(plans[2], "ray", 2)
+        run(plans[2], "ray")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "x", "a:b"])

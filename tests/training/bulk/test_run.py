@@ -62,7 +62,7 @@ def test_workers_and_parts_give_the_same_bytes(given, tmp_path, monkeypatch):
 
 
 def test_a_shard_that_ends_its_worker_is_set_aside(given, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=deadly))
+    monkeypatch.setattr(local, "start", lambda *a: jobs.Forked(*a, serve=deadly))
     plan = make(given, tmp_path)
     state = run(plan, workers=2)
     name = "00000004-00000008.npz"
@@ -90,11 +90,11 @@ def ends(connection):
 
 def test_errors_of_workers_are_one_line(given, tmp_path, monkeypatch):
     plan = make(given, tmp_path)
-    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=full))
+    monkeypatch.setattr(local, "start", lambda *a: jobs.Forked(*a, serve=full))
     with pytest.raises(ValueError, match="^Expected to write. Received: no space$"):
         run(plan, workers=2)
     assert not plan.attempts()
-    monkeypatch.setattr(local, "start", lambda c: jobs.Forked(c, serve=ends))
+    monkeypatch.setattr(local, "start", lambda *a: jobs.Forked(*a, serve=ends))
     with pytest.raises(RuntimeError, match="3 that ended while they loaded the model"):
         run(plan)
 
@@ -137,3 +137,18 @@ def test_ctrl_c_ends_the_job_and_leaves_no_trace(given, tmp_path):
     assert time.monotonic() - sent < 2 and job.driver.exitcode == 1
     job.check_gone(workers)
     assert not Plan.open(tmp_path).attempts()
+
+
+def test_workers_share_the_gpus(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    seen = []
+
+    def forked(connection, environment):
+        seen.append(environment)
+        return jobs.Forked(connection, environment)
+
+    monkeypatch.setattr(local, "start", forked)
+    run(make(given, tmp_path / "three"), workers=3)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in seen] == ["4", "7", "4"]
+    run(make(given, tmp_path / "one"))
+    assert seen[3:] == [{}]

@@ -294,7 +294,7 @@ def _complete(task, settings, tasks):
 
 
 def _places(model, source):
-    """Where a `ModelSource` and images are, as other processes find them."""
+    """Paths of a `ModelSource` and of images, as other processes find them."""
     places = {name: getattr(model, name) for name in _SOURCE_FIELDS}
     if isinstance(model.classes, (str, os.PathLike)):
         places["classes"] = os.path.abspath(model.classes)

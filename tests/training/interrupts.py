@@ -25,6 +25,8 @@ CONTEXT.set_forkserver_preload(
     ["tensorflow", "keras_attn.training.cli", "keras_attn.training.fit.train"]
 )
 SECONDS = 2
+# Exit statuses of a command that was stopped, and of one that had ended.
+ENDS = ("130", "0")
 # Of a moment: commands end earlier where less else is running.
 ATTEMPTS = 4
 SHORT = "--set examples=120 epochs=2 batch_size=16"
@@ -196,7 +198,7 @@ def main():
                     # It had ended.
                     lasts = 0.8 * moment
                 print(f"  at {moment:5.1f} s: {seconds:4.1f} s, {outcome}", flush=True)
-                if seconds > SECONDS or outcome[:5].isupper():
+                if seconds > SECONDS or outcome.split()[0] not in ENDS:
                     slow[name] += 1
                 if name in SAVING:
                     again = complete(*given)

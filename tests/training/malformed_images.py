@@ -37,7 +37,7 @@ TOLERANCE = 0.06
 # One picture and one page in this number is drawn with all its maps.
 DRAWN = 20
 TRAIN = (
-    "train generated_rn26_class_embedding --epochs 1 --batch-size 8 --on-corrupt skip "
+    "train generated_rn26_class_embedding --epochs 1 --batch-size 2 --on-corrupt skip "
     "--set dataset=folder split=pooled_65_15_20 image_size=32 in_memory=0 "
     "deterministic=false"
 )

@@ -64,7 +64,9 @@ def add_images_and_model(added):
         help="folder of a run, model file, network of keras.applications, or handle",
     )
     added.add_argument("--pixels", help="pixels that it takes, see adopt")
-    added.add_argument("--select", metavar="OUTPUT", help="its output with the scores")
+    added.add_argument(
+        "--head", "--select", metavar="OUTPUT", help="its output with the scores"
+    )
     add_on_corrupt(added)
 
 
@@ -107,7 +109,7 @@ def _command(arguments, recipe):
     """The command with what was given, without the places of files."""
     words = ["keras-attn", "compare", "PHOTOS", "--from", recipe.backbone, "--blocks"]
     words += [*arguments.blocks, "--seeds", str(arguments.seeds)]
-    for option in ("per_class", "pooling", "epochs", "set"):
+    for option in ("pixels", "head", "per_class", "pooling", "epochs", "set"):
         if value := getattr(arguments, option):
             values = value if isinstance(value, list) else [str(value)]
             words += [f"--{option.replace('_', '-')}", *values]
@@ -124,6 +126,6 @@ def own_recipe(arguments, **options):
         arguments.on_corrupt,
         int(arguments.depth or 0),
         pixels=arguments.pixels or "",
-        output=arguments.select or "",
+        output=arguments.head or "",
         **options,
     )

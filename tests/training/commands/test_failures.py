@@ -384,6 +384,22 @@ def test_unused_options_are_named(paths, capsys):
     assert "has its own: --pixels unused" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", ["adopt {model}", "finetune {images} --from {model}"]
+)
+def test_an_output_is_chosen_as_the_error_says(tmp_path, paths, capsys, command):
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    scores = {name: keras.layers.Dense(2)(x) for name in ("shape", "color")}
+    keras.Model(image, scores).save(tmp_path / "two.keras")
+    given = {**paths, "model": tmp_path / "two.keras", "out": tmp_path}
+    if command.startswith("adopt"):
+        command += " --output {out}/a.keras"
+    line = fails(capsys, command, given)
+    assert "--head NAME" in line and "color, shape" in line
+    assert "color, shape" in fails(capsys, f"{command} --head size", given)
+
+
 def test_addresses_of_models(paths, capsys):
     line = fails(capsys, "predict http://127.0.0.1:9/m.keras {image}", paths)
     assert "hf://" in line and "http://127.0.0.1:9/m.keras" in line

@@ -232,16 +232,16 @@ def joined(coordinator, count, number, timeout=300.0, server=None, check=lambda:
         ValueError: If the arguments do not fit, or those of the processes differ.
         OSError: If the address cannot be used, or a process does not come in time.
     """
-    import jax
-
     global _group
     check_backend()
+    import jax
+
     peers, place = meet(coordinator, count, number, timeout, server, check)
-    jax.distributed.initialize(
-        place, count, number, cluster_detection_method="deactivate"
-    )
     _group = Connected(number, count, peers)
     try:
+        jax.distributed.initialize(
+            place, count, number, cluster_detection_method="deactivate"
+        )
         with contextlib.ExitStack() as stack:
             _connect_devices()
             stack.enter_context(_unchecked())
@@ -260,6 +260,8 @@ def joined(coordinator, count, number, timeout=300.0, server=None, check=lambda:
         # JAX would wait for the others.
         atexit.register(_leave)
         raise
+    finally:
+        _group = Group()
 
 
 def _connect_devices():

@@ -397,7 +397,7 @@ def test_an_output_is_chosen_as_the_error_says(tmp_path, paths, capsys, command)
         command += " --output {out}/a.keras"
     line = fails(capsys, command, given)
     assert "--head NAME" in line and "color, shape" in line
-    assert "color, shape" in fails(capsys, f"{command} --head size", given)
+    assert "output='size'" in fails(capsys, f"{command} --head size", given)
 
 
 def test_addresses_of_models(paths, capsys):

@@ -42,17 +42,16 @@ class LocalWorker:
     """A process with the connection to it, and the number of the shard it computes.
 
     Args:
-        plan: `Plan`.
         gpu: Name of the only GPU that it sees; `None`: it sees what there is.
     """
 
-    def __init__(self, plan, gpu=None):
+    def __init__(self, gpu=None):
         self.connection, other = multiprocessing.Pipe()
         self.gpu = gpu
         self.process = start(other, {} if gpu is None else {VISIBLE: gpu})
         other.close()
-        self.number, self.ready = None, False
-        self.connection.send(plan.plain())
+        self.begun = self.ready = False
+        self.number = None
 
     def end(self):
         self.process.kill()
@@ -78,7 +77,7 @@ def run_local(queue, workers):
                 used = [each.gpu for each in there]
                 # With one GPU, or none, all see the same.
                 gpu = min(gpus, key=used.count) if len(gpus) > 1 else None
-                there.append(LocalWorker(queue.plan, gpu))
+                there.append(LocalWorker(gpu))
             if not there:
                 return
             for connection in wait([each.connection for each in there]):
@@ -95,6 +94,11 @@ def run_local(queue, workers):
                             "ended while they loaded the model"
                         ) from None
                     continue
+                if not worker.begun:
+                    # Millions of names are sent once somebody reads them.
+                    worker.begun = True
+                    _send(worker, queue.plan.plain())
+                    continue
                 worker.ready, failed = True, 0
                 if worker.number is not None:
                     queue.finished(worker.number)
@@ -103,7 +107,7 @@ def run_local(queue, workers):
                     there.remove(worker)
                     worker.end()
                 else:
-                    _send(worker)
+                    _send(worker, worker.number)
     finally:
         for worker in there:
             worker.end()
@@ -111,9 +115,9 @@ def run_local(queue, workers):
             queue.plan.clean(queue.writer(worker.process.pid))
 
 
-def _send(worker):
+def _send(worker, message):
     try:
-        worker.connection.send(worker.number)
+        worker.connection.send(message)
     except OSError:
         # It has ended; reading says so.
         pass

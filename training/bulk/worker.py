@@ -105,10 +105,14 @@ def serve(connection):
     """Computes the shards whose numbers a connection gives, until it closes.
 
     The arguments of `Worker` come first. This process ends with the one at the other
-    end, whatever it does. It answers `None` when it begins and after each shard, or a
-    message and whether it is that of an expected error.
+    end, whatever it does. It sends `None` when it begins, when its model is loaded and
+    after each shard, or a message and whether it is that of an expected error.
     """
-    arguments = connection.recv()
+    try:
+        connection.send(None)
+        arguments = connection.recv()
+    except (EOFError, OSError):
+        return
     plan = Plan(*arguments[:2], notes=arguments[2])
     threading.Thread(target=_end_with, args=(connection, plan), daemon=True).start()
     try:

@@ -45,6 +45,8 @@ def test_descriptors_become_the_index_of_the_folder(photos, job, monkeypatch):
         )
     searcher = Searcher.open(merged.path)
     images, _, _ = read_images([photos / list(merged.files)[3]], searcher.spec)
+    # Held nowhere else.
+    assert isinstance(searcher.nearest.index.descriptors, np.memmap)
     assert searcher.search(images, 3)[0][0][1] > 0.999
     # It is brought up to date like any other.
     summary, _ = index_folder(model, photos, merged.path, on_corrupt="skip")

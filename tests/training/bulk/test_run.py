@@ -2,6 +2,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from keras_attn.training.bulk import local, worker
@@ -152,3 +153,15 @@ def test_workers_share_the_gpus(given, tmp_path, monkeypatch):
     assert [each["CUDA_VISIBLE_DEVICES"] for each in seen] == ["4", "7", "4"]
     run(make(given, tmp_path / "one"))
     assert seen[3:] == [{}]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_computes_the_same(given, tmp_path):
+    plan = make(given, tmp_path / "out")
+    assert run(plan, workers=2).done == 15
+    expected = jobs.compute(make(given, tmp_path / "here")).read_shards()
+    rows = plan.read_shards()
+    assert rows["name"].tolist() == expected["name"].tolist()
+    np.testing.assert_allclose(
+        rows["probabilities"], expected["probabilities"], rtol=1e-5
+    )

@@ -9,6 +9,12 @@ from keras_attn.explain.hires_cam import hires_cam
 from keras_attn.explain.integrated_gradients import integrated_gradients
 from keras_attn.explain.layer_cam import layer_cam
 from keras_attn.explain.legrad import legrad
+from keras_attn.explain.objects import (
+    boxes_of_masks,
+    lost,
+    patch_features,
+    token_cut,
+)
 from keras_attn.explain.occlusion import occlusion
 from keras_attn.explain.score_cam import score_cam
 from keras_attn.explain.smooth_grad import smooth_grad
@@ -18,6 +24,7 @@ from keras_attn.explain.targets import pixels, similarity
 __all__ = [
     "attention_maps",
     "attention_rollout",
+    "boxes_of_masks",
     "class_activation_map",
     "grad_cam",
     "grad_cam_plus_plus",
@@ -27,9 +34,12 @@ __all__ = [
     "last_map",
     "layer_cam",
     "legrad",
+    "lost",
     "occlusion",
+    "patch_features",
     "pixels",
     "score_cam",
     "similarity",
     "smooth_grad",
+    "token_cut",
 ]

@@ -95,6 +95,8 @@ def grad_cam(
     >>> images = keras.random.uniform((2, 32, 48, 3))
     >>> grad_cam(model, images, "backbone/block_13_expand_relu").shape
     (2, 32, 48)
+
+    Reference: [selvaraju2016] arXiv:1610.02391; [zhang2025] arXiv:2501.11309.
     """
     given = model, images, layer, labels, raw, output, image_input, data_format
     return feature_maps(_by_mean_slopes, Asked(*given, target, against))

@@ -54,7 +54,7 @@ def score_cam(
     >>> score_cam(model, keras.random.uniform((2, 8, 12, 3)), "features").shape
     (2, 8, 12)
 
-    Reference: [wang2020] arXiv:1910.01279.
+    Reference: [wang2019] arXiv:1910.01279.
     """
     given = labels, raw, output, image_input, data_format, target, against
     asked = Asked(model, images, layer, *given)

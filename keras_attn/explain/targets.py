@@ -93,6 +93,8 @@ def pixels(mask: np.ndarray, label: int = 0) -> Callable:
     >>> scores = np.arange(8.0).reshape(1, 2, 2, 2)
     >>> float(target(scores)[0])
     8.0
+
+    Reference: [vinogradova2020] arXiv:2002.11434.
     """
     weights = np.asarray(mask, "float32")
 

@@ -1,6 +1,6 @@
 """Measures of what networks return, in NumPy."""
 
-from keras_attn.metrics.localization import localization_errors
+from keras_attn.metrics.localization import corloc, localization_errors
 from keras_attn.metrics.map_boxes import energy_inside_box, pointing_game
 from keras_attn.metrics.map_curves import deletion_curve, insertion_curve
 from keras_attn.metrics.map_masks import (
@@ -23,6 +23,7 @@ from keras_attn.metrics.road import road_curve
 
 __all__ = [
     "average_precision",
+    "corloc",
     "deletion_curve",
     "energy_inside_box",
     "faithfulness_correlation",

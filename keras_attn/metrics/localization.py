@@ -63,6 +63,32 @@ def localization_errors(
     return {name: 1.0 - float(hits.mean()) for name, hits in correct.items()}
 
 
+def corloc(boxes, true_boxes, threshold: float = 0.5) -> float:
+    """Correct localisation: share of images in which the box is that of an object.
+
+    Args:
+        boxes: `(N, 4)`; `(y0, x0, y1, x1)`, half-open pixels, -1 where there is no box.
+        true_boxes: `(N, 4)`, or `(N, M, 4)` for several in an image, -1 where there are
+            fewer. Every image has at least one.
+        threshold: Smallest intersection over union of a box that is correct.
+
+    Returns:
+        The share, in 0..1.
+
+    Raises:
+        ValueError: If shapes do not fit, there are no images, or an image has no true
+            box.
+
+    Example:
+
+    >>> corloc([[0, 0, 4, 4], [0, 0, 4, 4]], [[0, 0, 4, 5], [2, 2, 9, 9]])
+    0.5
+    """
+    classes = np.zeros((len(boxes), 1), int)
+    errors = localization_errors(boxes, classes, classes[:, 0], true_boxes, threshold)
+    return 1.0 - errors["ground_truth_known"]
+
+
 def _check(boxes, predictions, labels, true_boxes):
     count = len(labels)
     fit = (

@@ -80,7 +80,7 @@ def sparseness(maps) -> np.ndarray:
     >>> sparseness([[[0, 0], [0, 1]]]).round(3)
     array([0.75])
 
-    Reference: [chalasani2020] arXiv:1810.06583.
+    Reference: [chalasani2018] arXiv:1810.06583.
     """
     maps = np.asarray(maps, "float64")
     cells = np.sort(np.abs(maps).reshape(len(maps), -1), axis=1)

@@ -118,14 +118,16 @@ def _arrow_table(rows):
 
 
 def _arrow_column(array, absent):
-    """A column of lists of fixed sizes; few programs read float16."""
+    """A column of numbers, texts or nested lists; few programs read float16."""
     arrow = require_arrow()
     if array.dtype == "float16":
         array = array.astype("float32")
     kind = arrow.string() if array.dtype.kind == "U" else None
     flat = arrow.array(array.reshape(-1).tolist() if kind else array.reshape(-1), kind)
     for size in array.shape[:0:-1]:
-        flat = arrow.FixedSizeListArray.from_arrays(flat, size)
+        # Older versions of pyarrow write no list of fixed size that is absent.
+        ends = np.arange(0, len(flat) + 1, size, dtype="int32")
+        flat = arrow.ListArray.from_arrays(ends, flat)
     rows = [None if missing else number for number, missing in enumerate(absent)]
     return flat.take(arrow.array(rows, arrow.int64()))
 

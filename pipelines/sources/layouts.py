@@ -274,8 +274,15 @@ def list_labels(tree, table, several=False) -> Listing:
     Raises:
         ValueError: A column is missing, or an image that is named there.
     """
-    text = tree.read(table).decode("utf-8-sig")
-    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    try:
+        text = tree.read(table).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected a table in UTF-8. Received: {tree.where(table)} ({error})."
+        ) from None
+    # Spreadsheets write semicolons where the comma is a decimal one.
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     columns = {str(name).strip().lower(): name for name in rows.fieldnames or ()}
     file = next((columns[name] for name in FILE_COLUMNS if name in columns), None)
     label = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
@@ -299,6 +306,8 @@ def list_labels(tree, table, several=False) -> Listing:
                 f"Expected one label for each image. Received: {given!r} as "
                 f"{found[image][1]!r} and {name!r} in {tree.where(table)}."
             )
+    if not found:
+        raise ValueError(f"Expected rows of images. Received: {tree.where(table)}.")
     order = ["", *dict.fromkeys(PARTS.values())]
     good = sorted(
         (order.index(part), name, image)

@@ -183,10 +183,18 @@ def test_a_table_of_labels(tmp_path):
         ("file,label\n2.png,\n", "Expected a file and a label .* line 2"),
         ("file,label\n9.png,cat\n", "lacks 9.png"),
         ("file,label\n2.png,cat\n2.png,dog\n", "Expected one label"),
+        ("file,label\n", "Expected rows of images. Received: .*labels.csv"),
+        (b"\xff\xfef\0", "Expected a table in UTF-8. Received: .*labels.csv"),
     ):
-        (root / "labels.csv").write_text(rows)
+        content = rows if isinstance(rows, bytes) else rows.encode()
+        (root / "labels.csv").write_bytes(content)
         with pytest.raises(ValueError, match=message):
             load_source("folder", root)
+    for delimiter in ";\t":
+        rows = "file,label\n2.png,a cat\n1.png,dog\n".replace(",", delimiter)
+        (root / "labels.csv").write_text(rows, encoding="utf-8-sig")
+        source = load_source("folder", root)
+        assert source.class_names == ("a cat", "dog") and len(source) == 2
 
 
 def test_a_zip_is_read_as_a_folder(tmp_path):

@@ -44,7 +44,7 @@ FEEDS = {
         images, 8, 1, 1, multi_crop=CROPS, part=part
     ),
     "maps": lambda images, part: masked_batches(
-        images, MAPS, LABELS, 8, 1, 1, augmentation=COMPOSITION, part=part
+        images, MAPS, LABELS, 8, 1, 1, augmentation="translate(2)|flip", part=part
     ),
 }
 

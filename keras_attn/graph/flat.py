@@ -90,8 +90,8 @@ class FlatGraph:
             raise ValueError(
                 "Expected a functional or built Sequential model, or one made of such. "
                 f"Received: {_described(model)}, whose call cannot be taken apart. "
-                "`occlusion` works on any model, and `attention_rollout` on any with "
-                "attention layers."
+                "`occlusion` works on any model, `attention_maps` and "
+                "`attention_rollout` on any with attention layers."
             )
         self.steps, self.tensors, self.named, self.returned = [], {}, {}, {}
         self._count = itertools.count()

@@ -21,6 +21,7 @@ from keras_attn.models.adopted import (
 )
 from keras_attn.pipelines.files import DAMAGE, read_json
 from keras_attn.preprocessing import spec_of
+from keras_attn.training.runs.model_limits import check_weights
 from keras_attn.training.runs.run import model_file, read_model
 
 HANDLES = ("hf://", "kaggle://", "modelscope://")
@@ -250,6 +251,8 @@ def _application(builder, weights, class_names):
             "does not exist."
         )
     try:
+        if weights:
+            check_weights(weights)
         # The progress of a download is no result.
         with contextlib.redirect_stdout(sys.stderr):
             model = builder(weights=weights or "imagenet", **options)

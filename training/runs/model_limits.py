@@ -78,9 +78,8 @@ def _bytes(shape, dtype):
 def _checked_size(path):
     """Bytes that a model file holds, unpacked."""
     if not zipfile.is_zipfile(path):
-        stored = os.path.getsize(path)
-        _check_arrays(path, stored)
-        return stored
+        check_weights(path)
+        return os.path.getsize(path)
     stored = check_archive(path)
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -90,6 +89,12 @@ def _checked_size(path):
                 # Far quicker than within the archive, with its many small reads.
                 _check_arrays(io.BytesIO(archive.read(member)), stored)
     return stored
+
+
+def check_weights(path):
+    """Refuses an HDF5 file whose arrays claim more bytes than it can hold."""
+    if h5py.is_hdf5(path):
+        _check_arrays(path, os.path.getsize(path))
 
 
 def _check_arrays(file, stored):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_attn.training.adoption import ModelSource, open_model
 from keras_attn.training.runs import model_limits
 from keras_attn.training.runs.run import read_model
 
@@ -96,6 +97,13 @@ def test_arrays_that_claim_more_than_the_file_holds(tmp_path):
     rewritten(path, change)
     with pytest.raises(ValueError, match="weights claim to have 400,000,0"):
         read_model(path)
+
+
+def test_weights_of_a_known_network(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("more", (10**6, 10**5), chunks=(100, 100))
+    with pytest.raises(ValueError, match=r"w\.h5 into ResNet50: its weights claim"):
+        open_model(ModelSource(f"resnet50={tmp_path}/w.h5"))
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "lora", "mixed", "optimizer", "h5"])

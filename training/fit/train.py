@@ -272,7 +272,7 @@ def adapt_statistics(model, steps):
         True for statistics of fewer than `FEW_STEPS` steps.
     """
     kind = keras.layers.BatchNormalization
-    layers = [layer for layer in layers_of(model) if isinstance(layer, kind)]
+    layers = [x for x in layers_of(model) if isinstance(x, kind) and x.trainable]
     for layer in layers:
         layer.momentum = min(layer.momentum, max(0.5, 1 - 10 / steps))
     return bool(layers) and steps < FEW_STEPS

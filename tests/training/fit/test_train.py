@@ -274,6 +274,9 @@ def test_statistics_are_learned_in_the_steps_that_there_are(steps):
     # What remains of the first statistics, zero and one.
     assert layer.momentum ** max(steps, 5) < 0.04
     assert steps < 1000 or layer.momentum == 0.99
+    # Frozen statistics are those of another training.
+    layer.trainable, momentum = False, layer.momentum
+    assert not adapt_statistics(model, 1) and layer.momentum == momentum
 
 
 def test_own_networks_and_blocks_evaluate_as_they_train_after_few_steps():

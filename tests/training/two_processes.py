@@ -322,7 +322,11 @@ def main():
         make_given(pathlib.Path(options.root))
         return
     if options.number is not None:
-        work(options)
+        try:
+            work(options)
+        except (OSError, ValueError) as error:
+            # As the command does.
+            sys.exit(print(f"error: {error}", flush=True) or 2)
         return
     with tempfile.TemporaryDirectory() as root:
         root = pathlib.Path(options.root or root)

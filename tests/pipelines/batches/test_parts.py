@@ -7,10 +7,10 @@ from PIL import Image
 
 from keras_attn.pipelines.attention_maps.batches import masked_batches
 from keras_attn.pipelines.augment.operation import Part
-from keras_attn.pipelines.batches.build import training_batches
+from keras_attn.pipelines.batches.build import own_examples, training_batches
 from keras_attn.pipelines.batches.multi_crop import MultiCrop, multi_crop_batches
 from keras_attn.pipelines.batches.pairs import balanced_batches
-from keras_attn.pipelines.batches.patches import patch_batches
+from keras_attn.pipelines.batches.patches import best_patch_batches, patch_batches
 from keras_attn.pipelines.images.streaming import StreamedImages
 from keras_attn.pipelines.sources import load_source
 from keras_attn.preprocessing import ImageSpec
@@ -94,3 +94,35 @@ def test_a_part_decodes_its_own_files_only(streamed, monkeypatch):
     found = training_batches(streamed, LABELS, 8, 1, 1, part=Part(1, 2))
     assert [len(labels) for _, labels in found] == [4, 4]
     assert len(decoded) == 8
+
+
+@pytest.mark.parametrize("examples", [1, 8, 19])
+def test_every_example_is_evaluated_once_in_its_batch(examples):
+    parts = [own_examples(examples, 4, Part(number, 3)) for number in range(3)]
+    found = [
+        tuple(part[start : start + 4])
+        for part in parts
+        for start in range(0, len(part), 4)
+    ]
+    whole = np.arange(examples)
+    wanted = [tuple(whole[start : start + 4]) for start in range(0, examples, 4)]
+    assert sorted(found) == wanted
+    assert whole[own_examples(examples, 4, Part())].size == examples
+
+
+@pytest.mark.parametrize("from_files", [False, True])
+def test_every_best_patch_is_evaluated_once(from_files, streamed):
+    # Of three processes one has none.
+    images = streamed if from_files else IMAGES
+    labels = np.arange(2, dtype="int32")
+    found = [
+        [
+            int(label)
+            for _, batch in best_patch_batches(
+                images[:2], labels, boxes()[:2], 3, Part(number, 3)
+            )
+            for label in batch
+        ]
+        for number in range(3)
+    ]
+    assert found == [[0], [1], []]

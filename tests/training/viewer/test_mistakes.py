@@ -1,6 +1,7 @@
 import re
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from keras_attn.training.evaluation.evaluate import evaluation_data
 from keras_attn.training.runs.outputs import outputs_of
 from keras_attn.training.viewer.library import Library
 from keras_attn.training.viewer.mistakes import SHOWN, Searches
+from keras_attn.training.viewer.page import Viewer, make_app
 from tests.training import tiny_models as tiny
 
 
@@ -87,3 +89,33 @@ def test_the_gallery(library):
     shown = client.get(closer).text
     predicted = library.load(name).class_names[search.mistakes[0].predicted]
     assert f"Answer: <strong>{predicted}</strong>" in shown
+
+
+def test_labels_that_are_wrong_or_missed(tmp_path):
+    images = keras.Input((8, 8, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(
+        keras.layers.Rescaling(1 / 255)(images)
+    )
+    dense = keras.layers.Dense(3, "sigmoid")
+    theirs = keras.Model(images, dense(mean))
+    dense.set_weights([10 * np.eye(3), np.full(3, -5.0)])
+    theirs.save(tmp_path / "theirs.keras")
+    data = tmp_path / "data"
+    for name, colour in (("1", (255, 0, 0)), ("2", (0, 0, 255))):
+        tiny.save_image(data / f"{name}.png", np.full((8, 8, 3), colour, "uint8"))
+    (data / "labels.csv").write_text("file,label\n1.png,0\n2.png,0;2\n")
+    models = Library([tmp_path / "theirs.keras"])
+    search = waited(Searches(models, data).start(models.names[0]))
+    assert search.state == "done", search.error
+    assert (search.wrong, search.total, search.several_labels) == (1, 2, True)
+    (mistake,) = search.mistakes
+    assert (mistake.label, mistake.predicted) == (0, None)
+    page = make_app(Viewer(models, Searches(models, data))).test_client()
+    page.post("/mistakes", data={"model": models.names[0], "most": 5})
+    for _ in range(600):
+        text = page.get(f"/mistakes?model={models.names[0]}&most=5").text
+        if "misses" in text:
+            break
+        time.sleep(0.1)
+    assert "1 of 2 images" in text and "got a wrong label, or lack one" in text
+    assert "taken for" not in text

@@ -69,24 +69,32 @@ def listen(host, port=0):
 def _welcome(host, port, count, timeout, server, check):
     """Sockets of all other processes, and the port of JAX's own service."""
     peers, deadline = {}, time.monotonic() + timeout
-    with server or listen(host, port) as server:
-        server.settimeout(RETRY)
-        while len(peers) < count - 1:
-            check()
-            if time.monotonic() > deadline:
-                missing = sorted(set(range(1, count)) - set(peers))
-                raise OSError(
-                    f"Expected {count} processes at {host}:{port} within "
-                    f"{timeout:g} s. Received: none of number "
-                    + ", ".join(map(str, missing))
-                )
-            with contextlib.suppress(TimeoutError):
-                peer, _ = server.accept()
-                _greet(peer, peers, count)
+    try:
+        with server or listen(host, port) as server:
+            server.settimeout(RETRY)
+            while len(peers) < count - 1:
+                check()
+                if time.monotonic() > deadline:
+                    missing = sorted(set(range(1, count)) - set(peers))
+                    raise OSError(
+                        f"Expected {count} processes at {host}:{port} within "
+                        f"{timeout:g} s. Received: none of number "
+                        + ", ".join(map(str, missing))
+                    )
+                with contextlib.suppress(TimeoutError):
+                    peer, _ = server.accept()
+                    _greet(peer, peers, count)
+    except (OSError, ValueError) as error:
+        for peer in peers.values():
+            with contextlib.suppress(OSError):
+                send(peer, REASON, str(error).encode())
+        raise
     with listen(host) as free:
         jax_port = free.getsockname()[1]
     for peer in peers.values():
-        send(peer, CONTENT, str(jax_port).encode())
+        # One that has gone is noticed by whoever reads from it next.
+        with contextlib.suppress(OSError):
+            send(peer, CONTENT, str(jax_port).encode())
     return peers, jax_port
 
 
@@ -95,7 +103,7 @@ def _greet(peer, peers, count):
     peer.settimeout(PATIENCE)
     try:
         hello = json.loads(receive(peer, limit=1000)[1])
-        number = hello["number"]
+        number = int(hello["number"])
         given = {name: hello[name] for name in ("processes", "version")}
     except (OSError, ValueError, LookupError, TypeError):
         # Somebody else's connection.
@@ -109,11 +117,10 @@ def _greet(peer, peers, count):
         )
     elif number in peers:
         reason = f"Expected one process of each number. Received: two of {number}"
-    peers.setdefault(number, peer)
     if reason:
-        for each in {*peers.values(), peer}:
-            send(each, REASON, reason.encode())
+        send(peer, REASON, reason.encode())
         raise ValueError(reason)
+    peers[number] = peer
 
 
 def _come(host, port, count, number, timeout):

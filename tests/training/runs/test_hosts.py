@@ -4,12 +4,14 @@ import concurrent.futures
 import socket
 import threading
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from keras_attn.training import cli
+from keras_attn.training.commands.hosts import joined
 from keras_attn.training.runs import hosts, meeting
 
 SECONDS = 5.0
@@ -136,7 +138,7 @@ def test_a_process_that_does_not_come_is_named(pool):
     first, second = met(pool, (1, 3), count=3, timeout=0.5)
     with pytest.raises(OSError, match="Expected 3 processes .* within 0.5 s. .*: none"):
         first.result()
-    with pytest.raises(OSError, match="Expected process 0 at .* to answer"):
+    with pytest.raises(ValueError, match="Received: none of number 2"):
         second.result()
     with pytest.raises(OSError, match="Expected process 0 at .* within 0 s. Received"):
         meeting.meet(f"127.0.0.1:{free_port()}", 2, 1, 0)
@@ -211,6 +213,15 @@ def test_mistakes_are_one_line(words, line, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert (line if JAX else "set KERAS_BACKEND=jax. Received:") in error
+
+
+def test_a_launched_process_that_fails_at_once_is_named(monkeypatch):
+    monkeypatch.setattr(hosts, "check_backend", lambda: None)
+    given = dict(processes=2, coordinator=None, process_id=None, host_timeout=60.0)
+    arguments = types.SimpleNamespace(**given, argv=["nonsense"])
+    line = "Process 1 of 2 ended with status 2: error: .*nonsense"
+    with pytest.raises(ChildProcessError, match=line), joined(arguments):
+        raise AssertionError("it has not met")
 
 
 def test_alone_nothing_is_different():

@@ -32,6 +32,8 @@ GRACE = 5
 def drive(folder, serve, retry):
     """The driver of a job, in a group of processes of its own."""
     os.setsid()
+    # Jobs of a shell in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     local.start = lambda *arguments: jobs.Forked(*arguments, serve)
     run(Plan.open(folder), workers=2, retry=retry)
 

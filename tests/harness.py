@@ -420,9 +420,12 @@ def gradients(function, *arrays):
         # In one piece, since every operation by itself would be compiled too; with the
         # emitters that get the gradient of `attention_field` right, unoptimised.
         name = "xla_cpu_use_fusion_emitters"
-        options = {name: True} if name in os.environ.get("XLA_FLAGS", "") else None
+        options = {}
+        if name in os.environ.get("XLA_FLAGS", ""):
+            # JAX 0.4 has neither the flag nor the argument.
+            options = {"compiler_options": {name: True}}
         gradient = jax.grad(function, argnums=tuple(range(len(tensors))))
-        found = jax.jit(gradient, compiler_options=options)(*tensors)
+        found = jax.jit(gradient, **options)(*tensors)
     else:
         import torch
 

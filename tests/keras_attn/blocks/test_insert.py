@@ -9,6 +9,8 @@ from keras_attn import insert
 from keras_attn.layers import get_block, list_blocks, register_block
 
 ARGUMENTS = {
+    # More than one hidden unit, which might be dead.
+    "squeeze_excitation": {"ratio": 2},
     "class_embedding": {"num_classes": 4},
     "volumetric_transformer": {"estimator_filters": (4,)},
 }

@@ -27,7 +27,7 @@ from keras_attn.training.trained import load_trained
 
 # Task -> its name in the table, and the patches of ViT-S.
 TASKS = {"masks": ("maps of ViT-S/8", 8), "embed": ("descriptors of ViT-S/16", 16)}
-SIZE, IMAGES, SHARD, BATCH = ("small", 224), 512, 32, 32
+SIZE, IMAGES, SHARD, BATCH = ("small", 224), 128, 16, 16
 QUICK_SIZE, QUICK_IMAGES, QUICK_SHARD = ((16, 1, 2), 32), 64, 8
 MANY, QUICK_MANY = 1_000_000, 4_000
 LIMIT_SECONDS, LIMIT_MEGABYTES = 30.0, 1000.0

@@ -101,6 +101,10 @@ def test_flash_attention_is_computed_openly(images):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.skipif(
+    keras.version().startswith(("3.10.", "3.11.", "3.12.")),
+    reason="Keras before 3.13 does not repeat keys on TensorFlow",
+)
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_causal_biased_and_grouped_attention(is_causal):
     random = np.random.default_rng(0)

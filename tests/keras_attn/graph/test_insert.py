@@ -336,8 +336,8 @@ def test_refuses_unknown_layers_and_names_the_nearest():
 
 def adapted(kind):
     """A layer that has learned from data, and inputs for it."""
-    if kind in ("tf_idf", "bins") and keras.version().startswith("3.10."):
-        pytest.skip("Keras 3.10 loads no tf_idf table and misshapes bins")
+    if kind in ("tf_idf", "bins") and keras.version().startswith(("3.10.", "3.12.")):
+        pytest.skip("Keras before 3.13 loads no tf_idf table and misshapes bins")
     if kind == "integers":
         layer = layers.IntegerLookup(output_mode="one_hot")
         given = np.array([[10], [20], [30]])

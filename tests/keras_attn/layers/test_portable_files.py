@@ -126,11 +126,17 @@ def run_litert(path, inputs):
     return interpreter.get_signature_runner()(**inputs)
 
 
+def needs_format(format):
+    if format == "litert" and keras.version().startswith(("3.10.", "3.11.", "3.12.")):
+        pytest.skip("Keras writes LiteRT from 3.13 on")
+
+
 @pytest.mark.parametrize(
     "format, ending, run",
     [("onnx", "onnx", run_onnx), ("litert", "tflite", run_litert)],
 )
 def test_files_answer_as_keras_does(model, tmp_path, format, ending, run):
+    needs_format(format)
     path = str(tmp_path / f"model.{ending}")
     model(list(examples(1).values()))
     with traced_once():
@@ -154,6 +160,7 @@ def test_what_no_such_file_can_hold_is_refused(tmp_path, name):
     model = keras.Model(features, getattr(every_layer, name)()(features))
     model(np.ones((1, *SIZE, CHANNELS)))
     for format, ending in ("onnx", "onnx"), ("litert", "tflite"):
+        needs_format(format)
         path = tmp_path / f"model.{ending}"
         with pytest.raises(ValueError, match=f"cannot express {name}.*{REFUSED[name]}"):
             model.export(path, format=format, verbose=False)

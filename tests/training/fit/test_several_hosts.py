@@ -8,7 +8,7 @@ from keras_attn.training.runs.run import Run
 from tests.training.runs.test_state import history_of
 from tests.training.two_processes import Processes, check_end, difference
 
-pytest.importorskip("jax")
+pytest.importorskip("jax", "0.4.36")
 CASE = "class_embedding"
 # Compiled quickly, sums of parts are rounded otherwise than those of the whole.
 WEIGHTS, LOGS = 5e-3, 2e-4

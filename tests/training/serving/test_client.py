@@ -9,6 +9,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_attn.training import cli
 from keras_attn.training.serving import client as module
@@ -76,6 +77,9 @@ def test_a_folder_stands_for_its_images(server, images, capsys):
     assert capsys.readouterr().err == f"Left out: 1 file that is no image ({note})\n"
 
 
+@pytest.mark.skipif(
+    not hasattr(tf.io, "decode_webp"), reason="TensorFlow decodes no WebP"
+)
 @pytest.mark.parametrize("which", [0, 2])
 def test_formats_that_a_server_refuses_are_converted(server, tmp_path, which):
     for name, kind in (("a.tif", "TIFF"), ("b.webp", "WEBP")):

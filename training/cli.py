@@ -1,5 +1,6 @@
 """The command line: its commands, and how it reports errors."""
 
+import contextvars
 import errno
 import os
 import sys
@@ -41,7 +42,9 @@ def main(argv=None):
     """
     with process.Interrupts(to_the_end=argv is None) as interrupts:
         try:
-            code = _run(sys.argv[1:] if argv is None else list(argv), interrupts)
+            words = sys.argv[1:] if argv is None else list(argv)
+            # What one command sets, `--quiet`, ends with it.
+            code = contextvars.copy_context().run(_run, words, interrupts)
         except KeyboardInterrupt:
             # While an error was reported.
             interrupts.report()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_attn.pipelines.files import write_then_rename
+from keras_attn.pipelines.progress import QUIET
 from keras_attn.training import cli
 from keras_attn.training.recipes.registry import RECIPES
 from keras_attn.training.runs.run import Run
@@ -378,6 +379,12 @@ def test_data_counts_and_draws(capsys, tmp_path):
     assert totals == ["90", "10", "20"]
     with Image.open(picture) as image:
         assert image.format == "PNG" and image.size[0] > 3 * 64
+
+
+def test_quiet_is_that_commands_alone(tmp_path):
+    tiny.save_image(tmp_path / "one" / "1.png", tiny.plain_image())
+    cli.main(["data", str(tmp_path), "--check", "--quiet"])
+    assert QUIET.get() is False
 
 
 def test_data_of_a_folder_with_a_corrupt_image(capsys, tmp_path):

@@ -576,7 +576,7 @@ def test_large_images_hold_up_nobody_and_end_with_their_client(folder):
         ask_light(server, 51, rest=True)
         large = io.BytesIO()
         Image.new("RGB", (5000, 4000), 9).save(large, "JPEG", progressive=True)
-        body = {"inputs": [b64(large.getvalue())]}
+        body = {"inputs": 24 * [b64(large.getvalue())]}
         gone = threading.Thread(
             target=lambda: pytest.raises(
                 requests.Timeout,
@@ -593,7 +593,7 @@ def test_large_images_hold_up_nobody_and_end_with_their_client(folder):
         assert time.monotonic() - start < 1
         gone.join()
         running_batch = server.server._service._large
-        until(lambda: running_batch._running == ((), None), 10)
+        until(lambda: running_batch._running == ((), None), 30)
 
 
 @pytest.mark.parametrize("sent", ["nothing", "headers", "body"])

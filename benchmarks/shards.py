@@ -24,7 +24,7 @@ from keras_attn.pipelines.images.streaming import StreamedImages
 from keras_attn.pipelines.sources import load_source, pack
 from keras_attn.preprocessing import ImageSpec
 
-PHOTOGRAPHS, QUICK_PHOTOGRAPHS = 10_000, 400
+PHOTOGRAPHS, QUICK_PHOTOGRAPHS = 2_000, 400
 MANY, QUICK_MANY = 1_000_000, 4_000
 CLASSES, SIDE, SHARD = 100, 256, 20_000
 ROWS = 500  # of a group of a Parquet file

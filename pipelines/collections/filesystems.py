@@ -204,6 +204,13 @@ def filesystem_of(path):
     return Remote(filesystem), inside
 
 
+def joined(folder, name):
+    """The path or URL of a file in a folder."""
+    if "://" in folder:
+        return f"{folder.rstrip('/')}/{name}"
+    return os.path.join(folder, name)
+
+
 def extra(package, content):
     """A package of the extra `shards`, imported."""
     try:

@@ -1,9 +1,11 @@
 """Contact sheets of searches: each query image and the images found for it."""
 
+import os
 import pathlib
 
 from PIL import Image, ImageDraw
 
+from keras_attn.pipelines.collections.filesystems import filesystem_of
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.decoding import CorruptImageError, decode_image
 from keras_attn.pipelines.images.fonts import (
@@ -23,8 +25,8 @@ _QUERY_COLOUR, _MISSING_COLOUR = (200, 30, 30), (220, 220, 220)
 def draw_sheets(results, folder, output):
     """Writes the contact sheets of a search, `hits.png`, `hits_2.png`, ...; the paths.
 
-    Results are those of `keras_attn.training.retrieval.search.search`, with names
-    relative to `folder`. The folder `output` is made if it does not exist.
+    Results are those of `keras_attn.training.retrieval.search.search`; names are
+    shown relative to `folder`, a path or URL. The folder `output` is made if it does not exist.
     """
     sheets = (hit_sheet(results[part], folder) for part in sheet_parts(len(results)))
     return write_pages(sheets, pathlib.Path(output), "hits", _save)
@@ -54,15 +56,16 @@ def hit_sheet(results, folder):
     draw = ImageDraw.Draw(sheet)
     top = GAP
     for result, count in zip(results, lines, strict=True):
-        query = pathlib.Path(result["image"])
-        _draw_cell(sheet, draw, (GAP, top), query, "query", query.name)
+        query = result["image"]
+        name = os.path.basename(query)
+        _draw_cell(sheet, draw, (GAP, top), query, "query", name)
         box = (GAP - 3, top - 3, GAP + CELL + 2, top + CELL + 2)
         draw.rectangle(box, outline=_QUERY_COLOUR, width=3)
         for number, hit in enumerate(result["hits"]):
             line, column = divmod(number, columns)
             place = ((column + 1) * step + 2 * GAP, top + line * line_height)
-            file = pathlib.Path(hit["image"])
-            name = file.relative_to(folder).as_posix()
+            file = hit["image"]
+            name = file.removeprefix(str(folder)).lstrip("/")
             _draw_cell(sheet, draw, place, file, f"{hit['similarity']:.3f}", name)
         top += count * line_height
     return sheet
@@ -73,7 +76,8 @@ def _draw_cell(sheet, draw, place, file, heading, name):
     font = picture_font(name, FONT_SIZE)
     name = name if font_file(name) else without_boxes(name)
     try:
-        picture = Image.fromarray(decode_image(file.read_bytes(), str(file)))
+        filesystem, inside = filesystem_of(file)
+        picture = Image.fromarray(decode_image(filesystem.read(inside), file))
         picture.thumbnail((CELL, CELL))
         # Small images are enlarged by a whole factor, so that pixels stay pixels.
         factor = CELL // max(picture.size)
@@ -82,7 +86,7 @@ def _draw_cell(sheet, draw, place, file, heading, name):
                 (factor * picture.width, factor * picture.height),
                 Image.Resampling.NEAREST,
             )
-    except (OSError, CorruptImageError):
+    except (OSError, ImportError, CorruptImageError):
         picture = Image.new("RGB", (CELL, CELL), _MISSING_COLOUR)
     indent = (CELL - picture.width) // 2, (CELL - picture.height) // 2
     sheet.paste(picture, (left + indent[0], top + indent[1]))

@@ -7,6 +7,7 @@ import keras
 
 from keras_attn._checks import positive_integer
 from keras_attn.models.adopted import PIXELS
+from keras_attn.pipelines.collections.filesystems import joined
 from keras_attn.pipelines.images.files import (
     CHUNK,
     check_readable,
@@ -45,7 +46,7 @@ class Searcher:
     embedder: keras.Model
     spec: ImageSpec
     nearest: object
-    images: pathlib.Path
+    images: str
 
     @classmethod
     def open(cls, path, model=None):
@@ -72,8 +73,8 @@ class Searcher:
                 f"Expected the model that made the index {path}, {store.maker}. "
                 f"Received: {maker}."
             )
-        images = pathlib.Path(store.images)
-        return cls(method, embedder, trained.spec, method.searcher(store), images)
+        nearest = method.searcher(store)
+        return cls(method, embedder, trained.spec, nearest, store.images)
 
     def search(self, images, top=10):
         """The nearest images of each query.
@@ -121,7 +122,7 @@ def search(path, images, top=10, output=None, model=None, on_corrupt="error"):
             {
                 "image": str(file),
                 "hits": [
-                    {"image": str(searcher.images / name), "similarity": similarity}
+                    {"image": joined(searcher.images, name), "similarity": similarity}
                     for name, similarity in hits
                 ],
             }

@@ -42,15 +42,19 @@ class Neighbours:
             (hits,) = self.searcher.search(pixels, HITS)
         except (ValueError, OSError) as error:
             return Section(title, f"{self.path} cannot be searched: {error}")
-        pictures = [self._hit(name, similarity) for name, similarity in hits]
         note = (
             f"Of the index {self.path}, the most similar first: cosine similarity of "
             "their descriptors, at most 1."
         )
+        if "://" in self.searcher.images:
+            # An index is a file from anywhere; the viewer opens no address for it.
+            found = ", ".join(f"{name}: {similarity:.3f}" for name, similarity in hits)
+            return Section(title, f"{note} In {self.searcher.images}: {found}.")
+        pictures = [self._hit(name, similarity) for name, similarity in hits]
         return Section(title, note, small=[each for each in pictures if each])
 
     def _hit(self, name, similarity):
-        folder = self.searcher.images.resolve()
+        folder = pathlib.Path(self.searcher.images).resolve()
         file = (folder / name).resolve()
         # An index is a file from anywhere; it may name no file outside its folder.
         if not file.is_relative_to(folder) or not file.is_file():

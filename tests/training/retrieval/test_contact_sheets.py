@@ -1,8 +1,10 @@
 """Contact sheets of searches, looked at pixel by pixel."""
 
 import numpy as np
+import pytest
 from PIL import Image, ImageFont
 
+from keras_attn.pipelines.collections.filesystems import joined
 from keras_attn.training import drawing
 from keras_attn.training.retrieval import contact_sheets
 from keras_attn.training.retrieval.contact_sheets import (
@@ -47,6 +49,21 @@ def test_rows_continue_below_and_missing_files_are_grey(tmp_path):
     # A wide image keeps its shape: 90 x 9 pixels in the middle of its cell.
     column = 2 * GAP + CELL + GAP + CELL // 2
     assert np.all(picture[GAP : GAP + CELL, column] == green, axis=1).sum() == 9
+
+
+def test_hits_of_a_url_are_read_there(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    file = tiny.save_image(tmp_path / "query.png", tiny.plain_image(0, 0, 200))
+    fsspec.filesystem("memory").pipe("/hits/a/1.png", file.read_bytes())
+    hits = [
+        {"image": joined("memory://hits", name), "similarity": 1.0}
+        for name in ("a/1.png", "a/2.png")
+    ]
+    results = [{"image": str(file), "hits": hits}]
+    picture = np.asarray(contact_sheets.hit_sheet(results, "memory://hits"))
+    seen = colours_along(picture, GAP + CELL // 2)
+    assert seen.count((0, 0, 200)) == 2
+    assert seen.count(contact_sheets._MISSING_COLOUR) == 1
 
 
 def test_sheets_hold_a_number_of_queries(tmp_path, monkeypatch):

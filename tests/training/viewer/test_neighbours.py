@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from keras_attn.training.retrieval.index import index_folder
@@ -31,6 +33,10 @@ def test_the_nearest_first_and_nothing_from_elsewhere(index, tmp_path, monkeypat
     monkeypatch.setattr(type(neighbours.searcher), "search", lambda *given: [hits])
     (only,) = neighbours.section(query).small
     assert only.caption == "red.png: 0.800"
+    # No address that an index names is opened.
+    neighbours.searcher = dataclasses.replace(neighbours.searcher, images="s3://b/in")
+    section = neighbours.section(query)
+    assert not section.small and "s3://b/in: ../secret.png: 1.000" in section.note
 
 
 def test_what_is_missing_is_told(index, tmp_path):

@@ -26,7 +26,8 @@ def draw_sheets(results, folder, output):
     """Writes the contact sheets of a search, `hits.png`, `hits_2.png`, ...; the paths.
 
     Results are those of `keras_attn.training.retrieval.search.search`; names are
-    shown relative to `folder`, a path or URL. The folder `output` is made if it does not exist.
+    shown relative to `folder`, a path or URL. The folder `output` is made if it does
+    not exist.
     """
     sheets = (hit_sheet(results[part], folder) for part in sheet_parts(len(results)))
     return write_pages(sheets, pathlib.Path(output), "hits", _save)

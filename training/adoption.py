@@ -19,12 +19,13 @@ from keras_attn.models.adopted import (
     is_adopted,
     pixel_statistics,
 )
+from keras_attn.models.hub import HANDLES, Opened, first_line, from_hub
+from keras_attn.models.preset import list_presets, preset_file
 from keras_attn.pipelines.files import DAMAGE, read_json
 from keras_attn.preprocessing import spec_of
 from keras_attn.training.runs.model_limits import check_weights
 from keras_attn.training.runs.run import model_file, read_model
 
-HANDLES = ("hf://", "kaggle://", "modelscope://")
 DEFAULT_PIXELS = "0..255"
 
 
@@ -36,8 +37,8 @@ class ModelSource:
 
     Args:
         path: Folder of a run; `.keras` or `.h5` file; name of a network of
-            `keras.applications`, as it is or as `NAME=WEIGHTS.h5`; KerasHub preset,
-            its folder, or a handle such as `hf://...`.
+            `keras.applications`, as it is or as `NAME=WEIGHTS.h5`; preset of this
+            package or of KerasHub, its folder, or a handle such as `hf://...`.
         classes: Names of the classes, or path of a text file with one per line.
         pixels: See `keras_attn.adopt`; `None`: those that the network is known to
             take, or 0..255.
@@ -81,21 +82,6 @@ class ModelSource:
         return pathlib.Path(name).stem if is_file_name(name) else name
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A model as it was found.
-
-    Args:
-        model: Keras model.
-        class_names, pixels, size: What its origin says about it, or nothing.
-    """
-
-    model: keras.Model
-    class_names: tuple = ()
-    pixels: str | tuple | None = None
-    size: tuple | None = None
-
-
 def adopted(source):
     """The model of a `ModelSource`, not of a run, as `keras_attn.adopt` returns it.
 
@@ -124,7 +110,9 @@ def open_model(source):
     """The `Opened` of a `ModelSource` that is no run."""
     origin = origin_of(source.path)
     if origin == "hub":
-        return _from_hub(str(source.path))
+        return from_hub(str(source.path))
+    if origin == "preset":
+        return Opened(read_model(preset_file(source.path)))
     if origin == "file":
         return Opened(read_model(model_file(source.path)))
     name, _, weights = str(source.path).partition("=")
@@ -132,12 +120,15 @@ def open_model(source):
 
 
 def origin_of(path):
-    """The kind of place that a model comes from: `file`, `application` or `hub`.
+    """The kind of place that a model comes from: `file`, `application`, `preset`
+    or `hub`.
 
     Raises:
         FileNotFoundError: If it is neither there nor a name.
     """
     text, place = str(path), pathlib.Path(path)
+    if preset_file(path):
+        return "preset"
     if text.startswith(HANDLES) or any(
         (place / file).is_file() for file in ("task.json", "metadata.json")
     ):
@@ -157,8 +148,9 @@ def origin_of(path):
             return "hub"
         raise FileNotFoundError(
             "Expected the folder of a run, a .keras or .h5 file, or the name of a "
-            f"network of keras.applications. Received: {text}, which does not exist"
-            f"{did_you_mean(name, applications())}"
+            "preset or of a network of keras.applications. "
+            f"Received: {text}, which does not exist"
+            f"{did_you_mean(name, [*applications(), *list_presets()])}"
         )
     model_file(path)
     return "file"
@@ -259,7 +251,7 @@ def _application(builder, weights, class_names):
     except Exception as error:
         given = weights or "that Keras publishes"
         raise ValueError(
-            f"Cannot load the weights {given} into {name}: {_first_line(error)}. Name "
+            f"Cannot load the weights {given} into {name}: {first_line(error)}. Name "
             f"a file of them as {name.lower()}=WEIGHTS.h5."
         ) from error
     names = () if weights else _imagenet_names()
@@ -309,44 +301,3 @@ def _is_preset(name):
         hub = importlib.import_module("keras_hub")
         return name in hub.models.ImageClassifier.presets
     return False
-
-
-def _from_hub(handle):
-    """The classifier of a preset, with the pixels that its preprocessor makes."""
-    try:
-        hub = importlib.import_module("keras_hub")
-    except ImportError as error:
-        if str(handle).startswith("hf://"):
-            return Opened(_fetched(handle, keras.saving.load_model, compile=False))
-        raise ImportError(f"{handle} needs KerasHub: pip install keras-hub") from error
-    model = _fetched(handle, hub.models.ImageClassifier.from_preset)
-    return of_hub(model)
-
-
-def of_hub(model):
-    """The `Opened` of a KerasHub classifier."""
-    converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)
-    if converter is None:
-        return Opened(model)
-    scale = np.ravel(1.0 if converter.scale is None else converter.scale)
-    offset = np.ravel(0.0 if converter.offset is None else converter.offset)
-    scale, offset = (np.broadcast_to(each, 3).astype(float) for each in (scale, offset))
-    mean, std = -offset / scale / 255, 1 / scale / 255
-    size = tuple(converter.image_size) if converter.image_size else None
-    return Opened(model, (), (mean.tolist(), std.tolist()), size)
-
-
-def _fetched(handle, load, **options):
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return load(handle, **options)
-    except Exception as error:
-        raise ValueError(
-            f"Cannot load {handle}: {_first_line(error)}. Handles and presets are "
-            "fetched over the network once."
-        ) from error
-
-
-def _first_line(error):
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

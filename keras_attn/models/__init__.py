@@ -28,6 +28,7 @@ from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of, with_patches
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
+from keras_attn.models.preset import from_preset, list_presets
 from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
 from keras_attn.models.vit import (
@@ -70,10 +71,12 @@ __all__ = [
     "end_to_end",
     "exit_table",
     "feature_backbone",
+    "from_preset",
     "hcgnet",
     "hcgnet_b",
     "hcgnet_c",
     "list_models",
+    "list_presets",
     "masked_resnet",
     "patch_classifier",
     "resnet20",

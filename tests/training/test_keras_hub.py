@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_attn import adopt, explain, spec_of
-from keras_attn.training.adoption import of_hub
+from keras_attn.models.hub import of_hub
 from keras_attn.training.serving.export import export_formats
 from keras_attn.training.trained import load_trained
 

@@ -269,9 +269,10 @@ def is_model_name(text):
     """Tests whether a text that is no recipe can only name a model."""
     if "://" in text or os.path.exists(text) or text.endswith((".keras", ".h5")):
         return True
+    from keras_attn.models import list_presets
     from keras_attn.training.adoption import applications
 
-    return text.partition("=")[0].lower() in applications()
+    return text.partition("=")[0].lower() in {*applications(), *list_presets()}
 
 
 def size_of(arguments):

@@ -19,7 +19,7 @@ def add(command):
         "--format",
         nargs="+",
         default=["saved_model"],
-        choices=("saved_model", "onnx", "litert", "openvino"),
+        choices=("saved_model", "onnx", "litert", "openvino", "preset"),
         help="one or several formats (saved_model)",
     )
 

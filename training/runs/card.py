@@ -54,6 +54,7 @@ def facts_of(run, spec):
         "Images": f"{spec.height} x {spec.width} pixels",
         "Classes": len(spec.class_names),
         "Initial weights": recipe.options.initial or "random",
+        "Seed": recipe.seed,
         "Epochs": f"{progress.epochs} of {recipe.epochs}",
         **progress.notes,
         **{

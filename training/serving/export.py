@@ -21,12 +21,13 @@ from keras_attn.training.serving.agreement import check_agreement
 from keras_attn.training.serving.model_card import NAME as CARD
 from keras_attn.training.serving.model_card import model_card
 from keras_attn.training.serving.portable import FILES, write_portable
+from keras_attn.training.serving.preset import write_preset
 from keras_attn.training.serving.saved_model import signatures_of, write_saved_model
 from keras_attn.training.serving.signatures import PIXELS, answers_of
 from keras_attn.training.serving.warmup import FOLDER, MISSING, has_protos, write_warmup
 from keras_attn.training.trained import load_trained
 
-FORMATS = ("saved_model", "onnx", "litert", "openvino")
+FORMATS = ("saved_model", "onnx", "litert", "openvino", "preset")
 
 
 def export(path, name=None, version=None, output="saved_models", checkpoint="best"):
@@ -67,7 +68,7 @@ def export_formats(
     most probable class; a localiser also answers with the patches of `with_patches`,
     chosen by the settings of its recipe. A model that does not classify answers with
     its `embedding`. ONNX and LiteRT files take `images` and answer as `image` does, but
-    for `class`.
+    for `class`. A preset is a folder for `keras_attn.models.from_preset`.
 
     Beside a SavedModel, in `assets.extra`, and beside the other formats lie `card.md`
     and `image_spec.json`: the image spec with the class names, the signatures and, for
@@ -162,6 +163,10 @@ class _Exported:
 
     def write(self, format, folder):
         """Writes the folder of a format, complete and compared with the model."""
+        if format == "preset":
+            write_preset(self.trained, folder)
+            self._write_card(folder, None)
+            return
         if format != "saved_model":
             write_portable(format, self.trained, self.answers[PIXELS], folder)
             self._describe(folder, None)
@@ -196,7 +201,10 @@ class _Exported:
             facts["patch_settings"] = self.settings
         text = json.dumps(facts, indent=2) + "\n"
         (folder / "image_spec.json").write_text(text)
-        card = model_card(trained, self.name, self.version, signatures)
+        self._write_card(folder, signatures)
+
+    def _write_card(self, folder, signatures):
+        card = model_card(self.trained, self.name, self.version, signatures)
         (folder / CARD).write_text(card)
 
 

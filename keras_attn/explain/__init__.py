@@ -9,6 +9,7 @@ from keras_attn.explain.hires_cam import hires_cam
 from keras_attn.explain.integrated_gradients import integrated_gradients
 from keras_attn.explain.layer_cam import layer_cam
 from keras_attn.explain.legrad import legrad
+from keras_attn.explain.object_heads import head_features, object_heads
 from keras_attn.explain.objects import (
     boxes_of_masks,
     lost,
@@ -29,12 +30,14 @@ __all__ = [
     "grad_cam",
     "grad_cam_plus_plus",
     "gradient_rollout",
+    "head_features",
     "hires_cam",
     "integrated_gradients",
     "last_map",
     "layer_cam",
     "legrad",
     "lost",
+    "object_heads",
     "occlusion",
     "patch_features",
     "pixels",

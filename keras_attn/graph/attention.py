@@ -295,18 +295,19 @@ def read_again(run, number, query, grid):
 
     Args:
         run: Function that calls the model.
-        number, query: See `Rows`.
+        number, query: See `Rows`; a list of numbers for the heads of several blocks.
         grid: `(rows, columns)` of the patches.
     """
-    kept, count = [], itertools.count()
+    kept, count = {}, itertools.count()
+    numbers = number if isinstance(number, (list, tuple)) else [number]
 
     def on_attention(attention):
-        if next(count) == number:
-            kept.append(_patches(attention, grid, query))
+        if (here := next(count)) in numbers:
+            kept[here] = _patches(attention, grid, query)
 
     with Watch(on_attention):
         run()
-    return kept[0]
+    return ops.concatenate([kept[each] for each in numbers], axis=1)
 
 
 def _patches(attention, grid, query):

@@ -29,6 +29,7 @@ class AttentionMap(MapLayer):
         factor: Factor of the size of the map, an integer or `(rows, columns)`;
             the patch size makes it as large as the image.
         interpolation: `"nearest"` or `"bilinear"`.
+        heads: Indices of the heads to take; `None`: all.
 
     Call arguments:
         inputs: List of the attention of the class token and the map of patches.
@@ -59,6 +60,7 @@ class AttentionMap(MapLayer):
         normalize=None,
         factor=1,
         interpolation="nearest",
+        heads=None,
         **kwargs,
     ):
         one_of("aggregate", aggregate, (None, *AGGREGATES))
@@ -70,9 +72,12 @@ class AttentionMap(MapLayer):
         self.normalize = normalize
         self.factor = factor
         self.interpolation = interpolation
+        self.heads = None if heads is None else [int(head) for head in heads]
 
     def call(self, inputs):
         attention, patches = inputs
+        if self.heads is not None:
+            attention = ops.take(attention, self.heads, axis=1)
         _, rows, columns, _ = ops.shape(patches)
         maps = ops.transpose(float32_at_least(attention[:, :, 1:]), (0, 2, 1))
         maps = ops.reshape(maps, (-1, rows, columns, attention.shape[1]))
@@ -92,13 +97,17 @@ class AttentionMap(MapLayer):
             None if size is None else size * factor
             for size, factor in zip((rows, columns), self.factor, strict=True)
         )
+        heads = heads if self.heads is None else len(self.heads)
         return (batch, rows, columns, heads if self.aggregate is None else 1)
 
     def get_config(self):
+        # Models of all heads have the digests that their caches were made with.
+        chosen = {} if self.heads is None else {"heads": self.heads}
         return {
             **super().get_config(),
             "aggregate": self.aggregate,
             "normalize": self.normalize,
             "factor": self.factor,
             "interpolation": self.interpolation,
+            **chosen,
         }

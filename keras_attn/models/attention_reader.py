@@ -9,12 +9,12 @@ from keras_attn.graph.keras_graph import graph_of
 
 @keras.saving.register_keras_serializable(package="keras_attn")
 class AttentionReader(keras.layers.Layer):
-    """Attention of one query of one block of a model that it holds.
+    """Attention of one query of one or several blocks of a model that it holds.
 
     Args:
         model: Functional transformer with one input.
-        number, query, heads, grid: See `keras_attn.graph.attention.read_again`;
-            `reader_of` finds them.
+        number, query, heads, grid: See `keras_attn.graph.attention.read_again`; of
+            several blocks a list of numbers. `read_attention` finds them.
 
     Input shape: that of the model.
 
@@ -66,14 +66,14 @@ class AttentionReader(keras.layers.Layer):
         return cls(**{**config, "model": model})
 
 
-def read_attention(model, block):
-    """New input, and the outputs of an `AttentionReader` of it.
+def read_attention(model, blocks):
+    """New input, the outputs of an `AttentionReader` of it, the heads of each block.
 
     The model runs once, on one black image, which shows where its attention is.
 
     Args:
         model: Functional transformer with one input of known size.
-        block: See `keras_attn.explain.attention_maps`.
+        blocks: List, see `block` of `keras_attn.explain.attention_maps`.
     """
     graph = graph_of(model)
     shapes = [tuple(each.shape) for each in graph.inputs] if graph else []
@@ -89,12 +89,21 @@ def read_attention(model, block):
         graph.input, [ops.zeros((1, *shape[1:]), dtype)]
     )
     size = shape[2:] if is_first else shape[1:3]
-    found = attention_rows(
-        lambda: model(black, training=False), 1, size, block, is_first=is_first
-    )
-    _, heads, *grid = found.patches.shape
+    found = [
+        attention_rows(
+            lambda: model(black, training=False), 1, size, block, is_first=is_first
+        )
+        for block in blocks
+    ]
+    counts = [each.patches.shape[1] for each in found]
+    numbers = [each.number for each in found]
     reader = AttentionReader(
-        model, found.number, found.query, heads, grid, name="attention_reader"
+        model,
+        numbers if numbers[1:] else numbers[0],
+        found[0].query,
+        sum(counts),
+        found[0].patches.shape[2:],
+        name="attention_reader",
     )
     inputs = keras.Input(batch_shape=shape, dtype=dtype)
-    return inputs, *reader(inputs)
+    return inputs, *reader(inputs), counts

@@ -1,5 +1,6 @@
 """The vision transformer of DINO, and the attention inside it."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -141,6 +142,7 @@ def attention_map_model(
     factor: int | tuple[int, int] = 1,
     interpolation: Literal["nearest", "bilinear"] = "nearest",
     block: int | str = -1,
+    heads: Sequence[int | tuple[int | str, int]] | None = None,
     name: str = "attention_map",
 ) -> keras.Model:
     """Model from images to the attention of the class token, head by head.
@@ -155,6 +157,8 @@ def attention_map_model(
         aggregate, normalize, factor, interpolation: See `AttentionMap`. By default the
             attention of each head as it is, one cell per patch.
         block: See `keras_attn.explain.attention_maps`.
+        heads: Heads of the block to take, or pairs `(block, head)` of any blocks, as
+            `keras_attn.explain.object_heads` chooses them; `None`: all of the block.
         name: Name of the new model.
 
     Returns:
@@ -171,17 +175,24 @@ def attention_map_model(
     >>> model.output.shape
     (None, 28, 12, 3)
     """
+    pairs = _pairs(heads, block)
+    blocks = list(dict.fromkeys(each for each, _ in pairs)) if pairs else [block]
     if _is_vit(model):
-        layer, tokens, patches = _find(model, block)
         (inputs,) = model.inputs
-        attention = layer(tokens, output="class_attention")
+        attentions = []
+        for each in blocks:
+            layer, tokens, patches = _find(model, each)
+            attentions.append(layer(tokens, output="class_attention"))
+        counts = [attention.shape[1] for attention in attentions]
+        attention = ops.concatenate(attentions, 1) if attentions[1:] else attentions[0]
     else:
-        inputs, attention, patches = read_attention(model, block)
+        inputs, attention, patches, counts = read_attention(model, blocks)
     to_map = AttentionMap(
         aggregate,
         normalize,
         factor,
         interpolation,
+        _places(pairs, dict(zip(blocks, counts, strict=True))),
         dtype="float32",
         name="attention_map",
     )
@@ -252,6 +263,33 @@ def _grid(image_size, patch_size):
     return tuple(
         side // patch for side, patch in zip(image_size, patch_size, strict=True)
     )
+
+
+def _pairs(heads, block):
+    """Pairs `(block, head)` of the argument `heads`; `None` for all heads."""
+    if heads is None:
+        return None
+    pairs = [(block, head) if isinstance(head, int) else tuple(head) for head in heads]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            "Expected `heads` to be indices of heads, or pairs (block, head). "
+            f"Received: heads={heads!r}"
+        )
+    return pairs
+
+
+def _places(pairs, counts):
+    """Indices of heads among those of several blocks, whose numbers are `counts`."""
+    if pairs is None:
+        return None
+    for block, head in pairs:
+        if not isinstance(head, int) or not 0 <= head < counts[block]:
+            raise ValueError(
+                f"Expected heads in 0..{counts[block] - 1} of block {block!r}. "
+                f"Received: head {head!r}"
+            )
+    starts = dict(zip(counts, np.cumsum([0, *counts.values()]).tolist(), strict=False))
+    return [starts[block] + head for block, head in pairs]
 
 
 def _is_vit(model):

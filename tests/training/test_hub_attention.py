@@ -8,8 +8,10 @@ from keras_attn.explain import (
     attention_maps,
     grad_cam,
     gradient_rollout,
+    head_features,
     last_map,
     legrad,
+    object_heads,
 )
 from keras_attn.models import attention_map_model
 from tests.harness import to_numpy
@@ -67,6 +69,16 @@ def test_equals_numpy(name):
     check(np.moveaxis(to_numpy(maps(images)), -1, 1), wanted[1][:, :, 0])
     mean = attention_map_model(model, "mean", factor=8)
     assert mean.output.shape == (None, *images.shape[1:3], 1)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_heads_of_objects(name):
+    model, images, *_ = family(name)
+    assert set(object_heads(model, images)) <= {(0, 0), (0, 1), (1, 0), (1, 1)}
+    features = head_features(model, images, [(0, 0), (1, 1)])
+    grid = images.shape[1] // 8, images.shape[2] // 8
+    assert features.shape == (2, *grid, 2 * 3 * 8)
+    assert features.std(axis=(1, 2)).min() > 1e-3
 
 
 def test_windows_without_a_class_token_are_refused():

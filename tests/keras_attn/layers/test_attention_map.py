@@ -10,6 +10,7 @@ ARGUMENTS = {
     "normalize": "scale",
     "factor": (3, 2),
     "interpolation": "bilinear",
+    "heads": [3, 1],
 }
 
 
@@ -29,6 +30,15 @@ def test_puts_tokens_where_their_patches_are():
         for column in range(3):
             wanted = attention[:, :, 1 + 3 * row + column]
             np.testing.assert_array_equal(maps[:, row, column], wanted)
+
+
+def test_takes_some_heads():
+    attention, patches = (to_numpy(example(shape)) for shape in SHAPES)
+    maps = to_numpy(AttentionMap(heads=[4, 0])([attention, patches]))
+    wanted = attention[:, [4, 0], 1:].reshape(2, 2, 2, 3)
+    np.testing.assert_array_equal(np.moveaxis(maps, -1, 1), wanted)
+    # As files and caches of earlier models have it.
+    assert "heads" not in AttentionMap().get_config()
 
 
 def test_aggregates_normalises_and_enlarges_in_this_order():

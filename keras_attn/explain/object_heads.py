@@ -1,0 +1,259 @@
+"""Heads of a transformer that see objects, chosen without labels or training."""
+
+from typing import Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_attn._checks import positive_integer
+from keras_attn.explain.gradients import no_gradients
+from keras_attn.explain.maps import (
+    call_inputs,
+    checked_format,
+    image_position,
+    image_size,
+)
+from keras_attn.graph.attention import Watch
+
+CLUSTERS, TEMPERATURE = 5, 60.0
+# Starts of k-means, of which the best is kept, and steps of each at most.
+STARTS, STEPS = 10, 100
+
+
+def object_heads(
+    model: keras.Model,
+    images,
+    clusters: int = CLUSTERS,
+    grid: tuple[int, int] | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
+) -> list[tuple[int, int]]:
+    """Heads of all blocks in which patches of objects resemble each other.
+
+    Rawlekar et al., "Finding Distributed Object-Centric Properties in Self-Supervised
+    Transformers" (Object-DINO), section 4. Per head of every block:
+
+    - `A_r = softmax(r r^T / 60)` of the queries, of the keys and of the values `r` of
+      the patches, each of length 1, and their mean `A = (A_q + A_k + A_v) / 3`,
+    - the mean of `A` over its rows, for every image, is what the head is known by;
+      each number is brought to mean 0 and variance 1 over the heads,
+    - k-means divides the heads of all blocks into clusters; the one with the most heads
+      of the last block sees objects.
+
+    Rows are averaged, and numbers standardised, as in the authors' code; the paper has
+    the whole matrix. Where the paper leaves room: the numbers of all images are put
+    side by side; of few heads there are at most half as many clusters; of clusters with
+    as many heads of the last block, the one with more heads in all is taken, then the
+    one with the earlier head; rotary positions, which are applied later, have no part.
+
+    Args:
+        model: Any model with attention as `attention_maps` finds it, whose queries,
+            keys and values are made by layers inside its attention.
+        images: A handful, `(batch, height, width, channels)`, as the model takes them.
+        clusters: Most clusters.
+        grid, image_input, data_format: See `attention_maps`.
+
+    Returns:
+        Sorted list of pairs `(block, head)`, for `attention_map_model`.
+
+    Raises:
+        ValueError: If the model has no such attention.
+
+    Example:
+
+    >>> model = keras_attn.models.vit("mini", 16, (64, 96, 3))
+    >>> heads = object_heads(model, keras.random.normal((4, 64, 96, 3)))
+    >>> maps = keras_attn.models.attention_map_model(model, "mean", heads=heads)
+
+    Reference: [rawlekar2026] arXiv:2603.26127.
+    """
+    positive_integer("clusters", clusters)
+    found: dict = {}
+    for blocks, _ in _single_images(model, images, grid, image_input, data_format):
+        for block, parts in blocks.items():
+            rows = np.mean([_mean_similarity(part) for part in parts], axis=0)
+            for head, row in enumerate(rows):
+                found.setdefault((block, head), []).append(row)
+    heads = list(found)
+    values = np.array([np.concatenate(rows) for rows in found.values()])
+    spread = values.std(axis=0)
+    values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    labels = _k_means(values, min(clusters, max(1, len(heads) // 2)))
+    pairs = list(zip(labels, heads, strict=True))
+    last = [label for label, (block, _) in pairs if block == heads[-1][0]]
+    chosen = max(labels, key=lambda label: (last.count(label), labels.count(label)))
+    return [head for label, head in pairs if label == chosen]
+
+
+def head_features(
+    model: keras.Model,
+    images,
+    heads,
+    grid: tuple[int, int] | None = None,
+    image_input: str | int | None = None,
+    data_format: Literal["channels_last", "channels_first"] | None = None,
+) -> np.ndarray:
+    """Features of patches in some heads, for `token_cut` and `lost`.
+
+    Queries, keys and values of each head, of length 1, side by side, so that a cosine
+    of two patches is the mean of those of the parts: the graph of Object-DINO.
+
+    Args:
+        model, images, grid, image_input, data_format: See `object_heads`.
+        heads: Pairs `(block, head)`.
+
+    Returns:
+        float32 array `(batch, rows, columns, channels)`.
+
+    Raises:
+        ValueError: As `object_heads`, or for a head that the model lacks.
+
+    Example:
+
+    >>> model = keras_attn.models.vit("mini", 16, (64, 96, 3))
+    >>> images = keras.random.normal((2, 64, 96, 3))
+    >>> head_features(model, images, [(0, 1), (2, 3)]).shape
+    (2, 4, 6, 192)
+    """
+    features = []
+    for blocks, size in _single_images(model, images, grid, image_input, data_format):
+        known = {
+            (block, head): part[head]
+            for block, parts in blocks.items()
+            for part in parts
+            for head in range(len(part))
+        }
+        lacking = [tuple(head) for head in heads if tuple(head) not in known]
+        if lacking or not heads:
+            raise ValueError(
+                f"Expected heads among {len(known)} pairs (block, head), the last of "
+                f"them {max(known)}. Received: heads={heads}"
+            )
+        side_by_side = [part[head] for block, head in heads for part in blocks[block]]
+        features.append(np.concatenate(side_by_side, axis=-1).reshape(*size, -1))
+    return np.array(features, "float32")
+
+
+def _single_images(model, images, grid, image_input, data_format):
+    """Of each image the parts of all blocks, see `_Parts`, and the patches' grid."""
+    data_format = checked_format(data_format)
+    inputs = call_inputs(model, images)
+    position = image_position(inputs, image_input)
+    flat = keras.tree.flatten(inputs)
+    size = image_size(flat[position], data_format)
+    for number in range(len(flat[position])):
+        single = keras.tree.map_structure(lambda x: x[number : number + 1], inputs)
+        parts = _Parts(size, grid)
+        is_first = data_format == "channels_first"
+        with no_gradients(), Watch(parts.attention, parts.layer, is_first=is_first):
+            model(single, training=False)
+        if not parts.blocks:
+            raise ValueError(
+                "Expected a model with attention among the patches of its images. "
+                f"Received: {getattr(model, 'name', model)!r}, which computes none"
+            )
+        yield parts.blocks, parts.grid
+
+
+class _Parts:
+    """Queries, keys and values of an image's patches, while a model computes them.
+
+    Attributes:
+        blocks: Dict from the number of a block to three arrays `(heads, patches,
+            depth)`, of length 1 along the last axis.
+        grid: `(rows, columns)` of the patches.
+    """
+
+    def __init__(self, size, grid):
+        self.blocks, self.grid, self._size = {}, grid, size
+        self._results, self._count = [], 0
+
+    def layer(self, path, inputs, result):
+        if len(getattr(result, "shape", ())) in (3, 4):
+            self._results.append((path.rpartition("/")[0], result))
+
+    def attention(self, attention):
+        batch, heads, queries, keys = attention.shape
+        grid = self.grid or attention.grid(self._size)
+        if (
+            batch not in (1, None)
+            or grid is None
+            or queries not in (1, keys)
+            or keys < grid[0] * grid[1]
+        ):
+            return
+        self.grid, block = grid, self._count
+        self._count += 1
+        if queries == 1:
+            # Only the class token attends.
+            return
+        # Softmax may be a layer of its own, one further inside.
+        inside = attention.path, attention.path.rpartition("/")[0]
+        results = [
+            ops.convert_to_numpy(ops.cast(result, "float32")).reshape(keys, -1)
+            for parent, result in self._results
+            if parent in inside and tuple(result.shape[:2]) == (1, keys)
+        ]
+        self._results.clear()
+        self.blocks[block] = [
+            _unit(part.reshape(keys, heads, -1)[-grid[0] * grid[1] :])
+            for part in _three(results, heads, attention.path)
+        ]
+
+
+def _three(results, heads, path):
+    """Queries, keys and values: the last three results, or the thirds of the last."""
+    widths = [result.shape[1] for result in results]
+    if len(set(widths[-3:])) == 1 and len(widths) > 2 and widths[-1] % heads == 0:
+        return results[-3:]
+    if widths and widths[-1] % (3 * heads) == 0:
+        return np.split(results[-1], 3, axis=1)
+    raise ValueError(
+        "Expected attention whose queries, keys and values are made by layers inside, "
+        f"as wide as each other. Received: {path!r} with results of widths {widths}"
+    )
+
+
+def _unit(part):
+    """`(heads, patches, depth)` of length 1 from `(patches, heads, depth)`."""
+    part = np.moveaxis(part, 1, 0)
+    length = np.linalg.norm(part, axis=-1, keepdims=True)
+    return part / np.maximum(length, 1e-12)
+
+
+def _mean_similarity(part):
+    """Mean row of the softmax of the patches' cosines, `(heads, patches)`."""
+    part = part.astype("float64")
+    weights = np.exp(part @ np.swapaxes(part, 1, 2) / TEMPERATURE)
+    return (weights / weights.sum(axis=-1, keepdims=True)).mean(axis=1)
+
+
+def _k_means(values, count):
+    """List of the clusters of some rows; the same for the same rows."""
+    random, best = np.random.default_rng(0), (np.inf, [])
+    for _ in range(STARTS):
+        centres = values[[random.integers(len(values))]]
+        while len(centres) < count:
+            distances = _distances(values, centres).min(axis=1)
+            total = distances.sum()
+            share = distances / total if total else None
+            chosen = random.choice(len(values), p=share)
+            centres = np.concatenate([centres, values[[chosen]]])
+        for _ in range(STEPS):
+            labels = _distances(values, centres).argmin(axis=1)
+            moved = [
+                values[labels == label].mean(axis=0) if label in labels else centre
+                for label, centre in enumerate(centres)
+            ]
+            if np.array_equal(moved, centres):
+                break
+            centres = np.array(moved)
+        loss = _distances(values, centres).min(axis=1).sum()
+        if loss < best[0]:
+            best = loss, labels.tolist()
+    return best[1]
+
+
+def _distances(values, centres):
+    return ((values[:, None] - centres) ** 2).sum(axis=-1)

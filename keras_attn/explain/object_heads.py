@@ -143,11 +143,11 @@ def _single_images(model, images, grid, image_input, data_format):
     flat = keras.tree.flatten(inputs)
     size = image_size(flat[position], data_format)
     for number in range(len(flat[position])):
-        single = keras.tree.map_structure(lambda x: x[number : number + 1], inputs)
+        single = [each[number : number + 1] for each in flat]
         parts = _Parts(size, grid)
         is_first = data_format == "channels_first"
         with no_gradients(), Watch(parts.attention, parts.layer, is_first=is_first):
-            model(single, training=False)
+            model(keras.tree.pack_sequence_as(inputs, single), training=False)
         if not parts.blocks:
             raise ValueError(
                 "Expected a model with attention among the patches of its images. "

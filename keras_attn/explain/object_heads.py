@@ -1,5 +1,6 @@
 """Heads of a transformer that see objects, chosen without labels or training."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -89,7 +90,7 @@ def object_heads(
 def head_features(
     model: keras.Model,
     images,
-    heads,
+    heads: Sequence[tuple[int, int]],
     grid: tuple[int, int] | None = None,
     image_input: str | int | None = None,
     data_format: Literal["channels_last", "channels_first"] | None = None,

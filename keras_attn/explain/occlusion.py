@@ -1,5 +1,6 @@
 """Occlusion: the fall of a score when a part of the image is covered."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,9 +18,13 @@ from keras_attn.explain.maps import (
     scaled,
     warn_of_constant,
 )
+from keras_attn.explain.split import map_cells
 from keras_attn.explain.targets import Target, functions_of, is_several, labels_of
 from keras_attn.graph.flat import FlatGraph
 from keras_attn.graph.head import head_of, output_key
+
+# Windows along a side by default, however many cells the last map has there.
+FEWEST, MOST = 7, 13
 
 
 def occlusion(
@@ -32,9 +37,10 @@ def occlusion(
     raw: bool = False,
     output: str | int | None = None,
     image_input: str | int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 32,
     data_format: Literal["channels_last", "channels_first"] | None = None,
     target: Target | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ):
     """Fall of a class's score where a window covers the image.
 
@@ -42,7 +48,7 @@ def occlusion(
     4.2: a window of one colour is moved over the image. A pixel's value is the mean,
     over the windows that cover it, of the fall of the score; it is negative where
     covering helps. No gradient is needed, but the model runs once for every window:
-    169 times per image by default.
+    by default as many times as its last map has cells, 49 to 169 times per image.
 
     Args:
         model: Any Keras model, or function from images to scores `(batch, classes)`,
@@ -54,7 +60,9 @@ def occlusion(
         window: Side of the window, an integer or `(rows, columns)`; `None`: a quarter
             of the images'.
         stride: Distance from one window to the next, an integer or `(rows, columns)`;
-            `None`: a quarter of the window. The last windows end at the border.
+            `None`: a quarter of the window, or without `window` one window per cell of
+            the model's last map where that is known, 7 to 13 along a side. The last
+            windows end at the border.
         value: Colour of the window, a number or one for each channel, in the values
             of the images; `None`: the mean colour of each image.
         raw: The mean differences themselves, not cut off at 0 and scaled.
@@ -64,6 +72,8 @@ def occlusion(
             with four dimensions.
         batch_size: Covered images at a time.
         data_format, target: See `grad_cam`.
+        progress: Function of the images scored so far and of their number, called
+            after every batch.
 
     Returns:
         float32 array `(batch, height, width)` in 0..1, or `(batch, classes, height,
@@ -90,20 +100,19 @@ def occlusion(
     functions, many = functions_of(target, labels), is_several(target)
 
     def scores_of(rows, covered):
-        # Always the same number, since another one would be compiled anew.
-        missing = batch_size - len(rows)
-        rows = np.pad(rows, (0, missing), mode="edge")
-        covered = np.pad(covered, [(0, missing), *[(0, 0)] * 3], mode="edge")
         given = [part[rows] for part in flat]
         given[at] = np.moveaxis(covered, -1, 1) if first else covered
         inputs_now = keras.tree.pack_sequence_as(inputs, given)
-        return scores(model, inputs_now, output, functions)[: batch_size - missing]
+        return scores(model, inputs_now, output, functions)
 
-    windows = _windows(pixels.shape[1:3], window, stride)
-    batch_size = min(batch_size, len(pixels) * len(windows))
-    starts = range(0, len(pixels), batch_size)
-    parts = [np.arange(len(pixels))[start : start + batch_size] for start in starts]
-    clear = np.concatenate([scores_of(part, pixels[part]) for part in parts])
+    cells = None
+    if window is None and stride is None:
+        cells = map_cells(model, output, data_format, image_input)
+    windows = _windows(pixels.shape[1:3], window, stride, cells)
+    found = _covered(
+        scores_of, pixels, windows, _colours(pixels, value), batch_size, progress
+    )
+    clear = np.stack([each for *_, each in itertools.islice(found, len(pixels))])
     if functions is not None:
         # Each function is a score of its own; a single one counts as it is.
         target = [1] if len(functions) == 1 else list(range(len(functions)))
@@ -114,11 +123,9 @@ def occlusion(
     is_many = labels.ndim == 2 and (target is None or many)
     columns = labels if labels.ndim == 2 else labels[:, None]
     clear = of_labels(clear, columns)
-    colours = _colours(pixels, value)
     maps = np.zeros((*columns.shape, *pixels.shape[1:3]))
-    for row, place, found in _covered(scores_of, pixels, windows, colours, batch_size):
-        y0, y1, x0, x1 = windows[place]
-        fall = clear[row] - of_labels(found[None], columns[row : row + 1])[0]
+    for row, (y0, y1, x0, x1), left in found:
+        fall = clear[row] - of_labels(left[None], columns[row : row + 1])[0]
         maps[row, :, y0:y1, x0:x1] += fall[:, None, None]
     maps = (maps / _times_covered(windows, maps.shape[2:])).astype("float32")
     warn_of_constant(np.moveaxis(maps if raw else np.maximum(maps, 0), 1, -1), labels)
@@ -138,17 +145,26 @@ def _even(model, output):
     return {"sigmoid": 0.5, "log_sigmoid": np.log(0.5)}.get(kind, 0.0)
 
 
-def _covered(scores_of, pixels, windows, colours, batch_size):
-    """Yields `(image, window, scores)` for every image and window, by their indices."""
+def _covered(scores_of, pixels, windows, colours, batch_size, progress):
+    """Yields `(index, window, scores)` for every image and window.
+
+    The images come first as they are, with an empty window.
+    """
+    windows = [(0, 0, 0, 0), *windows]
     total = len(pixels) * len(windows)
+    # Batches of one size, since another one would be compiled anew.
+    batch_size = -(-total // -(-total // batch_size))
     for start in range(0, total, batch_size):
-        pairs = np.arange(start, min(start + batch_size, total))
-        rows, places = pairs // len(windows), pairs % len(windows)
-        covered = pixels[rows]
-        for image, row, place in zip(covered, rows, places, strict=True):
-            y0, y1, x0, x1 = windows[place]
+        pairs = np.minimum(np.arange(start, start + batch_size), total - 1)
+        places, rows = np.divmod(pairs, len(pixels))
+        covered, chosen = pixels[rows], [windows[place] for place in places]
+        for image, row, (y0, y1, x0, x1) in zip(covered, rows, chosen, strict=True):
             image[y0:y1, x0:x1] = colours[row]
-        yield from zip(rows, places, scores_of(rows, covered), strict=True)
+        done = min(start + batch_size, total)
+        found = zip(rows, chosen, scores_of(rows, covered), strict=True)
+        yield from itertools.islice(found, done - start)
+        if progress is not None:
+            progress(done, total)
 
 
 def _times_covered(windows, size):
@@ -208,8 +224,12 @@ def _chosen(outputs, output, names):
     return known[chosen]
 
 
-def _windows(size, window, stride):
-    """List of `(y0, y1, x0, x1)` that together cover the image."""
+def _windows(size, window, stride, cells=None):
+    """List of `(y0, y1, x0, x1)` that together cover the image.
+
+    Args:
+        cells: `(rows, columns)` of windows, in place of a stride; `None`: unknown.
+    """
     if window is None:
         window = tuple(max(1, length // 4) for length in size)
     window = pair("window", window, 1)
@@ -224,10 +244,17 @@ def _windows(size, window, stride):
             f"than the window. Received: window={window}, stride={stride} and images "
             f"of {size[0]} x {size[1]} pixels"
         )
-    starts = [
-        dict.fromkeys([*range(0, length - width, step), length - width])
-        for length, width, step in zip(size, window, stride, strict=True)
-    ]
+    if cells is None:
+        starts = [
+            dict.fromkeys([*range(0, length - width, step), length - width])
+            for length, width, step in zip(size, window, stride, strict=True)
+        ]
+    else:
+        counts = np.clip(cells, FEWEST, MOST)
+        starts = [
+            dict.fromkeys(np.rint(np.linspace(0, length - width, count)).astype(int))
+            for length, width, count in zip(size, window, counts, strict=True)
+        ]
     return [(y, y + window[0], x, x + window[1]) for y in starts[0] for x in starts[1]]
 
 

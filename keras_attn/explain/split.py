@@ -199,6 +199,24 @@ def last_map(
     return _last(graph, steps, score, values, checked_format(data_format))
 
 
+def map_cells(model, output=None, data_format=None, image_input=None):
+    """`(rows, columns)` of the last map that the scores are computed from.
+
+    `None` for a model without a graph or a map, or with a map of unknown size.
+    """
+    try:
+        graph, score = graph_and_score(model, output, any_rank=True)
+        image_key = graph.inputs[image_index(graph, image_input)]
+    except ValueError:
+        return None
+    steps = _behind(image_key, graph.steps_to([score], graph.inputs))
+    data_format = checked_format(data_format)
+    _, key = _last_map(graph, steps, data_format)
+    shape = (None,) if key is None else tuple(graph.tensors[key].shape[1:])
+    cells = shape[:2] if data_format == "channels_last" else shape[1:]
+    return None if None in cells else cells
+
+
 # ---- inputs --------------------------------------------------------------------------
 
 

@@ -30,3 +30,5 @@ ON_A_LAYER = (
     "layer_cam",
     "score_cam",
 )
+# Methods of many passes of the network per image, which show their progress.
+IN_PASSES = ("occlusion",)

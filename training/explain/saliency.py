@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from keras_attn import explain
+from keras_attn.pipelines.progress import counted
 from keras_attn.training import drawing
 from keras_attn.training.explain.explanation import Explanation, image_sheet
-from keras_attn.training.explain.names import ON_A_LAYER, TITLES
+from keras_attn.training.explain.names import IN_PASSES, ON_A_LAYER, TITLES
 from keras_attn.training.runs.outputs import top_classes
 
 # Images at a time; features and slopes of all their cells are in memory.
@@ -85,9 +86,14 @@ class Saliency:
         if self.method in ON_A_LAYER:
             function = functools.partial(function, layer=self.layer)
         parts = []
+        show = counted("Evaluated", BATCH)
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
             inputs = np.asarray(images[part])
+            if self.method in IN_PASSES:
+                function = functools.partial(
+                    function, progress=_of_all(show, start, len(inputs), len(images))
+                )
             with warnings.catch_warnings():
                 # Captions and metrics name constant maps.
                 warnings.filterwarnings("ignore", ".* maps are constant")
@@ -123,6 +129,16 @@ def _draw_panels(figure, axes, explanation, panels, size):
         drawing.draw_map(axis, explanation.image, values, (0, 1))
         axis.set_title(caption, fontsize=size)
     drawing.colour_bar(figure, axes[-1], SCALE)
+
+
+def _of_all(show, start, count, images):
+    """From the passes of some images, `start` before them, to those of all images."""
+
+    def progress(done, total):
+        each = total // count
+        show(start * each + done, images * each)
+
+    return progress
 
 
 def _rollout(model, inputs, labels):

@@ -105,6 +105,28 @@ def test_finds_the_pixels_that_count():
     np.testing.assert_array_equal(to_numpy(found)[0], wanted)
 
 
+def test_has_a_window_for_every_cell_of_the_last_map():
+    inputs = keras.Input((24, 40, 1))
+    x = layers.Conv2D(2, 3, 3, padding="same", activation="relu")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    images = np.random.default_rng(2).uniform(size=(3, 24, 40, 1)).astype("float32")
+    sums, counts = np.zeros((24, 40)), np.zeros((24, 40))
+    clear = to_numpy(model(images))[1, 1]
+    # 8 x 14 cells; along a side 13 windows at most.
+    for y in np.rint(np.arange(8) * 18 / 7).astype(int):
+        for x in np.rint(np.arange(13) * 30 / 12).astype(int):
+            place, covered = np.s_[y : y + 6, x : x + 10], images[1:2].copy()
+            covered[0][place] = images[1].mean()
+            sums[place] += clear - to_numpy(model(covered))[0, 1]
+            counts[place] += 1
+    calls = []
+    found = occlusion(
+        model, images, [1] * 3, raw=True, progress=lambda *call: calls.append(call)
+    )
+    np.testing.assert_allclose(found[1], sums / counts, atol=1e-5)
+    assert calls[0][0] <= 32 and calls[-1] == (315, 315)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

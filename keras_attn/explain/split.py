@@ -319,7 +319,7 @@ def _path(graph, name, score, values):
         inside = inner_shapes(steps, values, [score])
         ends = [path for path in inside if f"/{path}".endswith(f"/{name}")]
         if len(ends) == 1:
-            divide_at(graph, ends[0], inside[ends[0]])
+            divide_at(graph, ends[0], inside[ends[0]], steps)
             return ends[0]
     if ends:
         raise ValueError(

@@ -44,14 +44,15 @@ def inner_shapes(steps, values, wanted):
     return shapes
 
 
-def divide_at(graph, path, shape):
+def divide_at(graph, path, shape, steps):
     """Makes what a layer inside a step returns a tensor of the graph; its key.
 
-    Of a layer that the step calls several times it is the last call.
+    Of a layer that the step calls several times it is the last call; `steps` are those
+    on the way to the scores.
     """
     step = next(
         step
-        for step in graph.steps
+        for step in steps
         if step.operation is not None and path.startswith(f"{step.path}/")
     )
     names = step.path.split("/")[:-1]

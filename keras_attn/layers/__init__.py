@@ -10,6 +10,7 @@ from keras_attn.layers.cbam import CBAM
 from keras_attn.layers.class_activation_map import ClassActivationMap
 from keras_attn.layers.class_embedding import ClassEmbedding
 from keras_attn.layers.class_evidence import ClassEvidence
+from keras_attn.layers.class_prompts import ClassPrompts
 from keras_attn.layers.classify_patches import ClassifyPatches
 from keras_attn.layers.compact_bilinear_pooling import CompactBilinearPooling
 from keras_attn.layers.context_pooling import ContextPooling
@@ -54,6 +55,7 @@ __all__ = [
     "ClassActivationMap",
     "ClassEmbedding",
     "ClassEvidence",
+    "ClassPrompts",
     "ClassifyPatches",
     "CompactBilinearPooling",
     "ContextPooling",

@@ -29,6 +29,7 @@ from keras_attn.models.localizer import as_localizer, branches_of, with_patches
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
 from keras_attn.models.patch_classifier import cost_of, patch_classifier
 from keras_attn.models.preset import from_preset, list_presets
+from keras_attn.models.prompt_cam import prompt_cam
 from keras_attn.models.resnext import resnext, resnext50
 from keras_attn.models.small_resnet import small_resnet
 from keras_attn.models.vit import (
@@ -79,6 +80,7 @@ __all__ = [
     "list_presets",
     "masked_resnet",
     "patch_classifier",
+    "prompt_cam",
     "resnet20",
     "resnext",
     "resnext50",

@@ -45,6 +45,14 @@ def gradient_in_float32(function, tensor, is_half):
     return slope
 
 
+def compiled(function):
+    """A function of tensors, compiled for many calls with the same shapes.
+
+    PyTorch runs it as it is.
+    """
+    return _COMPILERS[keras.backend.backend()](function)
+
+
 def no_gradients():
     """Context in which nothing is kept for gradients."""
     if keras.backend.backend() == "torch":
@@ -91,4 +99,9 @@ _GRADIENTS = {
     "tensorflow": _of_tensorflow,
     "jax": _of_jax,
     "torch": _of_torch,
+}
+_COMPILERS = {
+    "tensorflow": lambda function: _backend().function(function, autograph=False),
+    "jax": lambda function: _backend().jit(function),
+    "torch": lambda function: function,
 }

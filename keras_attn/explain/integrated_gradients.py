@@ -1,6 +1,6 @@
 """Integrated gradients: the score's rise from a baseline, shared out to the pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import keras
@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import positive_integer
-from keras_attn.explain.feature_maps import DataFormat, slope_of
+from keras_attn.explain.feature_maps import DataFormat
+from keras_attn.explain.passes import summed_slopes
 from keras_attn.explain.pixel_maps import pixel_split
 from keras_attn.explain.targets import Target
 
@@ -25,6 +26,7 @@ def integrated_gradients(
     data_format: DataFormat | None = None,
     target: Target | None = None,
     against: Literal["nearest"] | int | list[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ):
     """Share of every pixel in the difference of a score from that of a baseline.
 
@@ -44,6 +46,8 @@ def integrated_gradients(
         steps: Points on the way from the baseline, each a pass of the model forward
             and backward.
         raw: The signed shares, neither cut off at 0 nor scaled.
+        progress: Function of the images scored so far and of their number, called
+            after every pass.
 
     Returns:
         float32 tensor, see `grad_cam`.
@@ -71,14 +75,13 @@ def integrated_gradients(
             "Expected `baseline` to be a number, one per channel, or images of shape "
             f"{tuple(pixels.shape)}. Received: {np.shape(baseline)}"
         ) from None
-    start = ops.cast(ops.convert_to_tensor(start), pixels.dtype)
-    maps = []
-    for function in objective.functions:
-        total = 0.0
-        for step in range(steps):
-            share = (step + 0.5) / steps
-            total += slope_of(parts, function, start + share * (pixels - start))
-        shares = ops.cast(pixels - start, "float32") * total / steps
-        maps.append(ops.sum(parts.to_map(shares), axis=-1))
+    start, way = ops.convert_to_tensor(start), ops.cast(pixels, "float32") - start
+
+    def versions(first, end):
+        shares = (np.arange(first, end, dtype="float32") + 0.5) / steps
+        return start + shares[:, None, None, None, None] * way
+
+    sums = summed_slopes(asked, parts, objective, versions, steps, progress)
+    maps = [ops.sum(parts.to_map(way * total / steps), axis=-1) for total in sums]
     maps = ops.stack(maps, axis=-1)
     return asked.finish(maps if raw else ops.relu(maps), objective, parts.images)

@@ -1,5 +1,6 @@
 """SmoothGrad: the slope at the pixels, averaged over noise."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -7,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_attn._checks import number_in, positive_integer
-from keras_attn.explain.feature_maps import DataFormat, slope_of
+from keras_attn.explain.feature_maps import DataFormat
+from keras_attn.explain.passes import summed_slopes
 from keras_attn.explain.pixel_maps import pixel_split
 from keras_attn.explain.targets import Target
 
@@ -25,6 +27,7 @@ def smooth_grad(
     data_format: DataFormat | None = None,
     target: Target | None = None,
     against: Literal["nearest"] | int | list[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ):
     """Mean slope of a class's score at the pixels of images with noise.
 
@@ -42,6 +45,8 @@ def smooth_grad(
         noise: Standard deviation, as a share of the range of each image's values.
         raw: The values themselves, not scaled.
         seed: Seed of the noise.
+        progress: Function of the images scored so far and of their number, called
+            after every pass.
 
     Returns:
         float32 tensor, see `grad_cam`.
@@ -64,13 +69,12 @@ def smooth_grad(
     asked, parts, objective = pixel_split(model, images, *given)
     pixels = ops.convert_to_numpy(ops.cast(parts.features, "float32"))
     spread = noise * np.ptp(pixels, axis=(1, 2, 3), keepdims=True)
-    maps = []
-    for function in objective.functions:
-        random = np.random.default_rng(seed)
-        total = 0.0
-        for _ in range(samples):
-            noisy = pixels + spread * random.standard_normal(pixels.shape)
-            total += slope_of(parts, function, ops.cast(noisy, parts.features.dtype))
-        slope = parts.to_map(total / samples)
-        maps.append(ops.sum(ops.abs(slope), axis=-1))
+    random = np.random.default_rng(seed)
+
+    def versions(first, end):
+        return pixels + spread * random.standard_normal((end - first, *pixels.shape))
+
+    sums = summed_slopes(asked, parts, objective, versions, samples, progress)
+    slopes = [parts.to_map(total / samples) for total in sums]
+    maps = [ops.sum(ops.abs(slope), axis=-1) for slope in slopes]
     return asked.finish(ops.stack(maps, axis=-1), objective, parts.images)

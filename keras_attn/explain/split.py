@@ -42,6 +42,7 @@ class Split:
         float8: Names of the layers behind the features that are quantised to float8.
         to_map: Function from what has the features' shape to `(batch, rows, columns,
             channels)`; of tokens, the patches alone.
+        is_alone: Whether the logits follow from the features alone, of any batch.
     """
 
     # Tensors of the backend, which have no common class.
@@ -53,6 +54,7 @@ class Split:
     is_half: bool
     float8: list
     to_map: Callable
+    is_alone: bool
 
 
 def split(model, inputs, layer, output, image_input, data_format, any_rank=False):
@@ -131,7 +133,8 @@ def _split(graph, score, inputs, layer, image_input, data_format):
     ]
     to_map = _to_map(found[features], maps, images, path, data_format)
     values = found[features], found[score], logits_of, images, path
-    return Split(*values, is_half, float8, to_map)
+    is_alone = not beside and graph.tensors[image_key].shape[0] is None
+    return Split(*values, is_half, float8, to_map, is_alone)
 
 
 def _to_map(features, maps, images, path, data_format):

@@ -31,4 +31,4 @@ ON_A_LAYER = (
     "score_cam",
 )
 # Methods of many passes of the network per image, which show their progress.
-IN_PASSES = ("occlusion",)
+IN_PASSES = ("score_cam", "integrated_gradients", "smooth_grad", "occlusion")

@@ -1,11 +1,13 @@
 """Integrated gradients and SmoothGrad, by what is known of them."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_attn.explain import integrated_gradients, smooth_grad
+from keras_attn.explain import integrated_gradients, passes, score_cam, smooth_grad
 from tests.harness import to_numpy
 
 
@@ -51,6 +53,41 @@ def test_the_mean_slope_of_a_square_is_that_at_the_mean(images):
     np.testing.assert_allclose(found[:, 0, 1], np.abs(wanted), rtol=1e-4)
     found[:, 0, 1] = 0
     assert found.max() == 0
+
+
+@pytest.mark.parametrize(
+    "method, number",
+    [
+        (integrated_gradients, {"steps": 8}),
+        (smooth_grad, {"samples": 8}),
+        (score_cam, {}),
+    ],
+)
+def test_several_versions_in_a_compiled_pass(
+    model, images, method, number, monkeypatch
+):
+    calls, options = [], {"labels": [[3, 0], [1, 2]], "raw": True, **number}
+    monkeypatch.setattr(passes, "WORTH_COMPILING", 1)
+    found = method(model, images, **options, progress=lambda *call: calls.append(call))
+    assert calls[0][0] > 2 and calls[-1][0] == calls[-1][1]
+    monkeypatch.setattr(passes, "WORTH_COMPILING", 1000)
+    monkeypatch.setattr(passes, "SLOPED", 1)
+    # The package has the function by the module's name.
+    monkeypatch.setattr(sys.modules["keras_attn.explain.score_cam"], "SCORED", 1)
+    wanted = method(model, images, **options)
+    np.testing.assert_allclose(to_numpy(found), to_numpy(wanted), atol=1e-5)
+    assert np.ptp(to_numpy(wanted)) > 1e-3
+
+
+def test_other_inputs_stay_those_of_each_image(images):
+    numbers = keras.Input((1,))
+    inputs = keras.Input((4, 6, 3))
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="tanh")(inputs))
+    model = keras.Model([inputs, numbers], layers.Dense(3)(x) * numbers)
+    given = [images, np.array([[1.0], [0.0]], "float32")]
+    with pytest.warns(UserWarning, match="image 1"):
+        maps = to_numpy(integrated_gradients(model, given, target=1, raw=True))
+    assert maps[0].any() and not maps[1].any()
 
 
 def test_what_does_not_fit_is_refused(model, images):

@@ -25,6 +25,11 @@ def add(command):
         help="put blocks into it (behind its last map); @auto: behind every stage",
     )
     added.add_argument("--pooling", metavar="NAME", help="pool its last map so")
+    added.add_argument(
+        "--prompts",
+        choices=("deep", "shallow"),
+        help="train a prompt per class in a frozen vit, and nothing else",
+    )
     add_run(added)
 
     added = command(compare, "find out whether a block helps on a folder of images")
@@ -72,6 +77,12 @@ def add_images_and_model(added):
 
 def finetune(arguments):
     options = {"blocks": ",".join(arguments.block), "pooling": arguments.pooling or ""}
+    if arguments.prompts:
+        if any(options.values()):
+            raise ValueError(
+                "Expected --prompts, or --block and --pooling. Received: both"
+            )
+        options = {"method": "prompt_cam", "variant": arguments.prompts}
     with joined(arguments):
         run_recipe(changed(own_recipe(arguments, **options), arguments), arguments)
 

@@ -49,18 +49,21 @@ def own_split(source):
     return "official" if source.official else "pooled_65_15_20"
 
 
-def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
+def finetune_recipe(
+    data, model, on_corrupt="error", depth=0, method="finetune", **options
+):
     """A recipe that fine-tunes a trained classifier on a folder or archive.
 
     Args:
         data, on_corrupt, depth: See `own_data_recipe`.
         model: The classifier, see
             `keras_attn.training.recipes.options.finetune.FinetuneOptions`.
+        method: `"finetune"`, or `"prompt_cam"` to train class prompts alone.
         **options: Further fields of the recipe.
     """
     source = load_source("folder", data, on_corrupt, depth=depth)
     split = own_split(source)
-    recipe = Recipe("finetune", "finetune", model=str(model), **options)
+    recipe = Recipe("finetune", method, model=str(model), **options)
     train = split_indices(source, split)["train"]
     trained = len(at_most(source, train, recipe.train_per_class))
     size = trained_spec(recipe.options)
@@ -81,7 +84,7 @@ def finetune_recipe(data, model, on_corrupt="error", depth=0, **options):
         crop_fraction=size.crop_fraction if size.height < 160 else 0.875,
         batch_size=max(1, min(32, trained // 2)),
         epochs=11,
-        learning_rate=2e-4,
+        learning_rate=recipe.options.usual_rate,
         weight_decay=1e-2,
     )
 

@@ -1,6 +1,6 @@
 """The explainer of a model, by its method or by its outputs."""
 
-from keras_attn.training.explain import class_maps, evidence, masks, warps
+from keras_attn.training.explain import class_maps, evidence, masks, prompts, warps
 from keras_attn.training.methods import method_of
 
 # Beginning of an output's name -> explainer of it; of several, the first counts.
@@ -9,6 +9,7 @@ BY_OUTPUT = {
     "mask_1": masks,
     "fields": warps,
     "patch_logits": class_maps,
+    "prompt_attention": prompts,
 }
 
 

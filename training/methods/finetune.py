@@ -83,9 +83,7 @@ class Finetune(Classifier):
         return model
 
     def start(self, recipe, model):
-        origin = recipe.options.model
-        if pathlib.Path(origin).is_file():
-            origin += f", SHA-256 {digest_of(pathlib.Path(origin))[:16]}"
+        origin = named_origin(recipe.options.model)
         return f"{origin}, with new {', '.join(model.new_layers)}"
 
     def network_spec(self, recipe, spec):
@@ -105,7 +103,7 @@ class Finetune(Classifier):
     def make_optimizer(self, recipe, steps):
         # The first epoch has an optimizer of its own.
         steps = steps * max(1, recipe.epochs - 1) // recipe.epochs
-        return _adamw(recipe, recipe.learning_rate, steps, WARM_UP)
+        return adamw(recipe, recipe.learning_rate, steps, WARM_UP)
 
     def first_epoch(self, recipe, model, splits):
         options, labels = recipe.options, splits["train"][1]
@@ -132,7 +130,7 @@ class Finetune(Classifier):
             epochs = options.new_epochs * (len(rest.trainable_weights) > 2)
             steps = epochs * -(-len(labels) // BATCH)
             rest.compile(
-                _adamw(recipe, options.new_rate, max(1, steps)),
+                adamw(recipe, options.new_rate, max(1, steps)),
                 **self.losses(recipe, model),
                 metrics={"logits": keras.metrics.SparseCategoricalAccuracy("accuracy")},
             )
@@ -154,6 +152,13 @@ class Finetune(Classifier):
 
     def patience(self, recipe):
         return recipe.options.patience
+
+
+def named_origin(origin):
+    """The model to start from, and the digest of its file."""
+    if pathlib.Path(origin).is_file():
+        origin += f", SHA-256 {digest_of(pathlib.Path(origin))[:16]}"
+    return origin
 
 
 def trained_model(options):
@@ -187,7 +192,8 @@ def _arguments(block, spec):
     return {}
 
 
-def _adamw(recipe, rate, steps, warm_up=0.0):
+def adamw(recipe, rate, steps, warm_up=0.0):
+    """AdamW whose rate rises in a share of its steps and falls to zero."""
     rising = round(warm_up * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         *((0.0, steps - rising) if rising else (rate, steps)),

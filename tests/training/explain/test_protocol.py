@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_attn.training import methods
-from keras_attn.training.explain import class_maps, evidence, masks, warps
+from keras_attn.training.explain import class_maps, evidence, masks, prompts, warps
 from keras_attn.training.explain.explainers import BY_OUTPUT, explainer_of
 from keras_attn.training.explain.explanation import Explanation
 from keras_attn.training.explain.files import explain
@@ -15,7 +15,7 @@ from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.trained import Trained, load_trained
 from tests.training import tiny_models as tiny
 
-EXPLAINERS = (class_maps, evidence, masks, warps, Saliency("grad_cam"))
+EXPLAINERS = (class_maps, evidence, masks, prompts, warps, Saliency("grad_cam"))
 
 
 @pytest.mark.parametrize("explainer", EXPLAINERS)
@@ -40,13 +40,14 @@ def test_the_protocol_refuses_what_is_not_an_explainer():
         (("attention_map", "mask_1"), masks),
         (("logits", "fields"), warps),
         (("logits", "patch_logits"), class_maps),
+        (("logits", "prompt_attention"), prompts),
         (("logits", "embedding"), None),
     ],
 )
 def test_a_model_is_explained_by_its_outputs(outputs, wanted):
     model = types.SimpleNamespace(output=dict.fromkeys(outputs))
     assert explainer_of(Trained(model, None)) is wanted
-    assert set(BY_OUTPUT.values()) == set(EXPLAINERS[:4])
+    assert set(BY_OUTPUT.values()) == set(EXPLAINERS[:5])
 
 
 class Grey:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import ClassVar
 
 from keras_attn.pipelines.augment.composition import check_augmentation
 from keras_attn.training.recipes.blocks import Options
@@ -15,6 +16,9 @@ class FinetuneOptions(Options):
     The first epoch trains what is new on the features of the frozen rest, which are
     computed once; all others train everything, at `learning_rate`.
     """
+
+    # Of a training of all layers, with which the recipe of images of one's own begins.
+    usual_rate: ClassVar[float] = 2e-4
 
     model: str = plain(
         "",

@@ -42,9 +42,9 @@ keras.utils.set_random_seed(0)
 FOLDER = None  # your images: "photos/", with a folder for each class in it
 SIZE, PATCH = (96, 48) if QUICK else (128, 64)
 PATCHES = 2
-EPOCHS = 1 if QUICK else 8
+EPOCHS = 1 if QUICK else 3
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 800)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 300)
 classes = len(class_names)
 
 # %% [markdown]

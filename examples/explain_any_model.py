@@ -17,10 +17,10 @@ keras.utils.set_random_seed(0)
 FOLDER = None  # your images: "photos/", with a folder for each class in it
 WEIGHTS = None if QUICK else "imagenet"
 SIZE = 64 if QUICK else 160
-EPOCHS = 1 if QUICK else 5
-SHOWN = 2 if QUICK else 6
+EPOCHS = 1 if QUICK else 3
+SHOWN = 2 if QUICK else 4
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 600)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 300)
 
 # %% [markdown]
 # ## The model
@@ -109,7 +109,7 @@ plt.close(figure)
 
 # %%
 maps["random map"] = np.random.default_rng(0).uniform(size=images.shape[:3])
-steps = 4 if QUICK else 32
+steps = 4 if QUICK else 16
 
 
 def probabilities(images):

@@ -1,5 +1,6 @@
 """The examples run from the first cell to the last, small, and do what they say."""
 
+import json
 import pathlib
 import re
 import runpy
@@ -57,6 +58,16 @@ def test_cells_are_prose_and_code_in_turn(name):
         assert kind in ("", " [markdown]")
         prose = [line.startswith("#") for line in body.splitlines() if line]
         assert all(prose) if kind else not all(prose), body
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_notebooks_are_the_scripts(name):
+    made = runpy.run_path(str(PAGE.parent / "build" / "notebooks.py"))["notebook"]
+    script = (FOLDER / f"{name}.py").read_text()
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text())
+    assert notebook == made(script)
+    code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert len(code) > 2 and all(each in script for each in code)
 
 
 def test_a_block_in_your_model(run, capsys):

@@ -1,5 +1,8 @@
 """The code and the commands of the README run as they stand."""
 
+import collections
+import csv
+import itertools
 import pathlib
 import re
 
@@ -70,16 +73,32 @@ def test_block_in_resnet50_has_the_stated_maps():
     assert model.output["logits"].shape == (None, 10)
 
 
-def test_quoted_results_are_those_that_the_program_wrote():
-    """Each link to a results file shows values of that file."""
-    links = re.findall(r"\[([^\]]*±[^\]]*)\]\((results/\S+)\)", README)
-    assert len(links) >= 4
-    for text, path in links:
-        written = (ROOT / path).read_text()
-        values = re.findall(r"[\d.]+ ± [\d.]+", text)
-        assert len(values) == 2
-        for value in values:
-            assert f" {value} " in written, (path, value)
+def effects(path):
+    """Mean paired differences of accuracies, with 95 % intervals, of all two rows."""
+    t = pytest.importorskip("scipy.stats").t
+    found = collections.defaultdict(dict)
+    with open(path, newline="") as file:
+        for each in csv.DictReader(file):
+            if each["metric"].endswith("_accuracy"):
+                found[each["row"]][each["seed"]] = float(each["value"])
+    for row, other in itertools.permutations(found, 2):
+        seeds = found[row].keys() & found[other].keys()
+        differences = [found[row][seed] - found[other][seed] for seed in seeds]
+        mean, count = np.mean(differences), len(differences)
+        half = t.ppf(0.975, count - 1) * np.std(differences, ddof=1) / count**0.5
+        yield f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+PAGES = ["README.md", *(f"docs/methods/{p.name}" for p in ROOT.glob("docs/methods/*"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_effects_are_those_of_the_results(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\[([-+]\d[^\]]*)\]\([./]*(results/\w+)\.md\)", text)
+    assert len(links) >= 2
+    for quoted, path in links:
+        assert quoted in effects(ROOT / f"{path}.csv"), path
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -245,8 +246,7 @@ def _application(builder, weights, class_names):
     try:
         if weights:
             check_weights(weights)
-        # The progress of a download is no result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(_Download()):
             model = builder(weights=weights or "imagenet", **options)
     except Exception as error:
         given = weights or "that Keras publishes"
@@ -256,6 +256,24 @@ def _application(builder, weights, class_names):
         ) from error
     names = () if weights else _imagenet_names()
     return Opened(model, names, _pixels_of(builder))
+
+
+class _Download(io.TextIOBase):
+    """Progress of a download on stderr, where it is no result, once something comes."""
+
+    def __init__(self):
+        self.announced = None
+
+    def write(self, text):
+        if self.announced is None:
+            self.announced = text
+        else:
+            sys.stderr.write(self.announced + text)
+            self.announced = ""
+        return len(text)
+
+    def flush(self):
+        sys.stderr.flush()
 
 
 def _pixels_of(builder):

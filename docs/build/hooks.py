@@ -14,6 +14,7 @@ import sys
 import tempfile
 import unittest.mock
 
+import groups
 import latex2mathml.converter
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
@@ -115,7 +116,8 @@ def on_files(files, config):
     # Pages that the navigation leaves out stand at the end of the guide.
     named = set(_named_in(config.nav))
     pages = {uri for uri in uris if uri.endswith(".md")}
-    config.nav[0]["Guide"] += sorted(pages - named)
+    guide = next(entry["Guide"] for entry in config.nav if "Guide" in entry)
+    guide += sorted(pages - named)
     return files
 
 
@@ -168,7 +170,7 @@ def reference():
         title = module.removeprefix("keras_attn.")
         # Rooms have pages of their own.
         items = [
-            _entry(module, name)
+            name
             for name in names
             if f"{module}.{name}" not in public_names() and name != "__version__"
         ]
@@ -176,7 +178,7 @@ def reference():
         heading += "      show_root_heading: false\n      show_root_toc_entry: false\n"
         if module == "keras_attn":
             heading += _rooms()
-        pages[title] = "\n\n".join([heading, *items, ""])
+        pages[title] = "\n\n".join([heading, *_entries(module, items), ""])
     for package, modules in (("pipelines", PIPELINES), ("training", PROGRAM)):
         items = [
             f"::: keras_attn.{package}.{module}\n    options:\n"
@@ -185,6 +187,17 @@ def reference():
         ]
         pages[package] = "\n\n".join([f"# {package}", *items, ""])
     return pages
+
+
+def _entries(module, names):
+    """The entries of a module under the headings of their groups."""
+    for title, inside in groups.grouped(module, names):
+        if title:
+            yield f"## {title}"
+        level = 3 if title else 2
+        for name in inside:
+            options = f"    options:\n      heading_level: {level}\n"
+            yield f"{_entry(module, name)}\n{options}"
 
 
 def _entry(module, name):

@@ -1,5 +1,6 @@
 """Models of others by file, name and handle; their options in the commands."""
 
+import contextlib
 import json
 
 import keras
@@ -208,3 +209,13 @@ def test_handles_without_network_are_one_clear_line(photo, capsys, monkeypatch):
     assert error.count("\n") == 1
     assert main(["predict", "kaggle://a/b", str(photo)]) == 2
     assert "pip install keras-hub" in capsys.readouterr().err
+
+
+def test_a_download_is_announced_once_something_comes(capsys):
+    for pieces in (["Downloading data\n"], ["Downloading data\n", "1/9", "2/9"]):
+        with contextlib.redirect_stdout(adoption._Download()):
+            for piece in pieces:
+                print(end=piece, flush=True)
+        found = capsys.readouterr()
+        assert found.out == ""
+        assert found.err == ("".join(pieces) if len(pieces) > 1 else "")

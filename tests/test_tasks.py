@@ -34,7 +34,8 @@ def given(tmp_path_factory):
     for name, width in (("net", 8), ("small", 4)):
         images = keras.Input((SIZE, SIZE, 3))
         x = keras.layers.Rescaling(1 / 255)(images)
-        x = keras.layers.Conv2D(width, 4, 4, activation="relu", name="conv")(x)
+        for _ in range(2):
+            x = keras.layers.Conv2D(width, 3, 2, "same", activation="relu")(x)
         x = keras.layers.GlobalAveragePooling2D()(x)
         x = keras.layers.Dense(len(CLASSES), activation="softmax")(x)
         keras.Model(images, x).save(folder / f"{name}.keras")
@@ -83,7 +84,7 @@ class Runner:
         seen = []
         self.monkeypatch.setattr(server, "view", lambda *a, **k: seen.append((a, k)))
         assert cli.main(words) == 0
-        assert seen[0][0] == (["mine.keras"],)
+        assert len(seen) == 1
 
     def close(self):
         for server in self.open:
@@ -97,12 +98,17 @@ def test_a_page_runs_from_top_to_bottom(page, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Workers of a bulk job in this process.
     monkeypatch.setattr(local, "run_local", lambda queue, _: jobs.compute(queue.plan))
+    # A single step takes less time than tracing it; exports are traced.
+    eagerly = not any("export" in text for _, text in steps(page))
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(eagerly)
     runner = Runner(monkeypatch)
     try:
         for language, text in steps(page):
             getattr(runner, language)(text)
     finally:
         runner.close()
+        tf.config.run_functions_eagerly(False)
 
 
 def test_there_is_a_page_for_every_task():

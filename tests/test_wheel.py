@@ -70,7 +70,40 @@ def test_every_file_of_the_packages_is_installed(packages):
 @pytest.mark.parametrize("argument", ["--help", "recipes"])
 def test_help_and_recipes_need_no_package(environment, argument):
     done = subprocess.run(
-        [environment / "bin" / "keras-attn", argument], capture_output=True, text=True
+        [environment / "bin" / "keras-attn", argument],
+        cwd=environment,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) > 20
+
+
+WORKS = """
+import pathlib, sys
+import keras_attn
+from keras_attn.models import from_preset, list_presets
+from keras_attn.training.serving.configs import write_templates
+
+assert pathlib.Path(keras_attn.__file__).is_relative_to(sys.prefix)
+assert not pathlib.Path.cwd().joinpath("setup.cfg").exists()
+print(len([from_preset(name) for name in list_presets()]))
+write_templates(pathlib.Path("served"), "tiny")
+"""
+
+
+def test_files_are_found_from_any_folder(environment, packages, tmp_path):
+    """With the packages of these tests as its dependencies, behind the wheel's own."""
+    folders = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "dependencies.pth").write_text("\n".join(folders))
+    python = environment / "bin" / "python"
+    (tmp_path / "served" / "tiny").mkdir(parents=True)
+    try:
+        done = subprocess.run(
+            [python, "-c", WORKS], cwd=tmp_path, capture_output=True, text=True
+        )
+    finally:
+        (packages / "dependencies.pth").unlink()
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(list(ROOT.glob("keras_attn/models/presets/*/")))
+    assert "models.config" in (tmp_path / "served" / "compose.yaml").read_text()

@@ -15,7 +15,7 @@ from keras_attn.explain.maps import (
     image_position,
     image_size,
 )
-from keras_attn.graph.attention import Watch
+from keras_attn.graph.attention import Watch, class_rows
 
 CLUSTERS, TEMPERATURE = 5, 60.0
 # Starts of k-means, of which the best is kept, and steps of each at most.
@@ -44,9 +44,10 @@ def object_heads(
 
     Rows are averaged, and numbers standardised, as in the authors' code; the paper has
     the whole matrix. Where the paper leaves room: the numbers of all images are put
-    side by side; of few heads there are at most half as many clusters; of clusters with
-    as many heads of the last block, the one with more heads in all is taken, then the
-    one with the earlier head; rotary positions, which are applied later, have no part.
+    side by side; there are no more clusters than heads; of clusters with as many heads
+    of the last block, the one whose attention (of the class token, or of all patches
+    without one) falls least on the outermost patches is taken, where objects seldom
+    are; rotary positions, which are applied later, have no part.
 
     Args:
         model: Any model with attention as `attention_maps` finds it, whose queries,
@@ -71,20 +72,27 @@ def object_heads(
     """
     positive_integer("clusters", clusters)
     found: dict = {}
-    for blocks, _ in _single_images(model, images, grid, image_input, data_format):
-        for block, parts in blocks.items():
-            rows = np.mean([_mean_similarity(part) for part in parts], axis=0)
+    for parts in _single_images(model, images, grid, image_input, data_format):
+        for block, of_block in parts.blocks.items():
+            rows = np.mean([_mean_similarity(part) for part in of_block], axis=0)
             for head, row in enumerate(rows):
-                found.setdefault((block, head), []).append(row)
+                each = found.setdefault((block, head), ([], []))
+                each[0].append(row)
+                each[1].append(parts.outside[block][head])
     heads = list(found)
-    values = np.array([np.concatenate(rows) for rows in found.values()])
+    values = np.array([np.concatenate(rows) for rows, _ in found.values()])
+    outside = np.array([np.mean(shares) for _, shares in found.values()])
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    labels = _k_means(values, min(clusters, max(1, len(heads) // 2)))
-    pairs = list(zip(labels, heads, strict=True))
-    last = [label for label, (block, _) in pairs if block == heads[-1][0]]
-    chosen = max(labels, key=lambda label: (last.count(label), labels.count(label)))
-    return [head for label, head in pairs if label == chosen]
+    labels = _k_means(values, min(clusters, len(heads)))
+    is_last = np.array([block == heads[-1][0] for block, _ in heads])
+
+    def order(label):
+        chosen = labels == label
+        return (chosen & is_last).sum(), -outside[chosen].mean()
+
+    best = max(np.unique(labels), key=order)
+    return [head for head, label in zip(heads, labels, strict=True) if label == best]
 
 
 def head_features(
@@ -118,7 +126,8 @@ def head_features(
     (2, 4, 6, 192)
     """
     features = []
-    for blocks, size in _single_images(model, images, grid, image_input, data_format):
+    for found in _single_images(model, images, grid, image_input, data_format):
+        blocks = found.blocks
         known = {
             (block, head): part[head]
             for block, parts in blocks.items()
@@ -132,12 +141,12 @@ def head_features(
                 f"them {max(known)}. Received: heads={heads}"
             )
         side_by_side = [part[head] for block, head in heads for part in blocks[block]]
-        features.append(np.concatenate(side_by_side, axis=-1).reshape(*size, -1))
+        features.append(np.concatenate(side_by_side, axis=-1).reshape(*found.grid, -1))
     return np.array(features, "float32")
 
 
 def _single_images(model, images, grid, image_input, data_format):
-    """Of each image the parts of all blocks, see `_Parts`, and the patches' grid."""
+    """`_Parts` of each image."""
     data_format = checked_format(data_format)
     inputs = call_inputs(model, images)
     position = image_position(inputs, image_input)
@@ -154,7 +163,7 @@ def _single_images(model, images, grid, image_input, data_format):
                 "Expected a model with attention among the patches of its images. "
                 f"Received: {getattr(model, 'name', model)!r}, which computes none"
             )
-        yield parts.blocks, parts.grid
+        yield parts
 
 
 class _Parts:
@@ -163,11 +172,13 @@ class _Parts:
     Attributes:
         blocks: Dict from the number of a block to three arrays `(heads, patches,
             depth)`, of length 1 along the last axis.
+        outside: Dict from the number of a block to the share of each head's attention
+            that falls on the outermost patches.
         grid: `(rows, columns)` of the patches.
     """
 
     def __init__(self, size, grid):
-        self.blocks, self.grid, self._size = {}, grid, size
+        self.blocks, self.outside, self.grid, self._size = {}, {}, grid, size
         self._results, self._count = [], 0
 
     def layer(self, path, inputs, result):
@@ -197,6 +208,10 @@ class _Parts:
             if parent in inside and tuple(result.shape[:2]) == (1, keys)
         ]
         self._results.clear()
+        maps = class_rows(attention, grid)
+        inner = maps[:, :, 1:-1, 1:-1]
+        share = ops.sum(inner, axis=(2, 3)) / ops.sum(maps, axis=(2, 3))
+        self.outside[block] = 1 - ops.convert_to_numpy(share)[0]
         self.blocks[block] = [
             _unit(part.reshape(keys, heads, -1)[-grid[0] * grid[1] :])
             for part in _three(results, heads, attention.path)
@@ -231,8 +246,8 @@ def _mean_similarity(part):
 
 
 def _k_means(values, count):
-    """List of the clusters of some rows; the same for the same rows."""
-    random, best = np.random.default_rng(0), (np.inf, [])
+    """Clusters of some rows, integers; the same for the same rows."""
+    random, best, found = np.random.default_rng(0), np.inf, None
     for _ in range(STARTS):
         centres = values[[random.integers(len(values))]]
         while len(centres) < count:
@@ -251,9 +266,9 @@ def _k_means(values, count):
                 break
             centres = np.array(moved)
         loss = _distances(values, centres).min(axis=1).sum()
-        if loss < best[0]:
-            best = loss, labels.tolist()
-    return best[1]
+        if loss < best:
+            best, found = loss, labels
+    return found
 
 
 def _distances(values, centres):

@@ -310,6 +310,11 @@ def read_again(run, number, query, grid):
     return ops.concatenate([kept[each] for each in numbers], axis=1)
 
 
+def class_rows(attention, grid):
+    """Maps `(batch, heads, rows, columns)` of the class token, or the mean of all."""
+    return _patches(attention, grid, _query(None, grid, attention.shape[-1]))
+
+
 def _patches(attention, grid, query):
     rows, columns = grid
     if query is None:

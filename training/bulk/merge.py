@@ -13,6 +13,7 @@ from keras_attn.training.bulk import formats
 from keras_attn.training.bulk.plan import Plan, images_in
 from keras_attn.training.retrieval.listing import Listing
 from keras_attn.training.retrieval.store import IndexStore, Maker
+from keras_attn.training.runs.map_model import heads_setting
 
 
 def merge(path, output=None, table=False):
@@ -188,7 +189,7 @@ def _maps(plan, shards, output):
         "map_shape": plan.notes["map_shape"],
         "image_size": plan.notes["image_size"],
         "storage": made["storage"],
-        "settings": {},
+        "settings": heads_setting(made.get("heads")),
         "version": made["version"],
     }
     notes = {"model": plan.notes["model"], "data": plan.notes["images"]}

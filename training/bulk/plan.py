@@ -99,6 +99,7 @@ class Plan(Store):
 
         settings = _complete(task, settings, TASKS)
         model = dataclasses.replace(ModelSource.of(model), say=None)
+        settings = TASKS[task].settle(model, images, settings)
         prepared = task_of(task, model, checkpoint, settings, batch_size)
         described = images.describe()
         maker = {

@@ -9,8 +9,8 @@ from keras_attn._checks import one_of, positive_integer
 from keras_attn.pipelines.attention_maps.cache import STORAGES
 from keras_attn.pipelines.attention_maps.compute import fitted, map_shape, stored
 from keras_attn.pipelines.attention_maps.digests import image_keys, model_digest
-from keras_attn.pipelines.images.decoding import image_size
-from keras_attn.preprocessing import ImageSpec
+from keras_attn.pipelines.images.decoding import decode_files, image_size
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.explain.explainers import explainer_of
 from keras_attn.training.explain.localize import boxes_in_file
 from keras_attn.training.explain.localizers import localizing
@@ -18,7 +18,14 @@ from keras_attn.training.explain.names import AUTO, METHODS, TITLES
 from keras_attn.training.explain.saliency import Saliency
 from keras_attn.training.retrieval.descriptors import describe, embedder_of
 from keras_attn.training.retrieval.index import maker_of
-from keras_attn.training.runs.map_model import load_map_model, map_sizes
+from keras_attn.training.runs.map_model import (
+    OBJECTS,
+    find_heads,
+    load_map_model,
+    map_sizes,
+    named_heads,
+    sample_of,
+)
 from keras_attn.training.runs.outputs import outputs_of, top_classes, with_outputs
 from keras_attn.training.trained import load_trained
 
@@ -200,9 +207,9 @@ def _localize(trained, batch_size, max_patches, iou_threshold, coverage):
 # ---- masks ---------------------------------------------------------------------------
 
 
-def _masks(source, batch_size, size, network_size, crop_fraction, storage):
+def _masks(source, batch_size, size, network_size, crop_fraction, storage, heads):
     one_of("storage", storage, STORAGES)
-    model = load_map_model(source.path)
+    model = load_map_model(source.path, heads)
     size, network_size = map_sizes(model, size, network_size)
     shape = map_shape(model, network_size)
     columns = {"maps": (storage, list(shape)), "keys": ("uint8", [16])}
@@ -220,6 +227,25 @@ def _masks(source, batch_size, size, network_size, crop_fraction, storage):
     return Task(model_digest(model), spec, columns, compute, notes)
 
 
+def _with_heads(source, images, settings):
+    """The settings of maps with the heads that see the objects of some images."""
+    heads = named_heads(settings["heads"])
+    if heads == OBJECTS:
+        size, network_size = map_sizes(
+            load_map_model(source.path), settings["size"], settings["network_size"]
+        )
+        fit = ImagePreprocessing(
+            ImageSpec(*size, crop_fraction=settings["crop_fraction"])
+        ).fit_size
+        shown = sample_of(len(images))
+        names = [images.name(index) for index in shown]
+        decoded = decode_files(
+            lambda index: images.read_one(shown[index]), names, size, fit
+        )
+        heads = find_heads(source.path, heads, decoded.images, network_size)
+    return {**settings, "heads": heads}
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of task.
@@ -227,10 +253,13 @@ class Kind:
     Args:
         make: Function that makes it.
         settings: Dict of its settings and their defaults.
+        settle: Function of a `ModelSource`, the collection of the images and the
+            settings, that returns the settings which every worker takes.
     """
 
     make: Callable
     settings: dict
+    settle: Callable = lambda source, images, settings: settings
 
 
 TASKS = {
@@ -242,6 +271,13 @@ TASKS = {
     "embed": Kind(_embed, {}),
     "masks": Kind(
         _masks,
-        {"size": None, "network_size": None, "crop_fraction": 1.0, "storage": "uint8"},
+        {
+            "size": None,
+            "network_size": None,
+            "crop_fraction": 1.0,
+            "storage": "uint8",
+            "heads": None,
+        },
+        _with_heads,
     ),
 }

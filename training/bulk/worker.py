@@ -32,7 +32,9 @@ class Worker:
         self.plan, self.images = Plan(path, maker, notes=notes), images
         self.shards = self.plan.shards()
         made = self.plan.maker
-        settings = {name: made[name] for name in TASKS[made["task"]].settings}
+        # Plans of earlier versions lack the settings that came later.
+        defaults = TASKS[made["task"]].settings
+        settings = {name: made.get(name, value) for name, value in defaults.items()}
         self.task = task_of(
             made["task"],
             self.plan.model,

@@ -5,6 +5,7 @@ import os
 import sys
 
 from keras_attn.pipelines.progress import counted
+from keras_attn.training.commands import masks as cached_masks
 from keras_attn.training.commands.arguments import (
     add_json,
     add_model,
@@ -154,6 +155,7 @@ def _add_masks(added):
     added.add_argument(
         "--storage", choices=("uint8", "float16"), default="uint8", help="(uint8)"
     )
+    cached_masks.add_heads(added)
 
 
 def predict(arguments):
@@ -173,7 +175,7 @@ def embed(arguments):
 
 
 def masks(arguments):
-    return _job(arguments, "size", "network_size", "crop_fraction", "storage")
+    return _job(arguments, "size", "network_size", "crop_fraction", "storage", "heads")
 
 
 def _job(arguments, *settings):

@@ -45,8 +45,19 @@ def add(command):
     added.add_argument(
         "--storage", choices=("uint8", "float16"), default="uint8", help="(uint8)"
     )
+    add_heads(added)
     add_set(added, "options of the generated data set: examples, image_size, ...")
     add_json(added)
+
+
+def add_heads(added):
+    added.add_argument(
+        "--heads",
+        default="all",
+        metavar="all|objects|INDEX",
+        help="heads of a transformer that are averaged: all of the last block, those "
+        "that see objects, or indices in the last block such as 0,2 (all)",
+    )
 
 
 def masks(arguments):
@@ -62,6 +73,7 @@ def masks(arguments):
             network_size=arguments.network_size,
             crop_fraction=arguments.crop_fraction,
             storage=arguments.storage,
+            heads=arguments.heads,
             on_corrupt=arguments.on_corrupt,
             assignments=arguments.set,
             progress=counted("Described"),

@@ -14,7 +14,15 @@ from keras_attn.pipelines.images.streaming import IN_MEMORY_GIB, load_images
 from keras_attn.preprocessing import ImageSpec
 from keras_attn.training.data.describe import named_source
 from keras_attn.training.drawing import MAP_COLOURS, OPACITY, upsample
-from keras_attn.training.runs.map_model import load_map_model, map_sizes
+from keras_attn.training.runs.map_model import (
+    ALL,
+    OBJECTS,
+    find_heads,
+    heads_setting,
+    load_map_model,
+    map_sizes,
+    named_heads,
+)
 
 PICTURE = "maps.png"
 
@@ -28,6 +36,7 @@ def masks(
     network_size=None,
     crop_fraction=1.0,
     storage="uint8",
+    heads="all",
     on_corrupt="error",
     in_memory=IN_MEMORY_GIB,
     assignments=(),
@@ -51,6 +60,10 @@ def masks(
             was made for, or `size`.
         crop_fraction: See `Recipe`.
         storage: `"uint8"` or `"float16"`.
+        heads: Heads of a transformer that are averaged: `"all"` of the last block,
+            `"objects"`: those of all blocks that see the objects of the images, by
+            `keras_attn.explain.object_heads`; or indices in the last block, as a list
+            or a text such as `"0,2"`.
         on_corrupt: `"error"`, or `"skip"` to leave out what cannot be decoded.
         in_memory: Limit in GiB up to which decoded images are kept in memory.
         assignments: `key=value` options of the generated data set.
@@ -60,23 +73,36 @@ def masks(
 
     Returns:
         `(summary, problems)`: dict of `folder`, `images`, `map_shape`, `storage`,
-        `size`, `network_size`, `bytes` and `picture`; `FILE: REASON` for each image
-        left out.
+        `size`, `network_size`, `heads`, `bytes` and `picture`; `FILE: REASON` for each
+        image left out.
 
     Raises:
         ValueError: If the folder holds other maps or other files, sizes are missing, or
             the model is a transformer without its preprocessing.
     """
-    model = load_map_model(path)
+    heads = named_heads(heads)
+    model = load_map_model(path, None if heads == OBJECTS else heads)
     source = named_source(dataset, data, on_corrupt, assignments)
     if size is None and source.images is not None:
         size = tuple(source.images.shape[1:3])
     size, network_size = map_sizes(model, size, network_size)
     spec = ImageSpec(*size, crop_fraction=crop_fraction)
     source, images = load_images(source, spec, in_memory)
+    if heads == OBJECTS:
+        heads = find_heads(path, heads, images, network_size)
+        model = load_map_model(path, heads)
+    settings = heads_setting(heads)
     notes = {"model": str(path), "dataset": str(dataset), "data": str(data or "")}
     cache = compute_maps(
-        model, images, output, batch_size, network_size, storage, None, notes, progress
+        model,
+        images,
+        output,
+        batch_size,
+        network_size,
+        storage,
+        settings,
+        notes,
+        progress,
     )
     maps, _ = cache.read()
     picture = cache.path / PICTURE
@@ -94,6 +120,7 @@ def masks(
         "storage": storage,
         "size": list(size),
         "network_size": list(network_size),
+        "heads": heads or ALL,
         "bytes": sum(file.stat().st_size for *_, file in cache.shards()),
         "picture": str(picture),
     }
@@ -104,9 +131,10 @@ def format_summary(summary):
     """Two lines on what was computed."""
     rows, columns, _ = summary["map_shape"]
     height, width = summary["network_size"]
+    heads = "" if summary["heads"] == ALL else f", heads {summary['heads']}"
     return (
         f"{summary['folder']}: maps of {summary['images']} images, {rows} x {columns} "
-        f"cells of {height} x {width} pixels, {summary['storage']}, "
+        f"cells of {height} x {width} pixels{heads}, {summary['storage']}, "
         f"{summary['bytes'] / 1e6:.1f} MB\nPicture: {summary['picture']}"
     )
 

@@ -124,7 +124,9 @@ def head_model(model):
             continue
         for layer in nested.layers:
             if isinstance(layer, AttentionMap):
-                return keras.Model(nested.inputs[0], AttentionMap()(layer.input))
+                return keras.Model(
+                    nested.inputs[0], AttentionMap(heads=layer.heads)(layer.input)
+                )
     return None
 
 

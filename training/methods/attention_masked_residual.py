@@ -18,7 +18,7 @@ from keras_attn.training.methods.feeds.attention_maps import (
     reads_maps,
     reads_true_maps,
 )
-from keras_attn.training.runs.map_model import load_map_model
+from keras_attn.training.runs.map_model import load_map_model, named_heads
 
 # Recipes leave out this start of the names in the table of networks.
 PREFIX = "masked_"
@@ -44,7 +44,10 @@ class AttentionMaskedResidual(Classifier):
             )
         images = keras.Input((size, size, 3), name="images")
         if options.map_mode == "end_to_end" and reads_maps(recipe):
-            return _with_map(recipe, spec, images, load_map_model(options.map_model))
+            map_model = load_map_model(
+                options.map_model, named_heads(options.map_heads)
+            )
+            return _with_map(recipe, spec, images, map_model)
         return _network(recipe, spec, images)
 
     def make_feed(self, recipe, splits, spec):

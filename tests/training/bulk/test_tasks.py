@@ -1,7 +1,10 @@
+import keras
 import numpy as np
 import pytest
 
+from keras_attn.models import vit
 from keras_attn.pipelines.images.files import image_files, read_images
+from keras_attn.preprocessing import ImagePreprocessing, ImageSpec
 from keras_attn.training.adoption import ModelSource
 from keras_attn.training.bulk.tasks import TASKS, cell_means, task_of
 from keras_attn.training.explain.localize import boxes_in_file, localize_images
@@ -66,6 +69,23 @@ def test_means_of_cells_that_are_cut_off():
     assert means.shape == (2, 2, 2)
     np.testing.assert_allclose(means[0], [[2.5, 4.5], [8.5, 10.5]])
     np.testing.assert_array_equal(cell_means(maps, 1), maps)
+
+
+def test_heads_of_objects_are_chosen_once_for_all_workers(photos, tmp_path):
+    images = keras.Input((16, 16, 3))
+    normalized = ImagePreprocessing(ImageSpec(16, 16))(images)
+    file = tmp_path / "vit.keras"
+    vit((8, 1, 2), 4, input_tensor=normalized).save(file)
+    plan = jobs.make("masks", file, photos, tmp_path / "job", heads="objects")
+    assert plan.maker["heads"] in ([[0, 0]], [[0, 1]])
+    settings = {name: plan.maker[name] for name in TASKS["masks"].settings}
+    task = task_of("masks", ModelSource(file), "best", settings, jobs.BATCH)
+    assert task.digest == plan.maker["model"]
+    # A job of an earlier version, which had no heads to choose, is that of all.
+    plan = jobs.make("masks", file, photos, tmp_path / "all", heads="all")
+    assert plan.maker["heads"] is None
+    with pytest.raises(ValueError, match="Did you mean 'all'"):
+        jobs.make("masks", file, photos, tmp_path / "out", heads="al")
 
 
 def test_another_setting_is_refused(photos, tmp_path):

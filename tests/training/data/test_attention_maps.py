@@ -5,9 +5,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras.saving import load_model
 from PIL import Image
 
-from keras_attn.models.vit import vit
+from keras_attn.models.vit import attention_map_model, vit
+from keras_attn.ops.attention_maps import normalize_map
 from keras_attn.pipelines.attention_maps.cache import MapCache
 from keras_attn.pipelines.attention_maps.compute import as_floats
 from keras_attn.pipelines.generated.dataset import generated_source
@@ -87,6 +89,35 @@ def test_the_maps_of_a_transformer(tmp_path):
     assert summary["map_shape"] == [4, 4, 1]
     maps, _ = MapCache.open(tmp_path / "m").read()
     assert (maps.min((1, 2)) == 0).all() and (maps.max((1, 2)) == 255).all()
+    # As caches were described before heads could be chosen.
+    assert MapCache.open(tmp_path / "m").maker["settings"] == {}
+
+    def of_heads(heads, folder):
+        arguments = tmp_path / "vit.keras", "generated", tmp_path / folder
+        summary, _ = attention_maps.masks(
+            *arguments, heads=heads, assignments=GENERATED
+        )
+        return summary, MapCache.open(tmp_path / folder).read()[0]
+
+    pixels = generated_source(examples=130, image_size=32).images[:9]
+    wanted = attention_map_model(load_model(tmp_path / "vit.keras"))(pixels)
+    wanted = normalize_map(wanted)
+    summary, found = of_heads("1", "one")
+    np.testing.assert_allclose(found[:9, ..., 0] / 255, wanted[..., 1], atol=0.01)
+    assert "heads [1], uint8" in attention_maps.format_summary(summary)
+    summary, found = of_heads("objects", "chosen")
+    ((block, head),) = summary["heads"]
+    np.testing.assert_allclose(found[:9, ..., 0] / 255, wanted[..., head], atol=0.01)
+    assert block == 0
+    with pytest.raises(ValueError, match=r"settings=.* there, .*1.* now"):
+        of_heads([1], "m")
+    with pytest.raises(
+        ValueError, match=r"heads in 0..1 of block -1. Received: head 2"
+    ):
+        of_heads("2", "no")
+    with pytest.raises(ValueError, match="Did you mean 'objects'"):
+        of_heads("object", "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_each_image_stands_beside_its_map():
@@ -114,6 +145,8 @@ def test_mistakes(model_file, tmp_path):
         attention_maps.masks(model_file, "cifar1O", tmp_path / "maps")
     with pytest.raises(ValueError, match="name of a data set only"):
         attention_maps.masks(model_file, str(tmp_path), tmp_path / "maps", data="x")
+    with pytest.raises(ValueError, match="whose heads can be chosen"):
+        attention_maps.masks(model_file, "generated", tmp_path / "maps", heads="0")
     images = keras.Input((None, None, 3))
     free = keras.Model(images, keras.layers.Conv2D(1, 4, 4)(images))
     free.save(tmp_path / "free.keras")

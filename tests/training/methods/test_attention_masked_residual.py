@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_attn.models.masked_resnet import masked_resnet
-from keras_attn.models.vit import vit
+from keras_attn.models.vit import attention_map_model, vit
 from keras_attn.pipelines.attention_maps.batches import other_images
 from keras_attn.preprocessing import ImagePreprocessing, ImageSpec, spec_of
 from keras_attn.training.evaluation.evaluate import judged_outputs
@@ -60,6 +60,29 @@ def generator(tmp_path):
     path = tmp_path / "generator.keras"
     model.save(path)
     return path
+
+
+def test_a_run_keeps_the_heads_of_its_maps(generator, splits, tmp_path):
+    wanted = recipe(map_model=str(generator), map_heads="objects")
+    feed = feed_of(wanted, splits)
+    images, _ = splits["train"]
+    maps = attention_map_model(
+        keras.saving.load_model(generator), "mean", "minmax", heads=feed.heads
+    )
+    found = feed.maps["train"] / 255
+    np.testing.assert_allclose(found, to_numpy(maps(images)), atol=0.01)
+    run = run_of(wanted, tmp_path, feed)
+    kept = load_map_model(run.checkpoints / "map_model.keras")
+    np.testing.assert_allclose(found, to_numpy(kept(images)), atol=0.01)
+    all_heads = feed_of(recipe(map_model=str(generator)), splits).maps["train"]
+    assert np.abs(all_heads / 255 - found).max() > 0.1
+    with pytest.raises(ValueError, match="indices with map_mode=end_to_end"):
+        feed_of(
+            recipe(
+                map_model="x", map_mode="end_to_end", map_heads="objects", backbone="r"
+            ),
+            splits,
+        )
 
 
 def run_of(recipe, folder, feed):

@@ -11,12 +11,17 @@ from keras_attn.pipelines.attention_maps.cache import MapCache
 from keras_attn.pipelines.attention_maps.compute import compute_maps
 from keras_attn.pipelines.attention_maps.digests import image_keys, model_digest
 from keras_attn.pipelines.batches import build
-from keras_attn.pipelines.files import copy_file, digest_of
+from keras_attn.pipelines.files import copy_file, digest_of, save_then_rename
 from keras_attn.training.methods.feeds import known_objects
 from keras_attn.training.methods.feeds.images import VALIDATION_BATCH, ImageFeed
 from keras_attn.training.methods.feeds.progress import shown
 from keras_attn.training.runs import devices
-from keras_attn.training.runs.map_model import load_map_model
+from keras_attn.training.runs.map_model import (
+    OBJECTS,
+    find_heads,
+    load_map_model,
+    named_heads,
+)
 from keras_attn.training.runs.run import model_file
 
 # Name of the map model in a run's `checkpoints`.
@@ -53,6 +58,12 @@ def check_map_model(recipe):
     """
     if not reads_maps(recipe):
         return
+    heads = named_heads(recipe.options.map_heads)
+    if heads == OBJECTS and recipe.options.map_mode == "end_to_end":
+        raise ValueError(
+            "Expected heads by their indices with map_mode=end_to_end. "
+            "Received: map_heads=objects"
+        )
     if reads_true_maps(recipe):
         known_objects.check_true_maps(recipe)
         return
@@ -101,7 +112,10 @@ class MapFeed(ImageFeed):
                 for name in self._names()
             }
             return
-        self.map_model = load_map_model(recipe.options.map_model)
+        self.heads = find_heads(
+            options.map_model, options.map_heads, self.splits["train"][0], self.size
+        )
+        self.map_model = load_map_model(options.map_model, self.heads)
         if recipe.options.map_mode == "online":
             self.maps = dict.fromkeys(self._names(), self.map_model)
         else:
@@ -128,7 +142,11 @@ class MapFeed(ImageFeed):
                     f"Expected the cached maps in {cache.path} to be made by "
                     f"{self.recipe.options.map_model} from images of size {self.size}. "
                     "Received: maps of "
-                    + ("another model" if made[0] != model else f"size {made[1]}")
+                    + (
+                        "another model or other heads"
+                        if made[0] != model
+                        else f"size {made[1]}"
+                    )
                 )
             return cache.maps_of(images)
         folder = model_file(self.recipe.options.map_model).parent
@@ -201,5 +219,10 @@ class MapFeed(ImageFeed):
     def save(self, run):
         """Copies the map model into the run's folder, which needs it to predict."""
         target = run.checkpoints / MAP_MODEL
-        if self.map_model is not None and not target.exists():
+        if self.map_model is None or target.exists():
+            return
+        if self.heads is None:
             copy_file(model_file(self.recipe.options.map_model), target)
+        else:
+            with save_then_rename(target) as temporary:
+                self.map_model.save(temporary)

@@ -46,6 +46,12 @@ class AttentionMaskedResidualOptions(Classifier):
     map_model: str = plain(
         "", "Folder of a run, or model file, that makes the attention maps."
     )
+    map_heads: str = plain(
+        "all",
+        "Heads of the `map_model` that are averaged: `all` of the last block, "
+        "`objects`, those of all blocks that see objects, or indices in the last block "
+        "such as `0,2`.",
+    )
     map_mode: str = choice(
         "cached",
         "Whether maps are `cached`, made `online` of the augmented images, or learned "

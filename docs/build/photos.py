@@ -21,6 +21,8 @@ from keras_attn.training import drawing
 
 IMAGES = pathlib.Path(__file__).parent.parent / "images"
 SIZE = 224
+# Of JPEG files, which are to stay under 150 kB.
+QUALITY = {"photos.jpg": 88, "methods.jpg": 69}
 # The last map of 14 x 14 cells.
 EARLY = "block11_expand_relu"
 
@@ -79,7 +81,7 @@ def draw_methods(model, images):
 def save(figure, name):
     picture = io.BytesIO()
     figure.savefig(picture)
-    Image.open(picture).convert("RGB").save(IMAGES / name, quality=88)
+    Image.open(picture).convert("RGB").save(IMAGES / name, quality=QUALITY[name])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def local_embedder_of(trained):
             "Expected a model whose descriptor is pooled from one feature map. "
             f"Received: {trained.path}, which has several, or none"
         )
-    return keras.Model(trained.model.inputs, features, name="local_embedder")
+    return keras.Model(trained.model.input, features, name="local_embedder")
 
 
 def describe_local(embedder, images, batch_size=64):

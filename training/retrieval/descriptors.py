@@ -42,7 +42,7 @@ def embedder_of(trained):
             f"Received: {trained.path} with outputs {', '.join(trained.model.output)}, "
             "which has neither"
         )
-    return keras.Model(trained.model.inputs, _unit(described), name="embedder")
+    return keras.Model(trained.model.input, _unit(described), name="embedder")
 
 
 def can_embed(model):

@@ -71,17 +71,18 @@ def object_heads(
     Reference: [rawlekar2026] arXiv:2603.26127.
     """
     positive_integer("clusters", clusters)
-    found: dict = {}
-    for parts in _single_images(model, images, grid, image_input, data_format):
-        for block, of_block in parts.blocks.items():
-            rows = np.mean([_mean_similarity(part) for part in of_block], axis=0)
-            for head, row in enumerate(rows):
-                each = found.setdefault((block, head), ([], []))
-                each[0].append(row)
-                each[1].append(parts.outside[block][head])
-    heads = list(found)
-    values = np.array([np.concatenate(rows) for rows, _ in found.values()])
-    outside = np.array([np.mean(shares) for _, shares in found.values()])
+    rows: dict = {}
+    outside: dict = {}
+
+    def take(block, parts, shares):
+        for head in range(shares.shape[1]):
+            each = [_mean_similarities(part[:, head]) for part in parts]
+            rows[block, head] = np.mean(each, axis=0).ravel()
+            outside[block, head] = shares[:, head].mean()
+
+    _follow(model, images, take, grid, image_input, data_format)
+    heads, values = list(rows), np.array(list(rows.values()))
+    shares = np.array(list(outside.values()))
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     labels = _k_means(values, min(clusters, len(heads)))
@@ -89,7 +90,7 @@ def object_heads(
 
     def order(label):
         chosen = labels == label
-        return (chosen & is_last).sum(), -outside[chosen].mean()
+        return (chosen & is_last).sum(), -shares[chosen].mean()
 
     best = max(np.unique(labels), key=order)
     return [head for head, label in zip(heads, labels, strict=True) if label == best]
@@ -125,61 +126,57 @@ def head_features(
     >>> head_features(model, images, [(0, 1), (2, 3)]).shape
     (2, 4, 6, 192)
     """
-    features = []
-    for found in _single_images(model, images, grid, image_input, data_format):
-        blocks = found.blocks
-        known = {
-            (block, head): part[head]
-            for block, parts in blocks.items()
-            for part in parts
-            for head in range(len(part))
-        }
-        lacking = [tuple(head) for head in heads if tuple(head) not in known]
-        if lacking or not heads:
-            raise ValueError(
-                f"Expected heads among {len(known)} pairs (block, head), the last of "
-                f"them {max(known)}. Received: heads={heads}"
-            )
-        side_by_side = [part[head] for block, head in heads for part in blocks[block]]
-        features.append(np.concatenate(side_by_side, axis=-1).reshape(*found.grid, -1))
-    return np.array(features, "float32")
+    kept: dict = {}
+
+    def take(block, parts, shares):
+        for head in range(shares.shape[1]):
+            is_asked = (block, head) in map(tuple, heads)
+            features = [part[:, head] for part in parts] if is_asked else None
+            kept[block, head] = features
+
+    rows, columns = _follow(model, images, take, grid, image_input, data_format)
+    if not heads or not all(tuple(head) in kept for head in heads):
+        raise ValueError(
+            f"Expected heads among {len(kept)} pairs (block, head), the last of "
+            f"them {max(kept)}. Received: heads={heads}"
+        )
+    side_by_side = [part for head in heads for part in kept[tuple(head)]]
+    found = np.concatenate(side_by_side, axis=-1)
+    return found.reshape(len(found), rows, columns, -1).astype("float32")
 
 
-def _single_images(model, images, grid, image_input, data_format):
-    """`_Parts` of each image."""
+def _follow(model, images, take, grid, image_input, data_format):
+    """Calls a model with `_Parts`; rows and columns of the patches."""
     data_format = checked_format(data_format)
     inputs = call_inputs(model, images)
-    position = image_position(inputs, image_input)
-    flat = keras.tree.flatten(inputs)
-    size = image_size(flat[position], data_format)
-    for number in range(len(flat[position])):
-        single = [each[number : number + 1] for each in flat]
-        parts = _Parts(size, grid)
-        is_first = data_format == "channels_first"
-        with no_gradients(), Watch(parts.attention, parts.layer, is_first=is_first):
-            model(keras.tree.pack_sequence_as(inputs, single), training=False)
-        if not parts.blocks:
-            raise ValueError(
-                "Expected a model with attention among the patches of its images. "
-                f"Received: {getattr(model, 'name', model)!r}, which computes none"
-            )
-        yield parts
+    pixels = keras.tree.flatten(inputs)[image_position(inputs, image_input)]
+    parts = _Parts(take, len(pixels), image_size(pixels, data_format), grid)
+    is_first = data_format == "channels_first"
+    with no_gradients(), Watch(parts.attention, parts.layer, is_first=is_first):
+        model(inputs, training=False)
+    if not parts.found:
+        raise ValueError(
+            "Expected a model with attention among the patches of its images. "
+            f"Received: {getattr(model, 'name', model)!r}, which computes none"
+        )
+    return parts.grid
 
 
 class _Parts:
-    """Queries, keys and values of an image's patches, while a model computes them.
+    """Queries, keys and values of patches, while a model computes them.
 
-    Attributes:
-        blocks: Dict from the number of a block to three arrays `(heads, patches,
-            depth)`, of length 1 along the last axis.
-        outside: Dict from the number of a block to the share of each head's attention
-            that falls on the outermost patches.
-        grid: `(rows, columns)` of the patches.
+    Args:
+        take: Function of the number of a block, its three parts `(batch, heads,
+            patches, depth)`, of length 1 along the last axis, and the shares `(batch,
+            heads)` of the attention that fall on the outermost patches.
+        batch: Number of images.
+        size: `(height, width)` of the images.
+        grid: `(rows, columns)` of the patches, or `None`.
     """
 
-    def __init__(self, size, grid):
-        self.blocks, self.outside, self.grid, self._size = {}, {}, grid, size
-        self._results, self._count = [], 0
+    def __init__(self, take, batch, size, grid):
+        self._take, self._batch, self._size, self.grid = take, batch, size, grid
+        self._results, self._count, self.found = [], 0, False
 
     def layer(self, path, inputs, result):
         if len(getattr(result, "shape", ())) in (3, 4):
@@ -188,12 +185,9 @@ class _Parts:
     def attention(self, attention):
         batch, heads, queries, keys = attention.shape
         grid = self.grid or attention.grid(self._size)
-        if (
-            batch not in (1, None)
-            or grid is None
-            or queries not in (1, keys)
-            or keys < grid[0] * grid[1]
-        ):
+        if batch != self._batch or grid is None or queries not in (1, keys):
+            return
+        if keys < grid[0] * grid[1]:
             return
         self.grid, block = grid, self._count
         self._count += 1
@@ -203,28 +197,30 @@ class _Parts:
         # Softmax may be a layer of its own, one further inside.
         inside = attention.path, attention.path.rpartition("/")[0]
         results = [
-            ops.convert_to_numpy(ops.cast(result, "float32")).reshape(keys, -1)
+            ops.reshape(ops.cast(result, "float32"), (batch, keys, -1))
             for parent, result in self._results
-            if parent in inside and tuple(result.shape[:2]) == (1, keys)
+            if parent in inside and tuple(result.shape[:2]) == (batch, keys)
         ]
         self._results.clear()
+        parts = [
+            ops.reshape(part, (batch, keys, heads, -1))[:, -grid[0] * grid[1] :]
+            for part in _three(results, heads, attention.path)
+        ]
+        parts = [_unit(ops.convert_to_numpy(part)) for part in parts]
         maps = class_rows(attention, grid)
         inner = maps[:, :, 1:-1, 1:-1]
         share = ops.sum(inner, axis=(2, 3)) / ops.sum(maps, axis=(2, 3))
-        self.outside[block] = 1 - ops.convert_to_numpy(share)[0]
-        self.blocks[block] = [
-            _unit(part.reshape(keys, heads, -1)[-grid[0] * grid[1] :])
-            for part in _three(results, heads, attention.path)
-        ]
+        self._take(block, parts, 1 - ops.convert_to_numpy(share))
+        self.found = True
 
 
 def _three(results, heads, path):
     """Queries, keys and values: the last three results, or the thirds of the last."""
-    widths = [result.shape[1] for result in results]
+    widths = [result.shape[-1] for result in results]
     if len(set(widths[-3:])) == 1 and len(widths) > 2 and widths[-1] % heads == 0:
         return results[-3:]
     if widths and widths[-1] % (3 * heads) == 0:
-        return np.split(results[-1], 3, axis=1)
+        return ops.split(results[-1], 3, axis=-1)
     raise ValueError(
         "Expected attention whose queries, keys and values are made by layers inside, "
         f"as wide as each other. Received: {path!r} with results of widths {widths}"
@@ -232,17 +228,20 @@ def _three(results, heads, path):
 
 
 def _unit(part):
-    """`(heads, patches, depth)` of length 1 from `(patches, heads, depth)`."""
-    part = np.moveaxis(part, 1, 0)
+    """`(batch, heads, patches, depth)` of length 1, heads and patches exchanged."""
+    part = np.swapaxes(part, 1, 2)
     length = np.linalg.norm(part, axis=-1, keepdims=True)
     return part / np.maximum(length, 1e-12)
 
 
-def _mean_similarity(part):
-    """Mean row of the softmax of the patches' cosines, `(heads, patches)`."""
-    part = part.astype("float64")
-    weights = np.exp(part @ np.swapaxes(part, 1, 2) / TEMPERATURE)
-    return (weights / weights.sum(axis=-1, keepdims=True)).mean(axis=1)
+def _mean_similarities(part):
+    """Mean row of the softmax of the patches' cosines, `(batch, patches)`."""
+    found = []
+    # One by one: the matrices of large images are large.
+    for patches in part.astype("float64"):
+        weights = np.exp(patches @ patches.T / TEMPERATURE)
+        found.append((weights / weights.sum(axis=-1, keepdims=True)).mean(axis=0))
+    return np.array(found)
 
 
 def _k_means(values, count):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_attn.explain import object_heads
 from keras_attn.models.vit import VIT_SIZES, attention_of
 from keras_attn.pipelines.generated.dataset import generate
 from keras_attn.training.data.load import load_data, load_source_of, load_source_split
@@ -12,6 +13,7 @@ from keras_attn.training.experiments.studies import (
     attention_on_object,
 )
 from keras_attn.training.fit.train import initial_model
+from keras_attn.training.runs.map_model import sample_of
 from tests.training.tiny_dino import TINY_SIZE, tiny_recipe
 
 pytestmark = pytest.mark.skipif(
@@ -75,6 +77,9 @@ def test_rows_of_a_run(monkeypatch):
         "best_head_other_image": counted(np.roll(maps[:, best], 1, axis=0), masks),
         "uniform": masks.mean(),
     }
+    sample = images[chosen[sample_of(len(chosen))]]
+    heads = [head for _, head in object_heads(run.network, sample)]
+    on_object["chosen_heads"] = counted(maps[:, heads].mean(axis=1), masks)
     for row, value in on_object.items():
         metric = row, "attention_on_object"
         assert found[metric] == pytest.approx(100 * value, abs=1e-3)
@@ -86,6 +91,11 @@ def test_rows_of_a_run(monkeypatch):
     top, left, bottom, right = source.annotations["box"][chosen].T
     area = ((bottom - top) * (right - left)).mean() / 32**2
     assert found["uniform", "attention_in_box"] == pytest.approx(100 * area)
+    boxes = source.annotations["box"][chosen]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 32**2
+    assert found["uniform", "corloc"] == pytest.approx(100 * (areas >= 0.5).mean())
+    for row in ("token_cut", "lost", "chosen_heads", "token_cut_other_image"):
+        assert 0 <= found[row, "corloc"] <= 100
 
 
 def test_runs_on_other_images_are_judged_on_generated_ones(monkeypatch):
@@ -103,4 +113,4 @@ def test_runs_on_other_images_are_judged_on_generated_ones(monkeypatch):
     assert found["dino", "attention_on_object_0.5"] == pytest.approx(on_object)
     area = 100 * data.masks.mean()
     assert found["uniform", "attention_on_object_0.5"] == pytest.approx(area)
-    assert len(found) == 12
+    assert len(found) == 2 * 8 + 5

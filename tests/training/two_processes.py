@@ -7,17 +7,22 @@ same weights to the last bit.
 """
 
 import argparse
+import atexit
 import contextlib
+import functools
 import importlib
+import multiprocessing.forkserver
 import os
 import pathlib
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "deterministic": False}
 # Compiling takes longer than all the rest.
@@ -191,6 +196,39 @@ def _pause(seconds):
     callbacks.StopAtNotFinite.on_train_batch_end = on_train_batch_end
 
 
+@functools.cache
+def template():
+    """A process that has imported what all others need, from which they are forked."""
+    server = multiprocessing.forkserver.ForkServer()
+    server.set_forkserver_preload(["jax", "keras_attn.training.fit.train"])
+    with mock.patch.dict(os.environ, ENVIRONMENT):
+        server.ensure_running()
+    return server
+
+
+def fork(log, devices, arguments):
+    """A started process of `main`, whose output goes to a file."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_run, args=(str(log), devices, arguments))
+    connect = template().connect_to_new_process
+    module = multiprocessing.forkserver
+    with mock.patch.object(module, "connect_to_new_process", connect):
+        process.start()
+    return process
+
+
+def _run(log, devices, arguments):
+    with open(log, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+    try:
+        main(arguments)
+    finally:
+        # A fork would leave them out.
+        atexit._run_exitfuncs()
+
+
 class Processes:
     """One or two processes that train the cases.
 
@@ -205,37 +243,33 @@ class Processes:
     def __init__(self, root, cases, count=2, devices=1, options=()):
         root.mkdir(parents=True, exist_ok=True)
         self.place = f"127.0.0.1:{free_port()}"
-        flags = f" --xla_force_host_platform_device_count={devices}"
-        environment = {**ENVIRONMENT, "XLA_FLAGS": ENVIRONMENT["XLA_FLAGS"] + flags}
         self.logs, self.started = [], []
         for number in range(count):
             own = ["--coordinator", self.place] if count > 1 else []
             own += ["--number", str(number), "--root", str(root), "--cases", *cases]
-            log = open(root / f"log-{number}.txt", "w")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.training.two_processes", *own, *options],
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
-            log.close()
             self.logs.append(root / f"log-{number}.txt")
-            self.started.append(process)
+            self.started.append(fork(self.logs[-1], devices, [*own, *options]))
 
     @property
     def output(self):
         """The lines of process 0 so far."""
-        return self.logs[0].read_text()
+        return self.logs[0].read_text() if self.logs[0].exists() else ""
 
     def wait_for(self, words):
         """Waits until process 0 has printed these words."""
         while words not in self.output:
-            assert self.started[0].poll() is None, self.output
+            assert self.started[0].is_alive(), self.output
             time.sleep(0.02)
+
+    def kill(self, number):
+        os.kill(self.started[number].pid, signal.SIGKILL)
 
     def end(self, seconds=600):
         """Exit statuses, and what the processes printed."""
-        statuses = [process.wait(seconds) for process in self.started]
+        for process in self.started:
+            process.join(seconds)
+            assert not process.is_alive(), self.output
+        statuses = [process.exitcode for process in self.started]
         return statuses, [log.read_text() for log in self.logs]
 
 
@@ -278,7 +312,7 @@ def kills(root, count, seed):
         broken = Processes(root / "broken", ["class_embedding"], options=options)
         victim, moment = draw.randrange(2), draw.random() * lasts
         time.sleep(moment)
-        broken.started[victim].kill()
+        broken.kill(victim)
         killed = time.monotonic()
         statuses, output = broken.end()
         line = check_end(statuses, output, victim)
@@ -305,7 +339,7 @@ def check_end(statuses, output, victim):
     return lines[0]
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--root")
@@ -317,7 +351,7 @@ def main():
     parser.add_argument("--kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--make", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.make:
         make_given(pathlib.Path(options.root))
         return

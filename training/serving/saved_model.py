@@ -38,11 +38,15 @@ def write_saved_model(answers, model, spec, folder):
 
 
 def add_endpoint(archive, name, function, given):
-    """Adds an endpoint that is traced now; with a signature, saving traces it again."""
+    """Adds an endpoint that is traced now, and now alone.
+
+    With a signature, and without the list, saving traces it again.
+    """
     import tensorflow as tf
 
     traced = tf.function(function, autograph=False)
-    traced.get_concrete_function(*given)
+    concrete = traced.get_concrete_function(*given)
+    traced._list_all_concrete_functions_for_serialization = lambda: [concrete]
     archive.add_endpoint(name, traced)
 
 

@@ -118,7 +118,15 @@ def _decision(model, class_names, thresholds):
         outputs = dict(network(images, training=False))
         return with_decision(outputs, class_names, thresholds)
 
-    return ServedAnswer(decide, (network,))
+    return ServedAnswer(_traced_once(decide), (network,))
+
+
+def _traced_once(function):
+    """The function, which signatures share as one graph; step by step outside."""
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+    return lambda *given: (traced if tf.inside_function() else function)(*given)
 
 
 def light_outputs(model):
@@ -191,7 +199,9 @@ def _grad_cam(trained, model):
         found = explain(images, tf.fill((len(images),), -1))
     except (ValueError, NotImplementedError):
         return None
-    return ServedAnswer(explain, (model,), True) if np.any(found["map"]) else None
+    if not np.any(found["map"]):
+        return None
+    return ServedAnswer(_traced_once(explain), (model,), True)
 
 
 def _explanation(model, class_names, thresholds, grad_cam):

@@ -53,7 +53,7 @@ def test_process_0_alone_writes_and_prints(runs):
 def test_a_killed_process_ends_the_other_and_the_run_resumes(runs, tmp_path):
     broken = Processes(tmp_path, [CASE], options=["--pause", "0.1"])
     broken.wait_for("step 3 of epoch 2")
-    broken.started[1].send_signal(signal.SIGKILL)
+    broken.kill(1)
     statuses, output = broken.end(20)
     assert statuses == [2, -signal.SIGKILL]
     assert "Process 1 of 2 has ended" in check_end(statuses, output, 1)

@@ -1,4 +1,4 @@
-"""The demo on the generated data set: train, evaluate, explain, export, report."""
+"""The demo: a trained network on photographs, then a training on generated images."""
 
 import pathlib
 import shutil
@@ -11,52 +11,69 @@ from keras_attn.pipelines.files import write_then_rename
 from keras_attn.training.data import describe
 from keras_attn.training.data.load import load_data, load_source_of
 from keras_attn.training.evaluation import evaluate, report
+from keras_attn.training.evaluation.predict import predict
 from keras_attn.training.explain import files
 from keras_attn.training.fit.train import train
 from keras_attn.training.recipes.registry import DEFAULT, get_recipe
+from keras_attn.training.recipes.schema import apply_overrides
 from keras_attn.training.runs.environment import next_command
 from keras_attn.training.serving.export import export
+from keras_attn.training.trained import load_trained
 
+# Photographs of a checkout, the preset that looks at them, and the one that is served:
+# the smallest, whose export lies in `saved_models` of a checkout.
+PHOTOS = pathlib.Path(__file__).parent.parent / "docs" / "images" / "photos"
+PRESET = "tf_flowers_lite0_squeeze_excitation"
+SERVED = "generated_vit_mini_8_dino"
+# What the default recipe changes to so that it learns within a minute, and its maps
+# have cells that a part fills.
+SHORT = (
+    "backbone=resnet20",
+    "image_size=64",
+    "difficulty=0.1",
+    "examples=3000",
+    "epochs=8",
+)
 IMAGES = 6
 MISTAKES = 6
 
 
 def demo(workdir="runs/demo"):
-    """Trains the default recipe, then evaluates, explains, exports and reports it.
+    """Shows a preset on photographs, then trains a short recipe and shows its run.
 
-    Writes, below `workdir`: a contact sheet of the data, the run folder `model`, six
-    test images as PNG files, their class maps, and a report. The export goes to
-    `saved_models/demo/`. A second call resumes where the first one stopped.
+    Writes, below `workdir`: `photos`, maps over photographs; a contact sheet of the
+    generated data, the run folder `model`, six test images as PNG files, their class
+    maps, and a report. The exports go to `saved_models/`. A second call resumes where
+    the first one stopped.
 
     Returns:
         The run.
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    recipe = get_recipe(DEFAULT)
+    recipe = apply_overrides(get_recipe(DEFAULT), SHORT)
     started = time.perf_counter()
 
     def say(text):
         print(f"[{time.perf_counter() - started:4.0f} s] {text}", flush=True)
 
-    say(f"1/6 data: drawing {recipe.examples} images of the generated data set")
+    show_preset(workdir, say)
+    say(f"2/7 data: drawing {recipe.examples} images of the generated data set")
     source = load_source_of(recipe)
     sheet = workdir / "data.png"
     describe.write_sheet(source, sheet)
     say(f"    {sheet}: a contact sheet")
-    say(f"2/6 train: {recipe.name}, {recipe.epochs} epochs")
+    say(f"3/7 train: {recipe.backbone} with class embedding, {recipe.epochs} epochs")
     run = train(recipe, workdir / "model", source=source)
-    say("3/6 evaluate: on the test images")
+    say("4/7 evaluate: on the test images")
     print(evaluate.format_evaluation(evaluate.evaluate(run.workdir, "test")))
-    say("4/6 explain: class maps over test images")
+    say("5/7 explain: class maps over test images")
     folder = write_test_images(recipe, source, workdir / "images")
-    output = workdir / "explained"
-    shutil.rmtree(output, ignore_errors=True)
-    written, _ = files.explain(run.workdir, [folder], output)
-    say(f"    {written[-1]}: look at this one first")
-    say("5/6 export: a SavedModel for TF Serving, compared with the Keras model")
+    written = _explained(run.workdir, folder, workdir / "explained")
+    say(f"    {written}: look at this one first")
+    say("6/7 export: a SavedModel for TF Serving, compared with the Keras model")
     say(f"    {export(run.workdir, name='demo')}")
-    say("6/6 report: accuracy, calibration and the worst mistakes on one page")
+    say("7/7 report: accuracy, calibration and the worst mistakes on one page")
     page = report.write_report(run.workdir, split="test", mistakes=MISTAKES)
     say(f"    {page}: open it in a browser")
     say("done. Next:")
@@ -69,6 +86,53 @@ def demo(workdir="runs/demo"):
     ):
         print(f"  {next_command(*words)}  # {note}")
     return run
+
+
+def show_preset(workdir, say):
+    """Classifies and explains photographs with a preset, and asks a server for one."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    if not photos:
+        say("1/7 photographs: none outside a checkout; left out")
+        return
+    trained = load_trained(PRESET)
+    names = trained.class_names
+    say(f"1/7 photographs: {PRESET}, which knows {', '.join(names)}")
+    for answer in predict(PRESET, photos, top=1).predictions:
+        (best,) = answer["predictions"]
+        shown = pathlib.Path(answer["image"]).stem
+        known = "" if shown in names else f"; {shown} is none of its classes"
+        print(f"  {shown}: {best['class']}, {100 * best['probability']:.0f} %{known}")
+    say(f"    {_explained(PRESET, PHOTOS, workdir / 'photos')}: what it looked at")
+    if not pathlib.Path("saved_models", SERVED).exists():
+        export(SERVED)
+    try:
+        answer = served("saved_models", SERVED, photos[0])
+    except ImportError:
+        say("    not served: pip install 'keras-attn[serving]'")
+        return
+    found = answer.get("class") or ", ".join(sorted(set(answer) - {"image"}))
+    say(f"    served {SERVED}: {photos[0].name} sent over HTTP, answered with {found}")
+
+
+def served(folder, name, photo):
+    """The answer of a local server, started for it, to a photograph."""
+    from keras_attn.training.serving.client import Client
+    from keras_attn.training.serving.server.server import running
+    from keras_attn.training.serving.server.settings import Settings
+
+    settings = Settings(folder, port=0, rest_port=0)
+    with running(settings, lambda line: None) as server:
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/{name}"
+        with Client(url, signature="explain") as client:
+            ((answer,),) = client.classify([photo])
+    return answer
+
+
+def _explained(model, images, output):
+    """Path of the sheet of the explanations of images, written anew."""
+    shutil.rmtree(output, ignore_errors=True)
+    written, _ = files.explain(model, [images], output, say=lambda text: None)
+    return written[-1]
 
 
 def write_test_images(recipe, source, folder):

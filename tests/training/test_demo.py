@@ -1,21 +1,39 @@
 import json
 
+import pytest
 from PIL import Image
 
+from keras_attn.models import preset
 from keras_attn.training import demo as demo_module
 from keras_attn.training.methods import class_embedding
 from tests.training.tiny import tiny_model, tiny_recipe
+from tests.training.tiny_models import colour_model
+
+pytest.importorskip("aiohttp")
 
 
 def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = tiny_recipe(name="tiny_demo", epochs=1)
     monkeypatch.setattr(demo_module, "get_recipe", lambda name: recipe)
+    monkeypatch.setattr(demo_module, "SHORT", ())
     monkeypatch.setattr(demo_module, "IMAGES", 2)
     monkeypatch.setattr(demo_module, "MISTAKES", 1)
+    for name in ("PRESET", "SERVED"):
+        monkeypatch.setattr(demo_module, name, "colours")
+    monkeypatch.setattr(preset, "PRESETS", tmp_path / "presets")
+    (tmp_path / "presets/colours").mkdir(parents=True)
+    colour_model(class_names=("red", "cat", "blue")).save(
+        tmp_path / "presets/colours/model.keras"
+    )
     monkeypatch.setattr(class_embedding, "build_model", tiny_model)
     run = demo_module.demo("work")
     text = capsys.readouterr().out
+    assert "which knows red, cat, blue" in text
+    assert "coffee is none of its classes" in text
+    assert "cat is none of its classes" not in text
+    assert "served colours: astronaut.jpg sent over HTTP, answered with red" in text
+    assert (tmp_path / "work/photos/rocket.png").exists()
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     result = evaluation["test"]["best"]
     assert f"{100 * result['accuracy']:.2f}" in text
@@ -32,6 +50,9 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     assert f"keras-attn view {run.workdir}" in text
     assert "keras-attn serve saved_models" in text
 
+    monkeypatch.setattr(demo_module, "PHOTOS", tmp_path / "none")
     demo_module.demo("work")
-    assert "is finished: 1 epochs" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "none outside a checkout" in text
+    assert "is finished: 1 epochs" in text
     assert (tmp_path / "saved_models/demo/2/saved_model.pb").exists()

@@ -91,6 +91,40 @@ class Server:
         self.repository.close()
 
 
+@contextlib.contextmanager
+def running(settings, report=print):
+    """Context of a `Server` that listens, in a thread with an event loop of its own."""
+    server = Server(settings, report)
+    started, failed = threading.Event(), []
+
+    async def serve(stop):
+        try:
+            await server.start()
+        except BaseException as error:
+            failed.append(error)
+            return
+        finally:
+            started.set()
+        await stop.wait()
+        await server.stop()
+
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(stop),))
+    thread.start()
+    started.wait()
+    if failed:
+        thread.join()
+        raise failed[0]
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
 def read_labels(folder):
     """Labels of versions, from the configuration of TensorFlow Serving."""
     models = read_models_config(folder).model_config_list.config

@@ -1,13 +1,11 @@
 """SavedModels that are written in a second, and servers in a thread of the test."""
 
-import asyncio
 import contextlib
 import functools
 import io
 import pathlib
 import shutil
 import tempfile
-import threading
 import time
 
 import grpc
@@ -21,7 +19,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_attn.training.serving.server.server import Server
+from keras_attn.training.serving.server import server
 from keras_attn.training.serving.server.settings import Settings
 
 CLASSES = ("dark", "light")
@@ -168,34 +166,9 @@ def running(folder, **changes):
         folder, **{"port": 0, "rest_port": 0, "poll_seconds": 0.1, **changes}
     )
     lines = []
-    server = Server(settings, lines.append)
-    started, failed = threading.Event(), []
-
-    async def serve(stop):
+    with server.running(settings, lines.append) as found:
+        client = Running(found, lines)
         try:
-            await server.start()
-        except BaseException as error:
-            failed.append(error)
-            return
+            yield client
         finally:
-            started.set()
-        await stop.wait()
-        await server.stop()
-
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(stop),))
-    thread.start()
-    started.wait()
-    if failed:
-        thread.join()
-        raise failed[0]
-    client = Running(server, lines)
-    try:
-        yield client
-    finally:
-        client.channel.close()
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+            client.channel.close()

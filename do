@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}" PYTHONUNBUFFERED=1
 
 usage() {
   cat <<'TEXT'
-./do demo        set up, then train, evaluate, explain, export and report a classifier
+./do demo        set up, then a trained network on photographs, and a short training
 ./do test        set up, then run all tests on TensorFlow, the layers' on JAX
 ./do test-torch  the layers' tests on torch, where it is installed
 ./do lint        check style with ruff and types with mypy
@@ -63,7 +63,7 @@ test_torch() {
 case "${1:-help}" in
 demo)
   environment installed '.[train,view,serving]'
-  echo "== Running the demo (under 5 minutes on 2 cores)"
+  echo "== Running the demo (under 2 minutes on 2 cores)"
   "$BIN/keras-attn" demo
   ;;
 test)

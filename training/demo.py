@@ -32,7 +32,7 @@ SHORT = (
     "image_size=64",
     "difficulty=0.1",
     "examples=3000",
-    "epochs=8",
+    "epochs=7",
 )
 IMAGES = 6
 MISTAKES = 6
@@ -69,7 +69,7 @@ def demo(workdir="runs/demo"):
     print(evaluate.format_evaluation(evaluate.evaluate(run.workdir, "test")))
     say("5/7 explain: class maps over test images")
     folder = write_test_images(recipe, source, workdir / "images")
-    written = _explained(run.workdir, folder, workdir / "explained")
+    written = _explained(run.workdir, [folder], workdir / "explained")
     say(f"    {written}: look at this one first")
     say("6/7 export: a SavedModel for TF Serving, compared with the Keras model")
     say(f"    {export(run.workdir, name='demo')}")
@@ -96,13 +96,14 @@ def show_preset(workdir, say):
         return
     trained = load_trained(PRESET)
     names = trained.class_names
-    say(f"1/7 photographs: {PRESET}, which knows {', '.join(names)}")
+    say(f"1/7 photographs: {PRESET}, which knows {', '.join(names)} alone")
     for answer in predict(PRESET, photos, top=1).predictions:
         (best,) = answer["predictions"]
         shown = pathlib.Path(answer["image"]).stem
-        known = "" if shown in names else f"; {shown} is none of its classes"
+        known = "" if shown in names else ", the nearest of its classes"
         print(f"  {shown}: {best['class']}, {100 * best['probability']:.0f} %{known}")
-    say(f"    {_explained(PRESET, PHOTOS, workdir / 'photos')}: what it looked at")
+    sheet = _explained(PRESET, photos, workdir / "photos")
+    say(f"    {sheet}: what it took for each of them")
     if not pathlib.Path("saved_models", SERVED).exists():
         export(SERVED)
     try:
@@ -114,7 +115,7 @@ def show_preset(workdir, say):
     say(f"    served {SERVED}: {photos[0].name} sent over HTTP, answered with {found}")
 
 
-def served(folder, name, photo):
+def served(folder, name, photo, signature="explain"):
     """The answer of a local server, started for it, to a photograph."""
     from keras_attn.training.serving.client import Client
     from keras_attn.training.serving.server.server import running
@@ -123,7 +124,7 @@ def served(folder, name, photo):
     settings = Settings(folder, port=0, rest_port=0)
     with running(settings, lambda line: None) as server:
         url = f"http://127.0.0.1:{server.rest_port}/v1/models/{name}"
-        with Client(url, signature="explain") as client:
+        with Client(url, signature=signature) as client:
             ((answer,),) = client.classify([photo])
     return answer
 
@@ -131,7 +132,7 @@ def served(folder, name, photo):
 def _explained(model, images, output):
     """Path of the sheet of the explanations of images, written anew."""
     shutil.rmtree(output, ignore_errors=True)
-    written, _ = files.explain(model, [images], output, say=lambda text: None)
+    written, _ = files.explain(model, images, output, say=lambda text: None)
     return written[-1]
 
 

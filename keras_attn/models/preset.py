@@ -18,8 +18,8 @@ def list_presets() -> list[str]:
 
     Example:
 
-    >>> name = list_presets()[0]
-    >>> model = from_preset(name)
+    >>> list_presets()
+    ['generated_vit_mini_8_dino', 'tf_flowers_lite0_squeeze_excitation']
     """
     return sorted(path.parent.name for path in PRESETS.glob(f"*/{MODEL}"))
 
@@ -60,9 +60,9 @@ def from_preset(preset: str | os.PathLike) -> keras.Model:
 
     Example:
 
-    >>> model = from_preset("cifar10_resnet20_class_embedding")
-    >>> model(np.zeros((1, 480, 640, 3), "uint8"))["logits"].shape
-    (1, 10)
+    >>> model = from_preset("tf_flowers_lite0_squeeze_excitation")
+    >>> keras_attn.spec_of(model).class_names
+    ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
     """
     if str(preset).startswith(HANDLES):
         opened = from_hub(preset)

@@ -29,9 +29,10 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(class_embedding, "build_model", tiny_model)
     run = demo_module.demo("work")
     text = capsys.readouterr().out
-    assert "which knows red, cat, blue" in text
-    assert "coffee is none of its classes" in text
-    assert "cat is none of its classes" not in text
+    assert "which knows red, cat, blue alone" in text
+    lines = {line.partition(":")[0].strip(): line for line in text.splitlines()}
+    assert "the nearest of its classes" in lines["coffee"]
+    assert "the nearest of its classes" not in lines["cat"]
     assert "served colours: astronaut.jpg sent over HTTP, answered with red" in text
     assert (tmp_path / "work/photos/rocket.png").exists()
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())

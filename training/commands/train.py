@@ -60,7 +60,7 @@ def add(command):
     added.add_argument("--rows", nargs="+", metavar="ROW", help="(all)")
     add_recipe_set(added)
 
-    added = command(demo, "train, evaluate, explain and export on generated images")
+    added = command(demo, "a preset on photographs, then a short training")
     added.add_argument("--workdir", default="runs/demo", help="(runs/demo)")
 
 

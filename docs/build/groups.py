@@ -16,19 +16,19 @@ NAMES = {
         "ClassEvidence ClassActivationMap BranchDecision LocalizePatches CropPatches "
         "ClassifyPatches EarlyExit",
         "Transformers and their maps": "PatchEmbedding PositionEmbedding SelfAttention "
-        "TransformerBlock AttentionMap AttentionMaskedResidual DinoHead",
+        "TransformerBlock AttentionMap AttentionMaskedResidual DinoHead ClassPrompts",
     },
     "keras_attn.models": {
-        "Tables": "list_models build_model build_downstream feature_backbone BACKBONES "
-        "DOWNSTREAM_NETWORKS FEATURE_BACKBONES DEFORMATIONS POOLINGS VIT_SIZES "
-        "backbone_normalization downstream_normalization",
+        "By name": "list_presets from_preset list_models build_model build_downstream "
+        "feature_backbone BACKBONES DOWNSTREAM_NETWORKS FEATURE_BACKBONES DEFORMATIONS "
+        "POOLINGS VIT_SIZES backbone_normalization downstream_normalization",
         "Networks": "rn26 rn38 wrn16 dn100 resnet20 cifar_resnet small_resnet resnext "
         "resnext50 hcgnet hcgnet_b hcgnet_c warped_classifier masked_resnet end_to_end",
         "Patches and early exit": "anchornet anchornet95 as_localizer branches_of "
         "with_patches patch_classifier early_exit_classifier with_exits exit_table "
         "cost_of",
-        "Transformers": "vit attention_map attention_map_model attention_of Dino "
-        "DinoAdamW dino_optimizer EpochwiseWarmup WarmupCosine",
+        "Transformers": "vit prompt_cam attention_map attention_map_model "
+        "attention_of Dino DinoAdamW dino_optimizer EpochwiseWarmup WarmupCosine",
     },
     "keras_attn.explain": {
         "Slopes and features": "grad_cam grad_cam_plus_plus hires_cam layer_cam "
@@ -36,7 +36,8 @@ NAMES = {
         "Pixels": "integrated_gradients smooth_grad occlusion score_cam",
         "Transformers": "attention_maps attention_rollout gradient_rollout legrad",
         "Targets": "pixels similarity",
-        "Objects without labels": "patch_features token_cut lost boxes_of_masks",
+        "Objects without labels": "patch_features object_heads head_features "
+        "token_cut lost boxes_of_masks",
     },
     "keras_attn.metrics": {
         "Explanations": "deletion_curve insertion_curve road_curve "

@@ -6,6 +6,7 @@ import os
 import pathlib
 import posixpath
 import re
+import runpy
 import subprocess
 import sys
 
@@ -92,6 +93,15 @@ def test_reference_has_every_public_name(site):
     wanted = (ROOT / "tests" / "public_api.txt").read_text().split()
     assert len(wanted) > 100
     assert not [name for name in wanted if name not in names]
+
+
+def test_headings_of_the_reference_have_public_names_once():
+    public = (ROOT / "tests" / "public_api.txt").read_text().split()
+    groups = runpy.run_path(str(ROOT / "docs" / "build" / "groups.py"))["NAMES"]
+    for module, headings in groups.items():
+        names = " ".join(headings.values()).split()
+        assert len(set(names)) == len(names)
+        assert not [name for name in names if f"{module}.{name}" not in public]
 
 
 def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site):

@@ -1,7 +1,7 @@
 """Prompt-CAM on the generated set: do prompts look at what sets classes apart?
 
 Command: `keras-attn reproduce prompt_cam_parts_generated`
-Cost: two to three minutes per seed on two idle cores. A transformer learns from 4,000
+Cost: about three minutes per seed on two idle cores. A transformer learns from 4,000
 images what so small a one can, on images of low difficulty; the prompts learn in it.
 Expected: nothing is known before; the paper shows its maps in pictures. Attention on
 the parts that set a class apart, above their area and above what the prompts of other
@@ -22,7 +22,7 @@ GENERATED = {
     "augmentation": "none",
     "patience": 0,
 }
-PROMPTS = {"epochs": 8, "learning_rate": 1e-2, "weight_decay": 0.0}
+PROMPTS = {"epochs": 30, "learning_rate": 1e-2, "weight_decay": 0.0}
 
 RECIPES = (
     Recipe(

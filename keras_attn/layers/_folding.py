@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_attn.ops.convolutions import conv, depthwise_conv
+
 
 def normalized(convolution, normalization, inputs, training):
     """`normalization(convolution(inputs))` of two built layers of a block.
@@ -16,22 +18,22 @@ def normalized(convolution, normalization, inputs, training):
         inputs: `(batch, height, width, channels)`.
         training: Whether to use the statistics of the batch.
     """
-    if training and normalization.trainable:
-        return normalization(convolution(inputs), training=training)
     dtype = convolution.compute_dtype
-    scale = normalization.gamma / ops.sqrt(
-        normalization.moving_variance + normalization.epsilon
-    )
-    shift = ops.cast(normalization.beta - normalization.moving_mean * scale, dtype)
-    if isinstance(convolution, keras.layers.DepthwiseConv2D):
-        convolve, per_channel = ops.depthwise_conv, scale[:, None]
-    else:
-        convolve, per_channel = ops.conv, scale
-    outputs = convolve(
+    kernel = convolution.kernel
+    is_depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+    folds = not (training and normalization.trainable)
+    if folds:
+        scale = normalization.gamma / ops.sqrt(
+            normalization.moving_variance + normalization.epsilon
+        )
+        shift = ops.cast(normalization.beta - normalization.moving_mean * scale, dtype)
+        kernel = kernel * (scale[:, None] if is_depthwise else scale)
+    outputs = (depthwise_conv if is_depthwise else conv)(
         ops.cast(inputs, dtype),
-        ops.cast(convolution.kernel * per_channel, dtype),
+        ops.cast(kernel, dtype),
         strides=convolution.strides,
         padding=convolution.padding,
+        dilation_rate=convolution.dilation_rate,
     )
     # TensorFlow fuses `ops.add`, unlike `+`, with the convolution.
-    return ops.add(outputs, shift)
+    return ops.add(outputs, shift) if folds else normalization(outputs, training=True)

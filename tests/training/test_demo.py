@@ -19,8 +19,10 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(demo_module, "SHORT", ())
     monkeypatch.setattr(demo_module, "IMAGES", 2)
     monkeypatch.setattr(demo_module, "MISTAKES", 1)
-    for name in ("PRESET", "SERVED"):
-        monkeypatch.setattr(demo_module, name, "colours")
+    monkeypatch.setattr(demo_module, "PRESET", "colours")
+    shipped = f"saved_models/{demo_module.SERVED}"
+    (tmp_path / "saved_models").mkdir()
+    (tmp_path / shipped).symlink_to(demo_module.PHOTOS.parents[2] / shipped)
     monkeypatch.setattr(preset, "PRESETS", tmp_path / "presets")
     (tmp_path / "presets/colours").mkdir(parents=True)
     colour_model(class_names=("red", "cat", "blue")).save(
@@ -33,7 +35,7 @@ def test_demo_leaves_a_score_pictures_and_exports(monkeypatch, tmp_path, capsys)
     lines = {line.partition(":")[0].strip(): line for line in text.splitlines()}
     assert "the nearest of its classes" in lines["coffee"]
     assert "the nearest of its classes" not in lines["cat"]
-    assert "served colours: astronaut.jpg sent over HTTP, answered with red" in text
+    assert "astronaut.jpg sent over HTTP, answered with attention_heads, " in text
     assert (tmp_path / "work/photos/rocket.png").exists()
     evaluation = json.loads((run.workdir / "evaluation.json").read_text())
     result = evaluation["test"]["best"]

@@ -24,6 +24,7 @@ from keras_attn.models.feature_backbones import (
     backbone_normalization,
     feature_backbone,
 )
+from keras_attn.models.folded import folded
 from keras_attn.models.hcgnet import hcgnet, hcgnet_b, hcgnet_c
 from keras_attn.models.localizer import as_localizer, branches_of, with_patches
 from keras_attn.models.masked_resnet import end_to_end, masked_resnet
@@ -72,6 +73,7 @@ __all__ = [
     "end_to_end",
     "exit_table",
     "feature_backbone",
+    "folded",
     "from_preset",
     "hcgnet",
     "hcgnet_b",

@@ -16,7 +16,7 @@ from keras import ops
 from benchmarks import measure
 from keras_attn import ImagePreprocessing, ImageSpec, multiply_adds
 from keras_attn.layers import ClassifyPatches, LocalizePatches, localize_patches
-from keras_attn.models import anchornet, anchornet95, branches_of
+from keras_attn.models import anchornet, anchornet95, branches_of, folded
 from keras_attn.models.early_exit import early_exit_classifier
 from keras_attn.models.patch_classifier import cost_of, maps_of
 from keras_attn.models.resnext import resnext
@@ -24,6 +24,8 @@ from keras_attn.models.resnext import resnext
 BATCH_SIZE = 16
 IMAGE_SIZE = 224
 SPEC = ImageSpec(IMAGE_SIZE, IMAGE_SIZE)
+
+CASES = ("full image", "patches", "early exit")
 
 # AnchorNet paper, table 3 and section 4.4: of 50 000 images 15 050, 18 047 and 16 903
 # use the branches 63, 95 and 111, with 5.6, 2.9 and 2.1 patches on average. Among 16
@@ -37,19 +39,24 @@ EXITS = [0] * 10 + [1, 1, 1, 2, 3, 3]
 
 
 def run(quick):
-    """Measurements of the three cases."""
+    """Measurements of the full image, patches and exits, and of folded networks."""
     import tensorflow as tf
 
     classifier = _classifier()
+    fast = folded(classifier)
     full = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     models = {
         "full image": keras.Model(full, classifier(full)),
+        "full image, folded": keras.Model(full, fast(full)),
         "patches": _patch_classifier(classifier),
+        "patches, folded": _patch_classifier(fast),
         "early exit": _early_exit_classifier(classifier),
+        "early exit, folded": _early_exit_classifier(fast),
     }
     shape = (BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3)
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
-    _check_decisions(models, images)
+    for suffix in ("", ", folded"):
+        _check_decisions({case: models[case + suffix] for case in CASES}, images)
     images = tf.constant(images)
     seconds = measure.interleaved(
         {case: _call(tf.function(model), images) for case, model in models.items()},

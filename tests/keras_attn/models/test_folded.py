@@ -9,7 +9,7 @@ from tests.harness import to_numpy
 
 @pytest.fixture(scope="module")
 def model():
-    """Pairs of all kinds, two inside a model, and convolutions that must stay."""
+    """Pairs of all kinds, one of them in an inner model, and one that must stay."""
     inputs = keras.Input((9, 11, 3), name="images")
     x = layers.Conv2D(6, 3, strides=2, use_bias=False, name="first")(inputs)
     x = layers.BatchNormalization(scale=False, name="same")(x)

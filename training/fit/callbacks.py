@@ -39,8 +39,9 @@ class Checkpoint(keras.callbacks.Callback):
             is the best one.
         saved: Model that is saved as the best and the last one; by default the one in
             training.
-        patience: Epochs without a better value before the training ends; 0: it does
-            not end early.
+        patience: Epochs without a better value, in the second half, before the
+            training ends; 0: it does not end early. In the first half the rate is
+            high, and values fall before they rise.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Checkpoint(keras.callbacks.Callback):
         better = value > progress.best
         if better:
             progress.best, progress.best_epoch = value, epoch
-        if 0 < self.patience <= epoch - progress.best_epoch:
-            progress.stopped = self.model.stop_training = True
+        if self.patience:
+            counted = epoch - max(progress.best_epoch, self.run.recipe.epochs // 2)
+            if counted >= self.patience:
+                progress.stopped = self.model.stop_training = True
         if not hosts.group().is_first:
             return
         try:

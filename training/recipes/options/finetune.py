@@ -18,7 +18,7 @@ class FinetuneOptions(Options):
     """
 
     # Of a training of all layers, with which the recipe of images of one's own begins.
-    usual_rate: ClassVar[float] = 2e-4
+    usual_rate: ClassVar[float] = 5e-4
 
     model: str = plain(
         "",

@@ -90,7 +90,7 @@ def named_heads(heads):
 
 
 def heads_setting(heads):
-    """What a cache of maps records of the heads; nothing where all are averaged."""
+    """The record of the heads in a cache of maps; nothing where all are averaged."""
     return {} if heads is None else {"heads": heads}
 
 

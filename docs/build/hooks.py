@@ -131,7 +131,7 @@ def on_page_markdown(markdown, page, config, files):
     parts = FENCE.split(markdown)
     for number in range(0, len(parts), 2):
         text = parts[number]
-        if page.file.src_uri.startswith("methods/"):
+        if source.startswith("docs/"):
             text = MATH.sub(lambda found: _taken_out(found, formulas), text)
         text = LINK.sub(
             lambda found: _led(found, source, page.file.src_uri, uris), text
@@ -323,6 +323,8 @@ def _link(found):
 def _taken_out(found, formulas):
     display = "block" if found[1] else "inline"
     text = (found[1] or found[2]).strip()
-    formulas.append(latex2mathml.converter.convert(text, display=display))
+    formula = latex2mathml.converter.convert(text, display=display)
+    # A long one is moved sideways on a phone.
+    formulas.append(f'<span class="formula">{formula}</span>' if found[1] else formula)
     token = TOKEN.format(len(formulas) - 1)
     return f"\n\n{token}\n\n" if found[1] else token

@@ -9,6 +9,18 @@ from keras_attn.ops.activations import exact_gelu
 EPSILON = 1e-6
 
 
+class _TokenDense(layers.Dense):
+    """`Dense` of all tokens of a batch as one matrix.
+
+    TensorFlow on the CPU then computes product, bias and GELU in one operation.
+    """
+
+    def call(self, inputs, training=None):
+        matrix = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        outputs = super().call(matrix, training=training)
+        return ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], self.units))
+
+
 @keras.saving.register_keras_serializable(package="keras_attn")
 class TransformerBlock(keras.layers.Layer):
     """Block of a vision transformer, normalised before each of its two branches.
@@ -89,7 +101,7 @@ class TransformerBlock(keras.layers.Layer):
         self.input_spec = layers.InputSpec(ndim=3, axes={-1: width})
 
     def _dense(self, units, activation, name):
-        return layers.Dense(
+        return _TokenDense(
             units,
             activation=activation,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),

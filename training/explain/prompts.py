@@ -79,4 +79,4 @@ def sheet(explanations, rows):
 
 def _draw(axis, explanation, values, title):
     drawing.draw_map(axis, explanation.image, values, smooth=False)
-    axis.set_title(f"{title}\nup to {100 * values.max():.0f} %", fontsize=8)
+    axis.set_title(f"{title}\nup to {100 * values.max():.2g} %", fontsize=8)

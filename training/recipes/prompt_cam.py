@@ -22,7 +22,7 @@ GENERATED = {
     "augmentation": "none",
     "patience": 0,
 }
-PROMPTS = {"epochs": 30, "learning_rate": 1e-2, "weight_decay": 0.0}
+PROMPTS = {"epochs": 8, "learning_rate": 1e-2, "weight_decay": 0.0}
 
 RECIPES = (
     Recipe(

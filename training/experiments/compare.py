@@ -55,7 +55,8 @@ class Difference(NamedTuple):
 def difference(values):
     """The `Difference` of paired differences.
 
-    The interval is that of Student's t for the mean of independent pairs.
+    The interval is that of Student's t for the mean of independent pairs. Two may be
+    equal by chance, with an interval of no width, so that they give no verdict.
     """
     mean = statistics.fmean(values)
     half = math.inf
@@ -64,7 +65,7 @@ def difference(values):
         quantile = QUANTILES[min(freedom, len(QUANTILES)) - 1]
         half = quantile * statistics.stdev(values) / math.sqrt(len(values))
     low, high = mean - half, mean + half
-    if low > 0 or high < 0:
+    if len(values) > 2 and (low > 0 or high < 0):
         word = "better" if mean > 0 else "worse"
         verdict = f"{word} by {abs(mean):.2f} points"
     else:
@@ -290,5 +291,6 @@ NOTE = (
     "Differences are to {first}, in the same seed with the same split, in points of "
     "accuracy; the interval is that of Student's t for their mean. Each row is judged "
     "by itself: of twenty blocks without any effect, one is expected to be called "
-    "better or worse. Times are medians on this machine, of batches of 16 images."
+    "better or worse. All share the runs of {first}: where these are poor by chance, "
+    "all others look better. Times are medians on this machine, of batches of 16 images."
 )

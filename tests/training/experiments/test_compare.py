@@ -86,6 +86,7 @@ def test_interval_is_that_of_student():
         ([1.0, 1.1, 0.9], "better by 1.00 points"),
         ([-1.0, -1.1, -0.9], "worse by 1.00 points"),
         ([3.0], "no difference that one seed can tell"),
+        ([1.87, 1.87], "no difference that two seeds can tell"),
         ([0.0] * 12, "no difference that 12 seeds can tell"),
     ],
 )

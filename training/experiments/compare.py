@@ -292,5 +292,6 @@ NOTE = (
     "accuracy; the interval is that of Student's t for their mean. Each row is judged "
     "by itself: of twenty blocks without any effect, one is expected to be called "
     "better or worse. All share the runs of {first}: where these are poor by chance, "
-    "all others look better. Times are medians on this machine, of batches of 16 images."
+    "all others look better. Times are medians on this machine, of batches of 16 "
+    "images."
 )

@@ -5,6 +5,8 @@ import functools
 import gc
 import importlib.metadata
 import os
+import sys
+import types
 from unittest import mock
 
 import pytest
@@ -35,7 +37,8 @@ os.environ.setdefault(
     "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level="
     + ("0 --xla_cpu_use_fusion_emitters=false" if new_compiler() else "1"),
 )
-
+# Locations of operations, which JAX takes from the stack.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # tf2onnx copies a graph before each rewriting, to go back to it after an error.
 os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "False")
@@ -74,16 +77,54 @@ def pytest_collection_finish():
 def plain_graphs():
     """TensorFlow rewrites no graph: it takes longer than it saves on small arrays.
 
-    Nor does Keras look through the memory of all tests to forget the names of layers.
+    It also keeps one stack for all operations, and what it saves is not traced anew,
+    which matters to variables on several devices alone.
     """
     import keras
 
-    clear = functools.partial(keras.backend.clear_session, free_memory=False)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+            from tensorflow.python.eager.polymorphic_function import function_context
+            from tensorflow.python.util import tf_stack
 
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    with mock.patch.object(keras.backend, "clear_session", clear):
+            options = {"disable_meta_optimizer": True}
+            tf.config.optimizer.set_experimental_options(options)
+            here = tf_stack.extract_stack()
+            saves = types.SimpleNamespace(in_save_context=lambda: False)
+            for holder, name, value in (
+                (tf_stack, "extract_stack", lambda stacklevel=1: here),
+                (function_context, "save_context", saves),
+            ):
+                stack.enter_context(mock.patch.object(holder, name, value))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_layers():
+    """Keras does not look through the memory of all tests to forget a name or a weight.
+
+    And JAX does not compile a program for the initial weights of each shape.
+    """
+    import keras
+
+    def delete(layer, name):
+        with mock.patch.object(gc, "collect"):
+            forget(layer, name)
+
+    forget = keras.layers.Layer.__delattr__
+    clear = functools.partial(keras.backend.clear_session, free_memory=False)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(keras.backend, "clear_session", clear))
+        stack.enter_context(
+            mock.patch.object(keras.layers.Layer, "__delattr__", delete)
+        )
+        if keras.backend.backend() == "jax":
+            from tests.numpy_random import NumpyRandom
+
+            weights = sys.modules[keras.initializers.VarianceScaling.__module__]
+            drawn = NumpyRandom(weights.random)
+            stack.enter_context(mock.patch.object(weights, "random", drawn))
         yield
 
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -80,9 +81,12 @@ def check_layer(
     run_layer_test_kwargs["run_mixed_precision_check"] = False
     # Nor does it call a layer with a dict; then it checks the configuration alone.
     called_with = None if isinstance(input_shape, dict) else input_shape
-    TestCase().run_layer_test(
-        layer_class, init_kwargs, input_shape=called_with, **run_layer_test_kwargs
-    )
+    with warnings.catch_warnings():
+        # Of how it trains, and of layers without weights.
+        warnings.filterwarnings("ignore", ".*(shuffle=True|any trainable weights)")
+        TestCase().run_layer_test(
+            layer_class, init_kwargs, input_shape=called_with, **run_layer_test_kwargs
+        )
     check_configuration(layer_class, init_kwargs, keeps_default)
     check_round_trip(layer, inputs, tolerance)
     for shape in (input_shape, *other_shapes):

@@ -40,7 +40,12 @@ ARGUMENTS = {
     "ValidBottleneck": [4, 6, 3, 1],
     "VolumetricTransformer": [2, 3],
 }
-TOKENS = {"DinoHead": [5, 7, 3], "SelfAttention": [2], "TransformerBlock": [2]}
+TOKENS = {
+    "ClassPrompts": [2],
+    "DinoHead": [5, 7, 3],
+    "SelfAttention": [2],
+    "TransformerBlock": [2],
+}
 
 
 def classifier(size):

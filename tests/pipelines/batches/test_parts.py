@@ -21,7 +21,7 @@ LABELS = np.arange(20, dtype="int32") % 4
 MAPS = RANDOM.random((20, 4, 3, 1)).astype("float32")
 # Every operation, so that each has its draws cut.
 COMPOSITION = "resized_crop(0.3)|rotate_crop(20)|translate(2)|flip|grid_mask|erase(0.9)"
-CROPS = MultiCrop(8, 6, local_views=2)
+CROPS = MultiCrop(8, 6, local_views=1)
 
 
 def boxes():

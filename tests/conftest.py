@@ -5,7 +5,6 @@ import functools
 import gc
 import importlib.metadata
 import os
-import sys
 import types
 from unittest import mock
 
@@ -120,11 +119,9 @@ def plain_layers():
             mock.patch.object(keras.layers.Layer, "__delattr__", delete)
         )
         if keras.backend.backend() == "jax":
-            from tests.numpy_random import NumpyRandom
+            from tests.numpy_random import numpy_weights
 
-            weights = sys.modules[keras.initializers.VarianceScaling.__module__]
-            drawn = NumpyRandom(weights.random)
-            stack.enter_context(mock.patch.object(weights, "random", drawn))
+            stack.enter_context(numpy_weights())
         yield
 
 

@@ -1,7 +1,16 @@
 """Initial weights drawn by NumPy, where JAX compiles a program for each shape."""
 
+import sys
+from unittest import mock
+
 import keras
 import numpy as np
+
+
+def numpy_weights():
+    """Context in which NumPy draws the initial weights of Keras's layers."""
+    module = sys.modules[keras.initializers.VarianceScaling.__module__]
+    return mock.patch.object(module, "random", NumpyRandom(module.random))
 
 
 class NumpyRandom:

@@ -222,8 +222,15 @@ def _run(log, devices, arguments):
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+    from jax._src.interpreters import mlir
+
+    from tests.numpy_random import numpy_weights
+
+    # As `tests.conftest` does.
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
     try:
-        main(arguments)
+        with numpy_weights():
+            main(arguments)
     finally:
         # A fork would leave them out.
         atexit._run_exitfuncs()

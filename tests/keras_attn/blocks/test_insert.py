@@ -39,6 +39,7 @@ def logits(model):
 
 @pytest.mark.parametrize("block", list_blocks())
 def test_answers_are_equal_until_the_block_has_trained(block):
+    keras.utils.set_random_seed(1)
     model = network()
     copy = insert(model, "map", block, **ARGUMENTS.get(block, {}))
     np.testing.assert_array_equal(logits(copy), logits(model))

@@ -167,7 +167,7 @@ def test_layers_count_themselves_or_refuse():
 def test_the_layers_of_this_package_count_themselves_or_are_made_of_such():
     """Others would count as free, by their sublayers, of which they have none."""
     free = {"BranchDecision", "CropPatches", "LocalizePatches"}
-    free |= {"MarginSoftmax", "PerturbedArgmax"}
+    free |= {"ClassPrompts", "MarginSoftmax", "PerturbedArgmax"}
     of_sublayers = {"ClassEmbedding", "ContextPooling", "PatchLogits"}
     found = {
         name: each

@@ -27,9 +27,9 @@ from keras_attn.models import (
 keras.utils.set_random_seed(0)
 FOLDER = None  # your images: "photos/", with a folder for each class in it
 SIZE, PATCH, PATCHES = (96, 48, 2) if QUICK else (160, 64, 2)
-EPOCHS = 1 if QUICK else 6
+EPOCHS = 1 if QUICK else 10
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 400)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 600)
 classes = len(class_names)
 scaled = [(images / 127.5 - 1).astype("float32") for images in (train[0], test[0])]
 

@@ -27,10 +27,10 @@ BACKBONE, WEIGHTS = ("small_resnet", None) if QUICK else ("resnet50", "imagenet"
 # A minute on two cores, to see that all runs. For answers that mean something: 224
 # pixels (the paper: 448, on a GPU), (3, 5) epochs and all your images.
 SIZE = 64 if QUICK else 160
-EPOCHS = (1, 1) if QUICK else (2, 1)  # of the new layers, then of all
+EPOCHS = (1, 1)  # of the new layers, then of all
 BATCH = 16
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 150)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 100)
 print(f"{len(train[0])} images of {len(class_names)} classes")
 
 # %% [markdown]

@@ -30,7 +30,7 @@ SIZE = 64 if QUICK else 160
 EPOCHS = (1, 1)  # of the new layers, then of all
 BATCH = 16
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 100)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 60)
 print(f"{len(train[0])} images of {len(class_names)} classes")
 
 # %% [markdown]

@@ -32,7 +32,7 @@ SHORT = (
     "image_size=64",
     "difficulty=0.1",
     "examples=3000",
-    "epochs=7",
+    "epochs=8",
 )
 IMAGES = 6
 MISTAKES = 6

@@ -135,7 +135,7 @@ class MultiScaleDescriber:
             return ImagePreprocessing(spec, layer.resize, dtype=layer.dtype_policy)
 
         copy = keras.models.clone_model(
-            self.embedder, [images], clone_function=layer_for_size
+            self.embedder, keras.tree.pack_sequence_as(self.embedder.input, [images]), clone_function=layer_for_size
         )
         embedder = keras.Model(images, copy.output, name="embedder")
         if self.longest_side is not None:

@@ -1,12 +1,10 @@
 """Networks for inference alone, without batch normalisation behind convolutions."""
 
-import dataclasses
-
 import keras
 import numpy as np
 from keras import layers
 
-from keras_attn.graph.flat import FlatGraph, run
+from keras_attn.graph.flat import FlatGraph
 from keras_attn.graph.insert import copy_state_of
 from keras_attn.graph.keras_graph import layers_of
 
@@ -52,7 +50,11 @@ def folded(model: keras.Model) -> keras.Model:
                 step.operation, normalization.operation, values, step, names
             )
         elif key not in values:
-            values |= run([_copied(step, copies, names)], values, step.results)
+            # As the model calls it: calls that name `training` cannot be nested.
+            known = {tensor: values[each] for tensor, each in step.sources}
+            args, kwargs = step.arguments.fill_in(known)
+            found = _copied(step, copies, names)(*args, **kwargs)
+            values |= zip(step.results, keras.tree.flatten(found), strict=True)
     for old, new in copies.values():
         for mine, its in zip(layers_of(old, True), layers_of(new, True), strict=True):
             copy_state_of(mine, its)
@@ -119,15 +121,14 @@ def _folded(convolution, normalization, values, step, names):
 
 
 def _copied(step, copies, names):
-    """A step of a layer's copy; what has no state of its own stays."""
+    """What a step calls, of a layer a copy; what has no state of its own stays."""
     old = step.operation
     if not isinstance(old, keras.Layer) or type(old) is layers.Lambda:
-        return step
+        return step.function
     if id(old) not in copies:
         config = {**old.get_config(), "name": _free(old.name, names)}
         copies[id(old)] = old, type(old).from_config(config)
-    new = copies[id(old)][1]
-    return dataclasses.replace(step, operation=new, function=new)
+    return copies[id(old)][1]
 
 
 def _input(tensor, names):

@@ -42,6 +42,11 @@ def test_has_the_same_outputs(model):
         np.testing.assert_allclose(
             to_numpy(found), to_numpy(wanted[name]), rtol=1e-4, atol=1e-4
         )
+    nested = keras.Input((9, 11, 3))
+    outer = keras.Model(nested, fast(nested)["logits"])
+    np.testing.assert_allclose(
+        to_numpy(outer(images)), to_numpy(wanted["logits"]), rtol=1e-4, atol=1e-4
+    )
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

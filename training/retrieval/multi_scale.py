@@ -134,8 +134,9 @@ class MultiScaleDescriber:
                 return layer
             return ImagePreprocessing(spec, layer.resize, dtype=layer.dtype_policy)
 
+        inputs = keras.tree.pack_sequence_as(self.embedder.input, [images])
         copy = keras.models.clone_model(
-            self.embedder, keras.tree.pack_sequence_as(self.embedder.input, [images]), clone_function=layer_for_size
+            self.embedder, inputs, clone_function=layer_for_size
         )
         embedder = keras.Model(images, copy.output, name="embedder")
         if self.longest_side is not None:

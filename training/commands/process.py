@@ -29,6 +29,8 @@ class Interrupts:
         self.to_the_end = to_the_end
         self.finished = False
         self.reported = False
+        # Of the signal's handler and the thread, one reports.
+        self.ending = threading.RLock()
         self.active = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -82,9 +84,11 @@ class Interrupts:
                 self._end()
 
     def _end(self):
-        if not self.reported:
-            os.write(2, b"\nInterrupted.\n" if os.isatty(2) else b"Interrupted.\n")
-        os._exit(INTERRUPTED)
+        with self.ending:
+            if not self.reported:
+                self.reported = True
+                os.write(2, b"\nInterrupted.\n" if os.isatty(2) else b"Interrupted.\n")
+            os._exit(INTERRUPTED)
 
 
 def _unraisable(error):

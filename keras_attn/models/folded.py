@@ -121,7 +121,7 @@ def _folded(convolution, normalization, values, step, names):
 
 
 def _copied(step, copies, names):
-    """What a step calls, of a layer a copy; what has no state of its own stays."""
+    """The function of a step, of a layer a copy; one without a state stays."""
     old = step.operation
     if not isinstance(old, keras.Layer) or type(old) is layers.Lambda:
         return step.function

@@ -32,6 +32,9 @@ ENVIRONMENT = {
     **os.environ,
     "KERAS_BACKEND": "jax",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    # Threads of XLA. With one per core, devices of one process that wait for each other
+    # may hold all of them.
+    "NPROC": "16",
 }
 # Name of a case -> changes of its recipe; see `recipe_of`.
 CASES = {

@@ -75,11 +75,12 @@ def integrated_gradients(
             "Expected `baseline` to be a number, one per channel, or images of shape "
             f"{tuple(pixels.shape)}. Received: {np.shape(baseline)}"
         ) from None
-    start, way = ops.convert_to_tensor(start), ops.cast(pixels, "float32") - start
+    start = ops.convert_to_tensor(start)
+    way = ops.cast(pixels, "float32") - start
 
     def versions(first, end):
-        shares = (np.arange(first, end, dtype="float32") + 0.5) / steps
-        return start + shares[:, None, None, None, None] * way
+        shares = (ops.arange(first, end, dtype="float32") + 0.5) / steps
+        return start + ops.reshape(shares, (-1, 1, 1, 1, 1)) * way
 
     sums = summed_slopes(asked, parts, objective, versions, steps, progress)
     maps = [ops.sum(parts.to_map(way * total / steps), axis=-1) for total in sums]

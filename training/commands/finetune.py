@@ -43,6 +43,13 @@ def add(command):
         "class_embedding)",
     )
     added.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")
+    added.add_argument(
+        "--first-seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="first of the seeds (0); new ones confirm an earlier comparison",
+    )
     added.add_argument("--per-class", type=int, default=0, metavar="N", help=PER_CLASS)
     added.add_argument("--name", help="name of the comparison (that of the images)")
     added.add_argument("--pooling", metavar="NAME", help="pool the last map so")
@@ -111,6 +118,7 @@ def compare(arguments):
             arguments.seeds,
             arguments.on_corrupt,
             _command(arguments, recipe),
+            arguments.first_seed,
         )
     print(experiment.format_table(experiment.table(path, arguments.blocks)))
     print(f"\nTable, plot and page: {path.with_suffix('')}.md, .png, .html")
@@ -120,7 +128,15 @@ def _command(arguments, recipe):
     """The command with what was given, without the places of files."""
     words = ["keras-attn", "compare", "PHOTOS", "--from", recipe.backbone, "--blocks"]
     words += [*arguments.blocks, "--seeds", str(arguments.seeds)]
-    for option in ("pixels", "head", "per_class", "pooling", "epochs", "set"):
+    for option in (
+        "first_seed",
+        "pixels",
+        "head",
+        "per_class",
+        "pooling",
+        "epochs",
+        "set",
+    ):
         if value := getattr(arguments, option):
             values = value if isinstance(value, list) else [str(value)]
             words += [f"--{option.replace('_', '-')}", *values]

@@ -85,6 +85,7 @@ def compare(
     seeds=3,
     on_corrupt="error",
     command="",
+    first_seed=0,
 ):
     """Fine-tunes with each block for every seed, and writes CSV, tables and a page.
 
@@ -98,14 +99,17 @@ def compare(
         name: Name of the comparison.
         workdir, results_folder, seeds, on_corrupt: See `reproduce`.
         command: Command that makes the same results again.
+        first_seed: The first of the `seeds`. Seeds of which no comparison had a run
+            confirm what another one suggested.
 
     Returns:
         Path of the CSV file; the Markdown table, the plot and the page lie beside it.
     """
-    if len(blocks) < 2 or len({*blocks}) < len(blocks) or seeds < 1:
+    if len(blocks) < 2 or len({*blocks}) < len(blocks) or seeds < 1 or first_seed < 0:
         raise ValueError(
             "Expected at least two different blocks, such as none and cbam, and a "
-            f"seed. Received: blocks={' '.join(blocks)}, seeds={seeds}"
+            f"seed from 0 on. Received: blocks={' '.join(blocks)}, seeds={seeds}, "
+            f"first_seed={first_seed}"
         )
     recipes = {}
     for block in blocks:
@@ -128,24 +132,25 @@ def compare(
     )
     for row in rows:
         method_of(row.recipe).check(row.recipe)
-    for seed in range(seeds):
+    chosen = range(first_seed, first_seed + seeds)
+    for seed in chosen:
         for row in rows:
             if comparison.train_and_measure(row, seed):
-                write_report(comparison, recipe)
+                write_report(comparison, recipe, chosen)
     for row in rows:
-        _measure_costs(comparison, row)
-    write_report(comparison, recipe)
+        _measure_costs(comparison, row, first_seed)
+    write_report(comparison, recipe, chosen)
     return path
 
 
-def _measure_costs(comparison, row):
-    """Records parameters, multiply-adds and time of a row's network."""
+def _measure_costs(comparison, row, seed):
+    """Records parameters, multiply-adds and time of a row's network, of one seed."""
     if any(
         line["row"] == row.label and line["metric"] == "time"
         for line in results.read_rows(comparison.path)
     ):
         return
-    run = Run.open(comparison.workdir(row.label, 0))
+    run = Run.open(comparison.workdir(row.label, seed))
     model = run.load_model("last")
     size = run.recipe.image_size
     found = [("parameters", model.count_params() / 1e6, "million")]
@@ -238,8 +243,14 @@ def format_table(lines):
     )
 
 
-def write_report(comparison, recipe):
-    """Writes the Markdown table, the plot and the page of what is known so far."""
+def write_report(comparison, recipe, seeds):
+    """Writes the Markdown table, the plot and the page of what is known so far.
+
+    Args:
+        comparison: `Comparison`.
+        recipe: Recipe of all rows but for their blocks.
+        seeds: Range of the seeds.
+    """
     experiment, path = comparison.experiment, comparison.path
     order = [row.label for row in experiment.rows]
     lines = table(path, order)
@@ -261,6 +272,11 @@ def write_report(comparison, recipe):
     )
     if recipe.train_per_class:
         settings += f"{recipe.train_per_class} training images per class. "
+    if seeds.start:
+        settings += (
+            f"Seeds {seeds[0]} to {seeds[-1]} were fixed before the first run; 0 to "
+            f"{seeds[0] - 1}, which an earlier comparison may have had, do not count. "
+        )
     settings += "The last epoch is judged on the test images."
     notes = [settings, NOTE.format(first=order[0]), "\n".join(texts)]
     tables.write(experiment, path, comparison.command, notes=notes)

@@ -27,7 +27,7 @@ def compared(files, computed):  # noqa: F811
 
     def run(*words):
         given = "compare", files / "photos", "--from", files / "net.keras"
-        given += "--seeds", 2
+        given += "--seeds", 2, "--first-seed", 3
         given += "--epochs", 1, "--set", "new_epochs=1", "--per-class", 4
         given += "--workdir", files / "runs", "--results", files / "results"
         assert main([str(word) for word in (*given, *words)]) == 0
@@ -50,7 +50,7 @@ def test_rows_seeds_and_costs_are_recorded_once(compared, capsys):
     rows = results.read_rows(path)
     scores = [row for row in rows if row["metric"] == "test_accuracy"]
     assert sorted((row["row"], row["seed"]) for row in scores) == [
-        (row, seed) for row in ("cbam", "none", "squeeze_excitation") for seed in (0, 1)
+        (row, seed) for row in ("cbam", "none", "squeeze_excitation") for seed in (3, 4)
     ]
     costs = {(row["row"], row["metric"]): row["value"] for row in rows}
     for metric in ("parameters", "multiply_adds"):
@@ -64,6 +64,7 @@ def test_the_page_and_the_table_have_the_verdict(compared):
     for suffix in (".md", ".html"):
         text = path.with_suffix(suffix).read_text()
         assert found.verdict in text and "squeeze_excitation" in text
+        assert "--first-seed 3" in text and "Seeds 3 to 4 were fixed" in text
     assert path.with_suffix(".png").is_file()
 
 

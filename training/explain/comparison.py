@@ -65,17 +65,19 @@ def compare(
     check_readable(kept, problems)
     pictures = np.asarray(pictures[:IMAGES])
     labels = subject.probabilities(pictures).argmax(axis=1)
+    show = counted("Scored")
+    total = (len(methods) + 1) * len(pictures)
     random = np.random.default_rng(0).uniform(size=pictures.shape[:3])
     rows = [{"method": RANDOM_MAPS, **_scores(subject, pictures, random, labels)}]
-    show = counted("Compared methods on", 1)
-    for done, method in enumerate(methods, 1):
+    show(len(pictures), total)
+    for done, method in enumerate(methods, 2):
         try:
             rows += _rows(subject, method, pictures, labels)
         except ValueError as error:
             if not every:
                 raise
             say(f"{TITLES[method]} is left out: {error}")
-        show(done * len(pictures), len(methods) * len(pictures))
+        show(done * len(pictures), total)
     result = {"model": str(subject.path), "images": len(pictures), "rows": rows}
     return result, _written(result, pathlib.Path(output)), problems
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from keras_attn.pipelines.files import write_then_rename
 from keras_attn.pipelines.images.files import check_readable, image_files, read_images
 from keras_attn.pipelines.images.fonts import numbered
+from keras_attn.pipelines.progress import counted
 from keras_attn.training import drawing
 from keras_attn.training.adoption import ModelSource
 from keras_attn.training.explain import faithfulness
@@ -92,6 +93,7 @@ def explain(
         say(warning)
     output = pathlib.Path(output)
     written, taken = [], set()
+    show = counted("Drew", least=drawing.SHEET_ROWS)
 
     def pages():
         # A sheet at a time, since the maps of many images take much memory.
@@ -104,6 +106,7 @@ def explain(
                     output / f"{drawing.free_name(explanation.title, taken)}.png"
                 )
                 drawing.save(explainer.picture(explanation, row), written[-1])
+                show(len(written), len(kept))
             yield explainer.sheet(explanations, rows)
 
     sheets = drawing.write_pages(pages(), output)

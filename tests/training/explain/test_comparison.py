@@ -42,7 +42,9 @@ def test_methods_beside_controls(theirs, file, tmp_path, capsys):
     given = [*map(str, given), "--compare"]
     assert main([*given, "grad_cam", "grad_cam"]) == 0
     result = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert (tmp_path / "out" / "compare.md").read_text() in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert (tmp_path / "out" / "compare.md").read_text() in printed.out
+    assert "Scored 2 of 2 images" in printed.err
     rows = {row["method"]: row for row in result["rows"]}
     assert list(rows) == [
         "random maps",

@@ -115,7 +115,7 @@ def test_explain_writes_a_picture_for_each_image(tmp_path):
     assert wide[0] == wide[1]
 
 
-def test_many_images_take_several_sheets(tmp_path, monkeypatch):
+def test_many_images_take_several_sheets(tmp_path, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr("keras_attn.training.drawing.save", lambda *given: None)
     for name in ("picture", "sheet"):
@@ -129,6 +129,9 @@ def test_many_images_take_several_sheets(tmp_path, monkeypatch):
     for name in ("a/1.png", "b/1.png"):
         tiny.save_image(tmp_path / "in" / name, split_image())
     written, _ = explain(path, [tmp_path / "in"], tmp_path / "out", ["blue", "red"])
+    assert (
+        f"Drew {SHEET_ROWS + 3} of {SHEET_ROWS + 3} images" in capsys.readouterr().err
+    )
     names = [file.name for file in written]
     assert names[-4:] == ["a_1.png", "b_1.png", "overview.png", "overview_2.png"]
     first, rows = drawn.pop(SHEET_ROWS)

@@ -250,6 +250,8 @@ def floatx(dtype):
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "jax":
             stack.enter_context(jax_in_float64())
+        if keras.backend.backend() == "torch":
+            stack.enter_context(products_in_float64())
         try:
             keras.config.set_floatx(dtype)
             keras.config.set_dtype_policy(dtype)
@@ -333,6 +335,14 @@ def jax_in_float64():
     return enable_x64(True)
 
 
+def products_in_float64():
+    """Context without Keras's rule that two float64 arrays multiply to float32.
+
+    Keras 3.15 makes an exception of TensorFlow alone.
+    """
+    return mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, {"float64": "float64"})
+
+
 def slow_on(backend, reason="whole networks compile for minutes, each operation"):
     """Mark of tests that are left out on a backend where they take too long."""
     return pytest.mark.skipif(keras.backend.backend() == backend, reason=reason)
@@ -402,8 +412,7 @@ def float64():
             stack.enter_context(mock.patch.object(ops, name, wide))
         if keras.backend.backend() == "jax":
             stack.enter_context(jax_in_float64())
-            kept = {"float64": "float64"}
-            stack.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, kept))
+        stack.enter_context(products_in_float64())
         yield
 
 

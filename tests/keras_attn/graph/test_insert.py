@@ -386,7 +386,9 @@ def test_what_layers_have_learned_travels(kind, is_inside):
 def test_states_of_random_generators_travel():
     image = keras.Input((4, 6, 3))
     x = layers.Conv2D(2, 3, name="conv")(image)
-    model = keras.Model(image, layers.Dropout(0.5)(layers.GaussianNoise(1.0)(x)))
+    model = keras.Model(
+        image, layers.GaussianDropout(0.5)(layers.GaussianNoise(1.0)(x))
+    )
     images = np.ones((2, 4, 6, 3), "float32")
     model(images, training=True)
     copy = insert(model, "conv", layers.Identity())

@@ -93,6 +93,6 @@ def test_a_changed_classifier_is_called_as_it_is(kind):
     outputs = {name: to_numpy(each) for name, each in layer(features).items()}
     cells = to_numpy(layer.classifier(features)) / 20
     np.testing.assert_allclose(outputs["evidence"], cells, atol=1e-6)
-    np.testing.assert_allclose(outputs["logits"], cells.sum(axis=(1, 2)), atol=0.02)
+    np.testing.assert_allclose(outputs["logits"], cells.sum(axis=(1, 2)), atol=0.03)
     if kind != "lora":
         np.testing.assert_allclose(outputs["logits"], before, atol=0.1)

@@ -96,6 +96,10 @@ def test_every_command_has_help(capsys):
         (["explain", "x", "y"], "required: --output"),
         (["explain", "x", "y", "--output", "z", "--top", "1", "--classes", "a"], "not"),
         (["train", "--work", "x"], "unrecognized arguments: --work"),
+        (
+            ["finetune", "photos", "--from", "net.keras", "--blocks", "cbam"],
+            "unrecognized arguments: --blocks cbam. The nearest is '--block'.",
+        ),
         (["exit-policy", "ftt"], "Received: 'ftt'. The nearest is 'fit'."),
         (["masks", "x", "y", "--out"], "--output: expected one argument"),
     ],

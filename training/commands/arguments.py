@@ -37,7 +37,15 @@ class Parser(argparse.ArgumentParser):
                 one_of(self.commands.choices)(command)
             except argparse.ArgumentTypeError as error:
                 self.error(f"argument {self.commands.metavar}: {error}")
-        return super().parse_known_args(args, namespace)
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown and self.commands is None:
+            # With the usage of this command, not of all of them.
+            name = next((each for each in unknown if each.startswith("--")), "")
+            hint = _nearest(name.partition("=")[0], self._option_string_actions)
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}{hint and '.'}{hint}"
+            )
+        return known, unknown
 
     def error(self, message):
         self.print_usage(sys.stderr)
@@ -65,13 +73,17 @@ def one_of(choices):
     def check(value):
         if value in choices:
             return value
-        nearest = difflib.get_close_matches(value, choices, 1)
-        hint = f" The nearest is {nearest[0]!r}." if nearest else ""
         raise argparse.ArgumentTypeError(
-            f"expected one of {', '.join(choices)}. Received: {value!r}.{hint}"
+            f"expected one of {', '.join(choices)}. Received: {value!r}."
+            + _nearest(value, choices)
         )
 
     return check
+
+
+def _nearest(value, names):
+    nearest = difflib.get_close_matches(value, names, 1)
+    return f" The nearest is {nearest[0]!r}." if nearest else ""
 
 
 class Commands:

@@ -10,6 +10,7 @@ from keras_attn.graph.flat import FlatGraph, run
 from keras_attn.layers.class_prompts import ClassPrompts
 from keras_attn.layers.patch_embedding import PatchEmbedding
 from keras_attn.layers.transformer_block import TransformerBlock
+from keras_attn.models.prompted_transformer import PromptedTransformer, find_transformer
 
 VARIANTS = ("deep", "shallow")
 
@@ -30,9 +31,9 @@ def prompt_cam(
     the attention of a class's prompt, head by head, shows its traits.
 
     Args:
-        backbone: Model of `vit`, or any with one inside, such as a trained classifier,
-            of images of known size. Its layers are shared, and frozen: the prompts and
-            `w` alone learn.
+        backbone: Model of `vit`, KerasHub's backbone of ViT, DeiT, DINOv2 or DINOv3, or
+            any model with one inside, such as a trained classifier, of images of known
+            size. Its layers are shared, and frozen: the prompts and `w` alone learn.
         num_classes: Number of classes.
         variant: `"deep"`: each block has prompts of its own, and what becomes of them
             is left out before the next; those of the last block belong to the classes,
@@ -48,7 +49,7 @@ def prompt_cam(
         to other tokens, each head sums to 1.
 
     Raises:
-        ValueError: If there is no model of `vit`, or it has fewer blocks.
+        ValueError: If there is no such transformer, or it has fewer blocks.
 
     Example:
 
@@ -61,7 +62,16 @@ def prompt_cam(
     num_classes = positive_integer("num_classes", num_classes)
     one_of("variant", variant, VARIANTS)
     graph = FlatGraph(backbone)
-    chosen, normalization, grid = _transformer(graph, backbone)
+    own = _transformer(graph)
+    found = own or find_transformer(graph, backbone)
+    if not found:
+        raise ValueError(
+            "Expected a model with a transformer inside, of keras_attn.models.vit or "
+            "with its blocks in one encoder layer as KerasHub's, of images of known "
+            f"size; others are explained by `legrad`. Received: {backbone.name!r}"
+        )
+    *parts, grid = found
+    chosen = parts[0]
     count = len(chosen) if blocks is None else integer("blocks", blocks, 1)
     if count > len(chosen):
         raise ValueError(
@@ -72,20 +82,9 @@ def prompt_cam(
         keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name)
         for each in graph.function.inputs
     ]
-    ((_, start),) = chosen[-count].sources
     given = dict(zip(graph.inputs, inputs, strict=True))
-    tokens = run(graph.steps_to([start], graph.inputs), given, [start])[start]
-    for number, step in enumerate(chosen[-count:], len(chosen) - count + 1):
-        is_last = number == len(chosen)
-        if variant == "deep" or number == len(chosen) - count + 1:
-            tokens = ClassPrompts(num_classes, name=f"prompts_{number}")(tokens)
-        if is_last:
-            # Not with the tokens, see `SelfAttention`; unused, a program leaves it out.
-            attention = step.operation(tokens, output="attention")
-        tokens = step.operation(tokens)
-        if variant == "deep" and not is_last:
-            tokens = tokens[:, num_classes:]
-    scored = normalization.operation(tokens[:, :num_classes])
+    prompted = _in_blocks if own else _in_encoder
+    scored, attention = prompted(graph, given, count, num_classes, variant, *parts)
     score = layers.EinsumDense(
         "bcw,w->bc", (num_classes,), dtype="float32", name="logits"
     )
@@ -98,6 +97,35 @@ def prompt_cam(
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=name)
 
 
+def _in_blocks(graph, given, count, num_classes, variant, chosen, normalization):
+    """Prompts behind the last block, and its attention, in a model of `vit`."""
+    ((_, start),) = chosen[-count].sources
+    tokens = run(graph.steps_to([start], graph.inputs), given, [start])[start]
+    for number, step in enumerate(chosen[-count:], len(chosen) - count + 1):
+        is_last = number == len(chosen)
+        if variant == "deep" or number == len(chosen) - count + 1:
+            tokens = ClassPrompts(num_classes, name=f"prompts_{number}")(tokens)
+        if is_last:
+            # Not with the tokens, see `SelfAttention`; unused, a program leaves it out.
+            attention = step.operation(tokens, output="attention")
+        tokens = step.operation(tokens)
+        if variant == "deep" and not is_last:
+            tokens = tokens[:, num_classes:]
+    return normalization.operation(tokens[:, :num_classes]), attention
+
+
+def _in_encoder(
+    graph, given, count, num_classes, variant, chosen, encoder, model, heads, key
+):
+    """The same where the blocks are inside one layer."""
+    images = run(graph.steps_to([key], graph.inputs), given, [key])[key]
+    names = chosen[-count:]
+    layer = PromptedTransformer(
+        model, encoder, names, num_classes, variant, heads, name="transformer"
+    )
+    return layer(images)
+
+
 def _of_prompts(attention, num_classes, rows, columns):
     """`(batch, classes, heads, rows, columns)` of `(batch, heads, tokens, tokens)`."""
     heads = attention.shape[1]
@@ -106,8 +134,8 @@ def _of_prompts(attention, num_classes, rows, columns):
     return ops.reshape(attention, (-1, num_classes, heads, rows, columns))
 
 
-def _transformer(graph, backbone):
-    """The blocks of a graph, its last normalisation, and the grid of its patches."""
+def _transformer(graph):
+    """The blocks of `vit` in a graph, its last normalisation, the patches' grid."""
     patches, blocks, normalization = None, [], None
     for step in graph.steps:
         if isinstance(step.operation, PatchEmbedding):
@@ -117,10 +145,5 @@ def _transformer(graph, backbone):
         elif isinstance(step.operation, layers.LayerNormalization) and blocks:
             if step.sources[0][1] == blocks[-1].results[0]:
                 normalization = step
-    if patches is None or None in patches or normalization is None:
-        raise ValueError(
-            "Expected a model of keras_attn.models.vit, or one with such a model "
-            "inside, of images of known size; other transformers, KerasHub's "
-            f"included, are explained by `legrad`. Received: {backbone.name!r}"
-        )
-    return blocks, normalization, patches
+    is_known = patches is not None and None not in patches
+    return (blocks, normalization, patches) if is_known and normalization else None

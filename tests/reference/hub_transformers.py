@@ -6,17 +6,28 @@ import numpy as np
 
 
 def attentions(weights, images, heads, epsilon, rotary=None):
-    """Attention of all blocks, a list of `(images, heads, tokens, tokens)`.
+    """Attention of all blocks, a list of `(images, heads, tokens, tokens)`."""
+    return forward(weights, images, heads, epsilon, rotary)[0]
+
+
+def forward(weights, images, heads, epsilon, rotary=None, prompts=()):
+    """Attention of all blocks, and the tokens behind the last normalisation.
 
     Args:
         weights: Dict from the path of a weight to its array.
         rotary: Base of the rotary positions' frequencies, of DINOv3.
+        prompts: Dict from the index of a block to tokens `(prompts, width)` in front of
+            it, which replace those from before.
     """
     weights = {name: value.astype("float64") for name, value in weights.items()}
     x, grid = tokens_of(weights, images)
-    prefix = x.shape[1] - grid[0] * grid[1]
-    found = []
-    for name in dict.fromkeys(block for block in map(block_of, weights) if block):
+    patches, found, added = grid[0] * grid[1], [], 0
+    blocks = dict.fromkeys(block for block in map(block_of, weights) if block)
+    for index, name in enumerate(blocks):
+        if index in prompts:
+            new = np.broadcast_to(prompts[index], (len(x), *prompts[index].shape))
+            x, added = np.concatenate([new, x[:, added:]], axis=1), new.shape[1]
+        prefix = x.shape[1] - patches
         own = {
             path.removeprefix(name + "/"): value
             for path, value in weights.items()
@@ -46,7 +57,7 @@ def attentions(weights, images, heads, epsilon, rotary=None):
         hidden *= 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
         second = named(own, "mlp/dense_2", "output_layer", "fc2", "down_proj")
         x = x + linear(hidden, second) * scale(own, "layer_scale2")
-    return found
+    return found, norm(x, list(weights.values())[-2:], epsilon)
 
 
 def block_of(path):

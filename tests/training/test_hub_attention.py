@@ -13,9 +13,9 @@ from keras_attn.explain import (
     legrad,
     object_heads,
 )
-from keras_attn.models import attention_map_model
+from keras_attn.models import attention_map_model, prompt_cam
 from tests.harness import to_numpy
-from tests.reference.hub_transformers import attentions
+from tests.reference.hub_transformers import attentions, forward
 
 hub = pytest.importorskip("keras_hub")
 
@@ -128,3 +128,45 @@ def test_a_class_on_the_tokens_of_a_backbone(name):
     for each in maps:
         assert each.shape == (2, 3, *images.shape[1:3]) and each.std() > 0.05
     np.testing.assert_array_equal(maps[0], maps[-1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("variant, blocks", [("deep", 2), ("deep", 1), ("shallow", 2)])
+def test_prompts_equal_numpy(name, variant, blocks):
+    backbone, images, epsilon, prefix, rotary = family(name)
+    # Inside another model, as in a classifier.
+    inputs = keras.Input(images.shape[1:])
+    given = keras.tree.pack_sequence_as(backbone.input, [2 * inputs])
+    classifier = keras.Model(inputs, keras.layers.Dense(5)(backbone(given)[:, 0]))
+    model = prompt_cam(classifier, 3, variant, blocks)
+    *prompts, kernel = model.trainable_weights
+    assert len(prompts) == (blocks if variant == "deep" else 1)
+    random = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(random.standard_normal(weight.shape))
+    found = {name: to_numpy(each) for name, each in model(images).items()}
+
+    weights = {weight.path: to_numpy(weight) for weight in backbone.weights}
+    places = range(2 - blocks, 2 - blocks + len(prompts))
+    added = dict(zip(places, map(to_numpy, prompts), strict=True))
+    attention, tokens = forward(weights, 2 * images, 2, epsilon, rotary, added)
+    np.testing.assert_allclose(
+        found["logits"], tokens[:, :3] @ to_numpy(kernel), atol=1e-4
+    )
+    maps = attention[-1][:, :, :3, 3 + prefix :].swapaxes(1, 2)
+    grid = images.shape[1] // 8, images.shape[2] // 8
+    wanted = maps.reshape(2, 3, 2, *grid)
+    np.testing.assert_allclose(found["prompt_attention"], wanted, atol=1e-5)
+    assert wanted.std() > 1e-3
+
+
+def test_prompts_are_saved(tmp_path):
+    backbone, images, *_ = family("dinov3")
+    model = prompt_cam(backbone, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    answers = [to_numpy(each(images)["logits"]) for each in (model, loaded)]
+    np.testing.assert_allclose(*answers, atol=1e-6)
+    assert len(loaded.trainable_weights) == len(model.trainable_weights) == 3
+    with pytest.raises(ValueError, match="at most 2, .*blocks=3"):
+        prompt_cam(backbone, 3, blocks=3)

@@ -129,7 +129,7 @@ def test_half_precision_ends_in_float32():
 def test_refuses_other_models_and_too_many_blocks():
     inputs = keras.Input(SHAPE)
     other = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs))
-    with pytest.raises(ValueError, match="Expected a model of keras_attn.models.vit"):
+    with pytest.raises(ValueError, match="Expected a model with a transformer inside"):
         prompt_cam(other, CLASSES)
     with pytest.raises(ValueError, match="at most 3, .*blocks=4"):
         prompt_cam(vit((8, 3, HEADS), 8, SHAPE), CLASSES, blocks=4)

@@ -116,8 +116,8 @@ def find_transformer(graph, backbone):
     The whole model runs once, on a black image, which shows where its attention is.
 
     Returns:
-        Names of the blocks, the layer around them by its index, the transformer, its heads,
-        the keys of its inputs and the grid `(rows, columns)`; `None` if there is none.
+        Names of the blocks, index of the layer around them, the transformer, its heads,
+        the key of its input and the grid `(rows, columns)`; `None` if there is none.
     """
     shapes = [tuple(each.shape) for each in graph.function.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:

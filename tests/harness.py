@@ -343,6 +343,15 @@ def products_in_float64():
     return mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, {"float64": "float64"})
 
 
+def simplified_once():
+    """Context in which tf2onnx simplifies a graph once, not until nothing changes."""
+    pytest.importorskip("tf2onnx")
+    from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
+
+    unchanged = property(lambda self: False, lambda self, value: None)
+    return mock.patch.object(GraphOptimizerBase, "graph_been_opt", unchanged)
+
+
 def slow_on(backend, reason="whole networks compile for minutes, each operation"):
     """Mark of tests that are left out on a backend where they take too long."""
     return pytest.mark.skipif(keras.backend.backend() == backend, reason=reason)

@@ -1,4 +1,4 @@
-"""Every layer in a LiteRT file, and those that need it in an ONNX file."""
+"""Every layer in a LiteRT and in an ONNX file."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from keras_attn import ExitThresholds
 from keras_attn import layers as every_layer
 from keras_attn.models import as_localizer, early_exit_classifier, patch_classifier
-from tests.harness import to_numpy, traced_once
+from tests.harness import simplified_once, to_numpy, traced_once
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="written by TensorFlow"
@@ -18,11 +18,6 @@ REFUSED = {
     "MPNCOVPooling": "decomposes matrices",
     "PerturbedArgmax": "draws random numbers",
 }
-# Layers that compute another way for ONNX, which takes longer to write.
-ONNX = (
-    *("ClassifyPatches", "EarlyExit", "DinoHead", "TransformerBlock"),
-    *("ISQRTCOVPooling", "KernelPooling"),
-)
 # Arguments of layers that take a map; all other layers that do need none.
 ARGUMENTS = {
     "AttentionMaskedResidual": [0.5],
@@ -144,7 +139,7 @@ def test_files_answer_as_keras_does(model, tmp_path, format, ending, run):
     needs_format(format)
     path = str(tmp_path / f"model.{ending}")
     model(list(examples(1).values()))
-    with traced_once():
+    with traced_once(), simplified_once():
         model.export(path, format=format, verbose=False)
     for batch in 1, 3:
         inputs = examples(batch)

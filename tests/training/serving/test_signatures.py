@@ -26,6 +26,7 @@ from keras_attn.training.runs.outputs import outputs_of, softmax
 from keras_attn.training.runs.run import Run
 from keras_attn.training.serving.export import export_formats
 from keras_attn.training.trained import Trained, load_trained
+from tests.harness import simplified_once
 from tests.training import tiny_models as tiny
 from tests.training.explain.test_localize import colour_classifier
 
@@ -120,14 +121,17 @@ def exported(tmp_path_factory):
     paths["labels"] = ModelSource(
         folder / "labels.keras", tiny.COLOURS, thresholds=(0.0, 1.0, 0.5)
     )
-    return {
-        name: Exported(
-            path,
-            load_trained(path, classifies=False),
-            export_formats(path, name, output=folder / "saved", formats=FORMATS[name]),
-        )
-        for name, path in paths.items()
-    }
+    with simplified_once():
+        return {
+            name: Exported(
+                path,
+                load_trained(path, classifies=False),
+                export_formats(
+                    path, name, output=folder / "saved", formats=FORMATS[name]
+                ),
+            )
+            for name, path in paths.items()
+        }
 
 
 @dataclasses.dataclass(eq=False)
@@ -400,9 +404,10 @@ def test_patches_of_every_image_are_in_portable_files(tmp_path):
     model = patch_classifier(tiny.localizer(), colour_classifier(), 1)
     model.save(tmp_path / "patches.keras")
     output = tmp_path / "saved"
-    export_formats(
-        tmp_path / "patches.keras", output=output, formats=("onnx", "litert")
-    )
+    with simplified_once():
+        export_formats(
+            tmp_path / "patches.keras", output=output, formats=("onnx", "litert")
+        )
     assert len([path for path in output.rglob("model.*")]) == 2
 
 

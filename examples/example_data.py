@@ -26,7 +26,7 @@ def load(folder=None, size=96, examples=1000, classes=5):
         and the names of the classes. Images are uint8 `(N, size, size, 3)`.
     """
     if folder is None:
-        data = generate(examples, size, classes, difficulty=0.2)
+        data = generate(examples, size, classes, difficulty=0.05)
         images, labels, names = data.images, data.labels, list(data.class_names)
     else:
         found = keras.utils.image_dataset_from_directory(

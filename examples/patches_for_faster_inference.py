@@ -26,10 +26,10 @@ from keras_attn.models import (
 
 keras.utils.set_random_seed(0)
 FOLDER = None  # your images: "photos/", with a folder for each class in it
-SIZE, PATCH, PATCHES = (96, 48, 2) if QUICK else (160, 64, 2)
+SIZE, PATCH, PATCHES = 96, 48, 2
 EPOCHS = 1 if QUICK else 10
 
-train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 600)
+train, test, class_names = load(FOLDER, SIZE, examples=30 if QUICK else 1000)
 classes = len(class_names)
 scaled = [(images / 127.5 - 1).astype("float32") for images in (train[0], test[0])]
 
@@ -46,7 +46,7 @@ for width in (8, 16, 24, 32):
 small.add(keras.layers.GlobalAveragePooling2D())
 small.add(keras.layers.Dense(classes))
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-small.compile("adam", loss, metrics=["accuracy"])
+small.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
 small.fit(scaled[0], train[1], batch_size=32, epochs=EPOCHS, verbose=0)
 localizer = as_localizer(small, patch_size=PATCH)
 print(branches_of(localizer))
@@ -64,7 +64,7 @@ classifier = build_downstream("small_resnet", classes)
 crop = keras.layers.RandomCrop(PATCH, PATCH)
 view = keras.Input((SIZE, SIZE, 3))
 trained = keras.Model(view, classifier(crop(view))["logits"])
-trained.compile("adam", loss)
+trained.compile(keras.optimizers.Adam(2e-3), loss)
 trained.fit(scaled[0], train[1], batch_size=32, epochs=EPOCHS, verbose=0)
 
 localizer.trainable = False  # no gradient goes through the choice of patches

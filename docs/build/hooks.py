@@ -324,6 +324,8 @@ def _taken_out(found, formulas):
     display = "block" if found[1] else "inline"
     text = (found[1] or found[2]).strip()
     formula = latex2mathml.converter.convert(text, display=display)
+    if ">\\" in formula:
+        raise ValueError(f"Expected commands that MathML has. Received: {text}")
     # A long one is moved sideways on a phone.
     formulas.append(f'<span class="formula">{formula}</span>' if found[1] else formula)
     token = TOKEN.format(len(formulas) - 1)

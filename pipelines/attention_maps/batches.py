@@ -75,6 +75,7 @@ def masked_batches(
     with tf.device("CPU:0"):
         labels, maps = tf.convert_to_tensor(labels), tf.convert_to_tensor(maps)
 
+    @tf.autograph.experimental.do_not_convert
     def combine(batch, indices, step_seed):
         transforms = augment.transforms(
             step_seed, own_size, images.shape[1:3], part=part
@@ -131,6 +132,7 @@ def online_masked_batches(
     with tf.device("CPU:0"):
         labels = tf.convert_to_tensor(labels)
 
+    @tf.autograph.experimental.do_not_convert
     def combine(batch, indices, step_seed):
         return finished(batch, step_seed), tf.gather(labels, indices)
 
@@ -170,6 +172,7 @@ def masked_evaluation_batches(
             dataset.map(lambda pair, with_it: (pair, with_it["labels"])), PREFETCH
         )
 
+    @tf.autograph.experimental.do_not_convert
     def combine(batch, with_it):
         enlarged = _enlarged(as_floats(with_it["maps"]), size, interpolation)
         pair = {"images": fitted(batch, size), "attention_map": enlarged}
@@ -256,6 +259,7 @@ def _combined(images, steps, batch_size, combine):
     with tf.device("CPU:0"):
         pixels = tf.convert_to_tensor(images)
 
+    @tf.autograph.experimental.do_not_convert
     def load(indices, step_seed):
         batch = tf.gather(pixels, indices)
         batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
@@ -294,6 +298,7 @@ def _online(map_model, size, interpolation):
     def predict(batch):
         return call(batch).astype("float32")
 
+    @tf.autograph.experimental.do_not_convert
     def add(batch, with_it):
         maps = tf.numpy_function(predict, [batch], tf.float32, stateful=False)
         maps = tf.ensure_shape(maps, (batch.shape[0], *shape))

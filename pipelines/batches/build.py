@@ -145,6 +145,8 @@ def augmented_batches(
     with tf.device("CPU:0"):
         images = tf.convert_to_tensor(images)
 
+    # Here as elsewhere, converting what has no conditions on tensors takes long.
+    @tf.autograph.experimental.do_not_convert
     def load(indices, step_seed):
         batch = tf.gather(images, indices)
         batch = augment(batch, step_seed, normalization, part=part)
@@ -181,6 +183,7 @@ def steps_of_epochs(order_of_epoch, steps, seed, epochs, initial_epoch, part=WHO
     batches, `(steps, batch_size)`.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def batches_of_epoch(epoch):
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int32), epoch)
         step_seeds = tf.map_fn(

@@ -77,6 +77,7 @@ class MultiCrop:
             *[Crop(self.local_size, self.local_area, blur=0.5)] * self.local_views,
         )
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, images, seed, part=WHOLE):
         """Views of 8-bit `(batch, height, width, 3)`; the same ones by the same seed.
 
@@ -146,6 +147,7 @@ def multi_crop_batches(
     """
     multi_crop = multi_crop or MultiCrop()
 
+    @tf.autograph.experimental.do_not_convert
     def load(indices, step_seed):
         return made(tf.gather(images, indices), step_seed)
 

@@ -194,6 +194,7 @@ def patch_batches(
         own = [array[:, part.of(few)] for array in own]
         return *own, np.concatenate(sizes)[steps]
 
+    @tf.autograph.experimental.do_not_convert
     def steps_of_epoch(epoch):
         types = (tf.int64, tf.int32, tf.bool, tf.int32)
         parts = tf.numpy_function(plan, [epoch], types, stateful=False)
@@ -288,6 +289,7 @@ def _cut_out(images, labels, steps, images_per_batch, sizes):
         whole = steps.map(lambda indices, *rest: tf.gather(images, indices))
     side = sizes[0] if len(sizes) == 1 else (None, None)
 
+    @tf.autograph.experimental.do_not_convert
     def cut(batch, step):
         indices, boxes, mirrored, size = step
         patches = crop(batch, boxes, size)

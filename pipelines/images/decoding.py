@@ -270,7 +270,7 @@ def _decoder(size, fit, banner):
     """`_decode_and_fit`, traced once for calls with the same arguments."""
     file = tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32)
     return tf.function(
-        lambda *file: _decode_and_fit(*file, size, fit, banner), input_signature=file
+        lambda *file: _decode_and_fit(*file, size, fit, banner), file, autograph=False
     )
 
 
@@ -297,10 +297,12 @@ def _decode_chunk(chunk, size, fit, banner):
         )
     )
     decoder = _decoder(tuple(size), fit, banner)
-    dataset = dataset.map(
-        lambda index, *file: (index, decoder(*file)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+    @tf.autograph.experimental.do_not_convert
+    def decoded(index, *file):
+        return index, decoder(*file)
+
+    dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
     # A failing file drops out here; the caller sees the gap and asks for the reason.
     dataset = dataset.ignore_errors().batch(64).prefetch(2)
     yield from dataset.as_numpy_iterator()

@@ -140,12 +140,14 @@ class StreamedImages:
         """
         crop = augment.file_operation
 
+        @tf.autograph.experimental.do_not_convert
         def examples(indices, seed):
             if crop is None:
                 return (indices,)
             own = operation_seed(seed, 0)
             return indices, crop.part_drawn(own, batch_size, part)
 
+        @tf.autograph.experimental.do_not_convert
         def finish(images, step):
             indices, seed = step
             images = tf.ensure_shape(images, (batch_size, None, None, 3))
@@ -165,6 +167,7 @@ class StreamedImages:
         fit = ImagePreprocessing(self.spec).fit_size
         result = size if crop is None else crop.result_size(size)
 
+        @tf.autograph.experimental.do_not_convert
         def load(index, draws=None):
             # Not stateful: else only one at a time would run in deterministic mode.
             image = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)

@@ -21,7 +21,8 @@ LABELS = np.arange(20, dtype="int32") % 4
 MAPS = RANDOM.random((20, 4, 3, 1)).astype("float32")
 # Every operation, so that each has its draws cut.
 COMPOSITION = "resized_crop(0.3)|rotate_crop(20)|translate(2)|flip|grid_mask|erase(0.9)"
-CROPS = MultiCrop(8, 6, local_views=1)
+# A short blur is soon traced.
+CROPS = MultiCrop(8, 6, local_views=1, blur_sigma=(0.1, 0.5))
 
 
 def boxes():

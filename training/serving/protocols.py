@@ -124,7 +124,7 @@ def _connection_error(url, error):
 
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(reason, urllib3.exceptions.NewConnectionError):
-        return Unavailable(f"{url}: cannot connect")
+        return Unavailable(f"{url}: cannot connect; a server takes seconds to start")
     return OSError(f"{url}: the connection broke")
 
 

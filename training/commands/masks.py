@@ -15,8 +15,8 @@ def add(command):
     added = command(masks, "compute the attention maps of a data set and keep them")
     added.add_argument(
         "model",
-        metavar="WORKDIR|MODEL.keras",
-        help="a transformer, or a model from images to maps",
+        metavar="WORKDIR|MODEL",
+        help="a transformer, or a model from images to maps: a run, file or preset",
     )
     added.add_argument(
         "dataset", metavar="DATA", help="name of a data set, or a folder of images"

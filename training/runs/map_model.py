@@ -1,11 +1,13 @@
 """The transformer that makes the attention maps for a run."""
 
+import keras
 import numpy as np
 
 from keras_attn._checks import did_you_mean
 from keras_attn.explain import object_heads
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers.patch_embedding import PatchEmbedding
+from keras_attn.models.preset import list_presets, preset_file
 from keras_attn.models.vit import attention_map_model
 from keras_attn.pipelines.attention_maps.compute import fitted
 from keras_attn.preprocessing import ImagePreprocessing, spec_of
@@ -20,9 +22,9 @@ def load_map_model(path, heads=None):
     """The model that makes maps: raw images in, `(batch, rows, columns, 1)` out.
 
     Args:
-        path: Folder of a run, or a `.keras` file: of a transformer with the output
-            `tokens`, whose last class attention is averaged over the heads and brought
-            to [0, 1]; or of a model that gives such maps itself.
+        path: Folder of a run, a preset, or a `.keras` file: of a transformer with the
+            output `tokens`, whose last class attention is averaged over the heads and
+            brought to [0, 1]; or of a model that gives such maps itself.
         heads: Heads that are averaged, as `find_heads` returns them.
 
     Raises:
@@ -30,7 +32,7 @@ def load_map_model(path, heads=None):
         ValueError: If it gives no maps, is a transformer without its preprocessing, or
             has no such heads.
     """
-    path = model_file(path)
+    path = _file(path)
     model = read_model(path)
     output = getattr(model, "output", None)
     if _is_transformer(model):
@@ -44,7 +46,7 @@ def load_map_model(path, heads=None):
     if len(shape) != 4 or shape[-1] != 1:
         raise ValueError(
             "Expected a model with the output 'tokens', or one that gives maps "
-            f"(batch, rows, columns, 1). Received: {path}, which gives {output}"
+            f"(batch, rows, columns, 1). Received: {path}, which gives {_shown(output)}"
         )
     _check_normalises(model, path)
     return model
@@ -54,6 +56,18 @@ _NO_HEADS = (
     "Expected a transformer with the output 'tokens', whose heads can be chosen. "
     "Received: {}, which has none"
 )
+
+
+def _file(path):
+    try:
+        return preset_file(path) or model_file(path)
+    except FileNotFoundError as error:
+        hint = did_you_mean(path, list_presets())
+        raise FileNotFoundError(f"{error}".rstrip(".") + hint) from None
+
+
+def _shown(output):
+    return keras.tree.map_structure(lambda each: getattr(each, "shape", each), output)
 
 
 def _is_transformer(model):
@@ -112,7 +126,7 @@ def find_heads(path, heads, images, size):
     heads = named_heads(heads)
     if heads != OBJECTS:
         return heads
-    model = read_model(model_file(path))
+    model = read_model(_file(path))
     if not _is_transformer(model):
         raise ValueError(_NO_HEADS.format(path))
     if not len(images):

@@ -16,6 +16,7 @@ from keras_attn.training.runs.run import Run
 from tests.harness import to_numpy
 
 SPEC = ImageSpec(16, 16, class_names=("a", "b", "c"))
+PRESET = "generated_vit_mini_8_dino"
 
 
 def recipe(**changes):
@@ -215,6 +216,9 @@ def test_says_what_is_missing_or_wrong(generator, splits, tmp_path):
         feed_of(recipe(), splits)
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         load_map_model(tmp_path / "none.keras")
+    assert load_map_model(PRESET).output_shape == (None, 8, 8, 1)
+    with pytest.raises(FileNotFoundError, match=f"Did you mean '{PRESET}'"):
+        load_map_model(PRESET[:-1])
     other = tmp_path / "other.keras"
     masked_resnet(strength=None, input_shape=(16, 16, 3)).save(other)
     with pytest.raises(ValueError, match="with the output 'tokens'"):

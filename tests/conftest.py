@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.metadata
 import os
+import sys
 import types
 from unittest import mock
 
@@ -39,6 +40,9 @@ os.environ.setdefault(
 # Locations of operations, which JAX takes from the stack.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
+# Keras imports it for wrappers that no test uses.
+sys.modules["sklearn"] = None
+
 # tf2onnx copies a graph before each rewriting, to go back to it after an error.
 os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "False")
 # Folders whose files take longest; with these first, no process waits for the other.
@@ -66,7 +70,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Garbage is looked for among what the tests make alone."""
+    """Garbage is looked for among what the tests make alone; Keras is imported."""
+    sys.modules.pop("sklearn", None)
     gc.freeze()
     gc.set_threshold(20_000)
     gc.enable()

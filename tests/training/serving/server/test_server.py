@@ -562,7 +562,7 @@ def test_requests_that_trickle_take_no_place_in_the_queue(folder):
 def test_a_kept_connection_in_use_is_not_cut(folder):
     with running(folder, patience_seconds=0.8) as server:
         client = http.client.HTTPConnection("127.0.0.1", server.server.rest_port)
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2
         while time.monotonic() < end:
             client.request("POST", "/v1/models/tiny:predict", json.dumps(ROW))
             answer = client.getresponse()

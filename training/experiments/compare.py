@@ -28,8 +28,10 @@ from keras_attn.training.runs.run import Run
 
 NONE = "none"
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-QUANTILES += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+QUANTILES = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058)
+QUANTILES += (2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
+QUANTILES += (2.20099, 2.17881, 2.16037, 2.14479, 2.13145)
+QUANTILES += (2.11991, 2.10982, 2.10092, 2.09302, 2.08596)
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Images in a batch whose time is measured, and batches.
 TIMED, REPEATS = 16, 5

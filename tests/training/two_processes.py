@@ -26,7 +26,8 @@ import types
 from unittest import mock
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "deterministic": False}
-# Compiling takes longer than all the rest.
+# Compiling takes longer than all the rest. Unoptimised, XLA computes the case `online`
+# otherwise on two devices; XLA_FLAGS=--xla_backend_optimization_level=2 does not.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 ENVIRONMENT = {
     "XLA_FLAGS": f"{FLAGS} --xla_cpu_use_fusion_emitters=false",

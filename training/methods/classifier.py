@@ -11,6 +11,7 @@ from keras_attn.preprocessing import spec_of
 from keras_attn.training.methods.feeds.images import ImageFeed
 from keras_attn.training.methods.optimizers import make_optimizer
 from keras_attn.training.methods.protocol import Method
+from keras_attn.training.runs import devices
 from keras_attn.training.runs.run import model_file, read_model
 
 
@@ -83,7 +84,7 @@ class Classifier(Method):
             self.make_optimizer(recipe, steps * recipe.epochs),
             **self.losses(recipe, model),
             metrics={"logits": accuracy},
-            jit_compile=recipe.jit_compile,
+            jit_compile=devices.compiles(recipe),
         )
         _make_metrics(model)
 

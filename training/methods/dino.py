@@ -9,7 +9,7 @@ from keras_attn.models.vit import VIT_SIZES, vit
 from keras_attn.preprocessing import ImagePreprocessing
 from keras_attn.training.methods.feeds.views import ViewFeed
 from keras_attn.training.methods.protocol import Method
-from keras_attn.training.runs import hosts
+from keras_attn.training.runs import devices, hosts
 
 WATCHED = "val_knn_accuracy"
 
@@ -65,7 +65,7 @@ class SelfDistillation(Method):
             options.clipnorm,
             options.resting_epochs,
         )
-        model.compile(optimizer, jit_compile=recipe.jit_compile)
+        model.compile(optimizer, jit_compile=devices.compiles(recipe))
 
     def make_feed(self, recipe, splits, spec):
         return ViewFeed(recipe, splits)

@@ -96,7 +96,9 @@ class Recipe:
         "mixed_float16",
     )
     deterministic: bool = plain(True, "Whether to use deterministic operations only.")
-    jit_compile: bool = plain(False, "Whether to compile the step with XLA.")
+    jit_compile: bool = plain(
+        False, "Whether to compile the step with XLA; on JAX it always is."
+    )
     options: Options = dataclasses.field(default=None)
 
     def __init__(self, name, method="class_embedding", options=None, **values):

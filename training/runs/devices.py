@@ -114,11 +114,20 @@ def check_recipe(recipe):
             f"Received: batch_size={recipe.batch_size}"
         )
     devices = device_count()
-    if devices > 1 and recipe.jit_compile:
+    is_shared = devices > 1 and keras.backend.backend() == "tensorflow"
+    if is_shared and recipe.jit_compile:
         raise ValueError(
             "Expected jit_compile=false: XLA does not compile a step that "
             f"{devices} devices share. Received: jit_compile=True"
         )
+
+
+def compiles(recipe):
+    """`True` where XLA compiles the step.
+
+    JAX has no graphs of its own: without XLA it runs operation by operation.
+    """
+    return recipe.jit_compile or keras.backend.backend() == "jax"
 
 
 def synchronize(model, synchronized):

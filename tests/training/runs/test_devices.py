@@ -87,6 +87,13 @@ def test_every_normalisation_is_synchronised_even_inside_layers():
     assert flags() == [False, False], "one device needs no synchronisation"
 
 
+def test_jax_compiles_every_step(monkeypatch):
+    assert not devices.compiles(tiny_recipe())
+    assert devices.compiles(tiny_recipe(jit_compile=True))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert devices.compiles(tiny_recipe())
+
+
 def test_what_devices_cannot_share_is_an_error(monkeypatch):
     devices.check_recipe(tiny_recipe(batch_size=9, jit_compile=True))
     monkeypatch.setattr(devices, "device_count", lambda: 2)

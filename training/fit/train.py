@@ -38,6 +38,30 @@ def make_model(recipe, spec):
         return method_of(recipe).make_model(recipe, spec)
 
 
+@contextlib.contextmanager
+def _graphs_let_go():
+    """TensorFlow lets go of the graphs traced inside.
+
+    It registers every custom gradient by a name of its own, for good, such as that of
+    the sum over devices in the step of an optimizer. Each holds its graph, and that the
+    weights and the optimizer's values.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.framework.ops import gradient_registry
+
+    known = gradient_registry._registry
+    before = {*known}
+    try:
+        yield
+    finally:
+        for name in {*known} - before:
+            if name.startswith("CustomGradient-"):
+                del known[name]
+
+
+@_graphs_let_go()
 def train(recipe, workdir, data=None, source=None, on_corrupt="error", verbose=None):
     """Trains a recipe in a run folder, or resumes where that run stopped.
 

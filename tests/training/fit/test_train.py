@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import gc
 import hashlib
 import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_attn.graph.keras_graph import layers_of
 from keras_attn.layers import ClassEmbedding
@@ -91,6 +93,17 @@ def test_the_same_seed_gives_the_same_weights(source):
     for first, second in zip(start(1), start(1), strict=True):
         np.testing.assert_array_equal(first, second)
     assert (start(1)[0] != start(2)[0]).any()
+
+
+def test_training_leaves_no_graphs(tmp_path, source):
+    """Each would hold the weights and the optimizer's values."""
+    counts = []
+    for name in "abc":
+        train(tiny_recipe(epochs=1), tmp_path / name, source=source, verbose=0)
+        keras.backend.clear_session()
+        gc.collect()
+        counts.append(sum(isinstance(each, tf.Graph) for each in gc.get_objects()))
+    assert counts[1] == counts[2]
 
 
 def test_training_leaves_a_run_and_a_second_call_trains_nothing(

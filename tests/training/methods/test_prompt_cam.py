@@ -90,7 +90,7 @@ def test_explained_by_the_heads_of_two_classes(files):
     ("model", "words", "message"),
     [
         ("vit.keras", ["--block", "cbam"], "--prompts, or --block and --pooling"),
-        ("other.keras", [], "Expected a model of keras_attn.models.vit"),
+        ("other.keras", [], "Expected a model with a transformer inside"),
         ("vit.keras", ["--set", "prompted=3"], "at most 2"),
     ],
 )

@@ -275,10 +275,7 @@ def write_report(comparison, recipe, seeds):
     if recipe.train_per_class:
         settings += f"{recipe.train_per_class} training images per class. "
     if seeds.start:
-        settings += (
-            f"Seeds {seeds[0]} to {seeds[-1]} were fixed before the first run; 0 to "
-            f"{seeds[0] - 1}, which an earlier comparison may have had, do not count. "
-        )
+        settings += f"Seeds {seeds[0]} to {seeds[-1]}. "
     settings += "The last epoch is judged on the test images."
     notes = [settings, NOTE.format(first=order[0]), "\n".join(texts)]
     tables.write(experiment, path, comparison.command, notes=notes)
